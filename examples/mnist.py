@@ -1,0 +1,94 @@
+"""Train the network of Nielsen's *Neural Networks and Deep Learning*, chapter 1, on MNIST.
+
+python examples/mnist.py                          # the book's 784-30-10
+python examples/mnist.py --hidden 100 --epochs 10
+python examples/mnist.py --device gpu
+"""
+
+import argparse
+import sys
+import time
+
+import xnn
+
+
+def main() -> int:
+    args = parse_arguments()
+    try:
+        xnn.backends.select(args.device)  # a GPU that is not there is better told before a download
+        name, (train, validation, test) = load_data(args.dataset, args.data)
+        net = xnn.Network(
+            [train[0].shape[1], args.hidden, 10],
+            cost=args.cost,
+            seed=args.seed,
+            device=args.device,
+            dtype=args.dtype,
+        )
+        if not args.quiet:
+            print(f"{name}: {len(train[0]):,} images to train on, {len(test[0]):,} to test")
+            print(net)
+        began = time.perf_counter()
+        history = net.fit(
+            *train,
+            epochs=args.epochs,
+            batch_size=args.batch_size,
+            optimizer=xnn.SGD(args.lr),
+            validation_data=validation,
+            callbacks=[] if args.quiet else [lambda run: print_epoch(run, len(validation[0]))],
+            progress=False if args.quiet else None,
+        )
+        seconds = time.perf_counter() - began
+        accuracy = net.evaluate(*test).accuracy
+        if args.save:
+            net.save(args.save)
+    except (xnn.DeviceError, ImportError, OSError, ValueError, FloatingPointError) as error:
+        print(f"mnist.py: {error}", file=sys.stderr)
+        return 2
+    speed = len(history) * len(train[0]) / seconds
+    print(f"Test accuracy {accuracy:.2%} after {seconds:.1f} s, {speed:,.0f} samples a second")
+    return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--device", default="auto", help="auto, cpu, gpu or gpu:N (default: a GPU if one works)")
+    add("--dataset", default="auto", choices=["auto", "mnist", "digits"])
+    add("--data", metavar="PATH", help="a folder with MNIST's files, mnist.npz or mnist.pkl.gz")
+    add("--hidden", type=int, default=30, metavar="N", help="hidden neurons (default 30)")
+    add("--epochs", type=int, default=30, metavar="N", help="(default 30)")
+    add("--batch-size", type=int, default=10, metavar="N", help="samples a step (default 10)")
+    add("--lr", type=float, default=3.0, metavar="RATE", help="learning rate (default 3.0)")
+    add("--cost", help="quadratic (default), cross_entropy, mean_squared_error …")
+    add("--seed", type=int, default=0, metavar="N", help="(default 0)")
+    add("--dtype", default="float32", choices=["float32", "float64"])
+    add("--save", metavar="FILE", help="keep the trained network in FILE.safetensors")
+    add("--quiet", action="store_true", help="print the last line only")
+    return parser.parse_args()
+
+
+def load_data(dataset: str, path: str | None):
+    if dataset == "digits":
+        return "digits", xnn.datasets.digits()
+    try:
+        return "MNIST", xnn.datasets.mnist(path)
+    except OSError as error:
+        if dataset == "mnist" or path is not None:
+            raise
+        digits = xnn.datasets.digits()
+        print(f"No MNIST ({error}): training on scikit-learn's digits", file=sys.stderr)
+        return "digits", digits
+
+
+def print_epoch(run, samples: int) -> None:
+    correct = round(run.history.validation_accuracy[-1] * samples)
+    # tqdm prints above its progress bar where there is one
+    from tqdm import tqdm
+
+    tqdm.write(f"Epoch {run.epoch}: {correct} / {samples}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""Everything that is checked: `nox` runs what CI runs, `nox --list` shows the rest."""
+
+import os
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.default_venv_backend = "venv"
+nox.options.sessions = ["lint", "types", "tests", "torch"]
+
+BACKENDS = ["cpu", "gpu"]
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, and the floors of docs/architecture.md."""
+    session.install("ruff", "import-linter", "-e", ".")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types, strictly."""
+    session.install("mypy", "scipy-stubs", "-e", ".")
+    session.run("mypy")
+
+
+@nox.session
+@nox.parametrize("backend", BACKENDS, ids=BACKENDS)
+def tests(session: nox.Session, backend: str) -> None:
+    """The tests on one backend; on a GPU only where there is one."""
+    session.install("-e", ".[test]")
+    if backend == "gpu":
+        session.install("-e", f".[{os.environ.get('XNN_CUDA', 'cuda12')}]")
+        code = "import xnn; print(xnn.backends.select('gpu').device)"
+        if session.run("python", "-c", code, success_codes=[0, 1], silent=True) != "gpu\n":
+            session.skip("no GPU can be used here: these tests have not been run")
+    session.run("pytest", "--device", backend, *session.posargs)
+
+
+@nox.session
+def torch(session: nox.Session) -> None:
+    """The tests that compare with PyTorch."""
+    session.install("torch==2.13.0", *_torch_index())
+    session.install("-e", ".[test]")
+    session.run("pytest", "-k", "pytorch", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Speed against the peers; writes benchmarks/results/mlp.json."""
+    session.install("torch==2.13.0", *_torch_index())
+    session.install("jax", "-e", ".[sklearn,plot]")
+    session.run("python", "-m", "benchmarks", "mlp", *session.posargs)
+
+
+@nox.session
+def accuracy(session: nox.Session) -> None:
+    """What the book's networks reach on MNIST; writes benchmarks/results/accuracy.json."""
+    session.install("-e", ".")
+    session.run("python", "-m", "benchmarks", "accuracy", *session.posargs)
+
+
+def _torch_index() -> list[str]:
+    """Where XNN_TORCH_INDEX names an index with builds of PyTorch without CUDA, use it too."""
+    index = os.environ.get("XNN_TORCH_INDEX")
+    return ["--extra-index-url", index] if index else []

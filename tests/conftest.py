@@ -1,0 +1,30 @@
+import os
+
+import pytest
+
+import xnn
+
+
+def pytest_addoption(parser):
+    parser.addoption("--device", default="cpu", help="where to run the tests: cpu (default) or gpu")
+
+
+def pytest_report_header(config):
+    return f"device: {config.getoption('--device')}"
+
+
+@pytest.fixture(scope="session")
+def device(request):
+    return request.config.getoption("--device")
+
+
+@pytest.fixture(scope="session")
+def mnist():
+    """MNIST as three pairs; where it cannot be had the test is skipped, but not in CI."""
+    in_ci = bool(os.environ.get("CI"))
+    try:
+        return xnn.datasets.mnist(download=in_ci)
+    except OSError as error:
+        if in_ci:
+            raise
+        pytest.skip(f"needs MNIST: {error}")

@@ -1,0 +1,96 @@
+"""The network once more, in the plainest float64 NumPy: what the tests compare with.
+
+Nothing here is shared with xnn: activations by their formulas in z, costs by theirs in a and y, and
+the book's loop over single samples.
+"""
+
+import numpy as np
+
+ACTIVATIONS = {
+    "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
+    "tanh": np.tanh,
+    "relu": lambda z: np.where(z > 0, z, 0),
+    "leaky_relu": lambda z: np.where(z > 0, z, 0.01 * z),
+    "linear": lambda z: z,
+    "softmax": lambda z: np.exp(z) / np.exp(z).sum(axis=1, keepdims=True),
+}
+
+
+def cross_entropy(a, y, output):
+    if output == "softmax":
+        return -(y * np.log(a)).sum(axis=1)
+    return -(y * np.log(a) + (1 - y) * np.log(1 - a)).sum(axis=1)
+
+
+COSTS = {
+    "quadratic": lambda a, y, _: ((a - y) ** 2).sum(axis=1) / 2,
+    "mean_squared_error": lambda a, y, _: ((a - y) ** 2).mean(axis=1),
+    "mean_absolute_error": lambda a, y, _: abs(a - y).mean(axis=1),
+    "cross_entropy": cross_entropy,
+    "log_likelihood": cross_entropy,
+}
+
+# Every cost with every output activation that it is defined for.
+OUTPUTS = [
+    (cost, activation)
+    for cost in COSTS
+    for activation in ACTIVATIONS
+    if cost in ("quadratic", "mean_squared_error", "mean_absolute_error")
+    or (cost == "cross_entropy" and activation in ("sigmoid", "softmax"))
+    or activation == "softmax"
+]
+
+
+def forward(weights, biases, activations, x):
+    a = np.asarray(x, np.float64)
+    for w, b, name in zip(weights, biases, activations, strict=True):
+        a = ACTIVATIONS[name](a @ w.T + (0 if b is None else b))
+    return a
+
+
+def cost(weights, biases, activations, x, y, name):
+    a = forward(weights, biases, activations, x)
+    return COSTS[name](a, np.asarray(y, np.float64), activations[-1]).mean()
+
+
+def numeric_gradient(function, array, step=1e-5):
+    """Central differences of fourth order: (f(-2h) - 8 f(-h) + 8 f(h) - f(2h)) / 12h."""
+    result = np.zeros_like(array)
+    for i in np.ndindex(array.shape):
+        was = array[i]
+        for factor, times in ((-2, 1), (-1, -8), (1, 8), (2, -1)):
+            array[i] = was + factor * step
+            result[i] += times * function()
+        array[i] = was
+    return result / (12 * step)
+
+
+def book_epoch(weights, biases, x, y, order, batch_size, eta, decay=0.0):
+    """One epoch of the book's SGD, sample by sample: sigmoid layers, quadratic cost.
+
+    Changes weights and biases in place; ``decay`` is the book's λ.
+    """
+    n = len(order)
+    for start in range(0, n, batch_size):
+        batch = order[start : start + batch_size]
+        sum_w = [np.zeros_like(w) for w in weights]
+        sum_b = [np.zeros_like(b) for b in biases]
+        for i in batch:
+            activations = [x[i]]
+            for w, b in zip(weights, biases, strict=True):
+                activations.append(1 / (1 + np.exp(-(w @ activations[-1] + b))))
+            delta = activations[-1] - y[i]
+            for layer in reversed(range(len(weights))):
+                a = activations[layer + 1]
+                delta = delta * a * (1 - a)
+                sum_b[layer] += delta
+                sum_w[layer] += np.outer(delta, activations[layer])
+                delta = weights[layer].T @ delta
+        for w, b, dw, db in zip(weights, biases, sum_w, sum_b, strict=True):
+            w *= 1 - eta * decay / n
+            w -= eta / len(batch) * dw
+            b -= eta / len(batch) * db
+
+
+def relative_error(found, wanted):
+    return np.linalg.norm(found - wanted) / max(np.linalg.norm(wanted), 1e-300)

@@ -1,0 +1,264 @@
+"""The operations of a device, each against NumPy's way of saying it."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xnn.backends import DeviceError, formulas, select
+from xnn.backends.cpu import CpuBackend
+
+
+@pytest.fixture
+def run(device):
+    return select(device)
+
+
+def padded(run, array):
+    """The same matrix with room behind each row."""
+    out = run.matrix(*array.shape, array.dtype)
+    run.copy(run.upload(array), out)
+    return out
+
+
+@given(
+    m=st.integers(1, 9),
+    k=st.integers(1, 40),
+    n=st.integers(1, 9),
+    layouts=st.tuples(*[st.sampled_from(["rows", "columns", "padded", "padded columns"])] * 2),
+    out_is_padded=st.booleans(),
+    dtype=st.sampled_from(["float32", "float64"]),
+    alpha=st.floats(-2, 2),
+    beta=st.sampled_from([0.0, 1.0, -0.5]),
+)
+@settings(max_examples=150, deadline=None)
+def test_gemm(m, k, n, layouts, out_is_padded, dtype, alpha, beta):
+    run = CpuBackend()
+    rng = np.random.default_rng(0)
+    made = {
+        "rows": lambda a: run.upload(a),
+        "columns": lambda a: run.upload(a.T).T,
+        "padded": lambda a: padded(run, a),
+        "padded columns": lambda a: padded(run, np.ascontiguousarray(a.T)).T,
+    }
+    a, b, c = (rng.standard_normal(s).astype(dtype) for s in ((m, k), (k, n), (m, n)))
+    out = padded(run, c) if out_is_padded else run.upload(c.copy())
+    run.gemm(made[layouts[0]](a), made[layouts[1]](b), out, alpha, beta)
+    tolerance = 1e-5 if dtype == "float32" else 1e-12
+    wanted = alpha * (a @ b) + beta * c
+    np.testing.assert_allclose(run.download(out), wanted, rtol=tolerance, atol=tolerance * k)
+
+
+def test_gemm_reads_numbers_that_lie_in_arrays_anew_at_each_replay(run):
+    a, b, out = (
+        run.upload(np.eye(2)),
+        run.upload(np.array([[1.0, 2], [3, 4]])),
+        run.zeros((2, 2), "d"),
+    )
+    alpha = run.upload(np.array(3.0))
+    replay = run.compile(lambda: run.gemm(a, b, out, alpha=alpha, beta=1.0))
+    replay()
+    alpha[...] = -1
+    replay()
+    np.testing.assert_array_equal(run.download(out), [[2, 4], [6, 8]])
+
+
+@pytest.mark.parametrize("shapes", [((2, 3), (2, 3), (2, 3)), ((2, 3), (3, 2), (3, 3))])
+def test_gemm_refuses_shapes_that_do_not_fit(run, shapes):
+    with pytest.raises(ValueError, match="gemm"):
+        run.gemm(*(run.zeros(shape, "f") for shape in shapes))
+
+
+def test_gemm_refuses_what_blas_cannot_read(run):
+    every_other = run.zeros((4, 8), "f")[:, ::2]
+    with pytest.raises(ValueError, match="strides"):
+        run.gemm(every_other, run.zeros((4, 2), "f"), run.zeros((4, 2), "f"))
+
+
+FUNCTIONS = {
+    "abs": np.abs,
+    "exp": np.exp,
+    "log": np.log,
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+    "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
+    "sign": np.sign,
+    "sqrt": np.sqrt,
+    "tanh": np.tanh,
+}
+
+
+def expressions():
+    """Formulas, each beside what it means in Python: there a comparison gives True, not 1."""
+    leaves = st.sampled_from(["a", "b", "s", "0.5", "2"]).map(lambda leaf: (leaf, leaf))
+
+    def both(template, *parts):
+        return tuple(template.format(*side) for side in zip(*parts, strict=True))
+
+    def compare(sign, *parts):
+        formula, meaning = both(f"({{}} {sign} {{}})", *parts)
+        return formula, f"(1.0 * {meaning})"
+
+    return st.recursive(
+        leaves,
+        lambda inner: st.one_of(
+            st.builds(
+                lambda s, x, y: both(f"({{}} {s} {{}})", x, y),
+                st.sampled_from("+-*/"),
+                inner,
+                inner,
+            ),
+            st.builds(compare, st.sampled_from("><"), inner, inner),
+            st.builds(lambda x: both("-{}", x), inner),
+            st.builds(lambda x: both("({})**2", x), inner),
+            st.builds(
+                lambda f, x: both(f"{f}({{}})", x),
+                st.sampled_from(["abs", "tanh", "sigmoid", "sign"]),
+                inner,
+            ),
+            st.builds(
+                lambda f, x, y: both(f"{f}({{}}, {{}})", x, y),
+                st.sampled_from(["maximum", "minimum"]),
+                inner,
+                inner,
+            ),
+        ),
+        max_leaves=12,
+    )
+
+
+@given(
+    pair=expressions(),
+    out=st.sampled_from(["new", "padded", "a", "b"]),
+    shape=st.sampled_from([(3, 4), (40, 30)]),
+)
+@settings(max_examples=300, deadline=None)
+def test_formula_means_what_python_says(pair, out, shape):
+    """Also where it writes over one of its own operands."""
+    formula, meaning = pair
+    run = CpuBackend()
+    rng = np.random.default_rng(1)
+    a, b, s = rng.standard_normal(shape), rng.standard_normal(shape), np.array(1.5)
+    with np.errstate(all="ignore"):
+        wanted = eval(meaning, FUNCTIONS, {"a": a, "b": b, "s": s})  # noqa: S307
+        wanted = np.broadcast_to(np.asarray(wanted, float), shape).copy()
+    operands = {"a": run.upload(a.copy()), "b": run.upload(b.copy()), "s": run.upload(s)}
+    target = {"new": run.zeros(shape, "d"), "padded": run.matrix(*shape, "d"), **operands}[out]
+    replay = run.compile(lambda: run.elementwise(formula, target, **operands))
+    replay()
+    np.testing.assert_allclose(run.download(target), wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("formula", ["exp(a)", "log(a)", "sqrt(a)", "log(maximum(a, t))", "a"])
+def test_formulas_of_positive_numbers(run, formula):
+    a = np.random.default_rng(0).random((3, 4)) + 0.1
+    out = run.zeros((3, 4), "d")
+    run.elementwise(formula, out, a=run.upload(a), t=0.5)
+    wanted = eval(formula, FUNCTIONS, {"a": a, "t": 0.5})  # noqa: S307
+    np.testing.assert_allclose(run.download(out), wanted, rtol=1e-14)
+
+
+def test_formula_of_sums_along_rows(run):
+    a, s = np.arange(6.0).reshape(2, 3), np.array([10.0, 20.0])
+    out = run.zeros((2, 3), "d")
+    run.elementwise("a * 2 - s", out, a=run.upload(a), s=run.upload(s)[:, None])
+    np.testing.assert_array_equal(run.download(out), a * 2 - s[:, None])
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "a +",
+        "a ** 3",
+        "a if b else c",
+        "a[0]",
+        "a.T",
+        "sin(a)",
+        "exp(a, b)",
+        "a @ b",
+        "a == b",
+        "True",
+        "'a'",
+        "1 < a < 2",
+        "__import__('os')",
+    ],
+)
+def test_formulas_have_no_more_than_both_devices_speak(formula):
+    with pytest.raises(ValueError, match="formula"):
+        formulas.parse(formula)
+
+
+def test_softmax_row_sums_and_argmax(run):
+    z = np.random.default_rng(0).standard_normal((5, 7)) * 100
+    out, sums, largest = run.zeros((5, 7), "d"), run.zeros((5,), "d"), run.zeros((5,), np.intp)
+    device_z = run.upload(z)
+    run.softmax(device_z, out)
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(run.download(out), e / e.sum(axis=1, keepdims=True), rtol=1e-13)
+    run.row_sums(device_z, sums)
+    np.testing.assert_allclose(run.download(sums), z.sum(axis=1), rtol=1e-13)
+    run.argmax(device_z, largest)
+    np.testing.assert_array_equal(run.download(largest), z.argmax(axis=1))
+
+
+@pytest.mark.parametrize("source", ["uint8", "float32", "float64", "int64"])
+def test_gather_picks_and_converts_rows(run, source):
+    rows = np.random.default_rng(0).integers(0, 100, (20, 6)).astype(source)
+    index = np.array([3, 3, 19, 0])
+    for out in (run.zeros((4, 6), "f"), run.matrix(4, 6, "f")):
+        run.gather(run.upload(rows), run.upload(index), out)
+        np.testing.assert_array_equal(run.download(out), rows[index])
+
+
+def test_arrays_begin_and_go_on_at_aligned_addresses():
+    run = CpuBackend()
+    for rows, columns in ((1, 1), (30, 785), (10, 31)):
+        for dtype in ("float32", "float64"):
+            matrix = run.matrix(rows, columns, dtype)
+            assert matrix.shape == (rows, columns)
+            assert matrix.ctypes.data % run.alignment == 0
+            assert matrix.strides[0] % run.alignment == 0
+
+
+def test_a_compiled_step_does_nothing_until_it_is_replayed(run):
+    out = run.zeros((2,), "d")
+    replay = run.compile(lambda: run.elementwise("x + 1", out, x=out))
+    assert run.download(out).tolist() == [0, 0]
+    replay()
+    replay()
+    assert run.download(out).tolist() == [2, 2]
+
+
+def test_an_error_while_compiling_leaves_the_backend_as_it_was(run):
+    out = run.zeros((2,), "d")
+
+    def step():
+        run.elementwise("x + 1", out, x=out)
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        run.compile(step)
+    run.elementwise("x + 2", out, x=out)
+    assert run.download(out).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda", "gpu:0", "cuda:3"])
+def test_a_gpu_that_is_not_there(name):
+    try:
+        import cupy
+
+        cupy.cuda.runtime.getDeviceCount()
+    except Exception as missing:
+        assert missing is not None
+    else:
+        pytest.skip("there is one")
+    with pytest.raises(
+        DeviceError, match=r"^no GPU can be used: .*\n?.*(install|update)"
+    ) as caught:
+        select(name)
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, RuntimeError)
+
+
+def test_auto_always_finds_a_device():
+    assert select("auto").device in ("cpu", "gpu", "gpu:0")

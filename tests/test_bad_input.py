@@ -1,0 +1,277 @@
+"""What a newcomer gets wrong: each wrong call, its error, and the words it must say."""
+
+import numpy as np
+import pytest
+
+import xnn
+from xnn import SGD, Dense, EarlyStopping, Network
+from xnn.schedules import Cosine, Step, WarmUp
+
+X, Y = np.zeros((6, 4)), np.array([0, 1, 2, 0, 1, 2])
+HOLE = np.where(np.arange(24).reshape(6, 4) == 9, np.nan, 0.0)
+
+
+def net(**options):
+    return Network([4, 5, 3], seed=0, **options)
+
+
+def fit(x=X, y=Y, **options):
+    return net().fit(x, y, **{"epochs": 1, **options})
+
+
+def one_output(y, cost="quadratic", activation="sigmoid"):
+    return Network([4, Dense(1, activation)], cost).fit(X, y, epochs=1)
+
+
+def assign(name, value):
+    setattr(net(), name, value)
+
+
+WRONG = {
+    # making a network
+    "no list": (lambda: Network(784), "layers is 784, but must be a list such as [784, 30, 10]"),
+    "no layers": (lambda: Network([784]), "layers has 1 entries, but must be a list such as"),
+    "zero units": (lambda: Network([784, 0, 10]), "layers[1] is 0, but must be a whole number"),
+    "negative inputs": (lambda: Network([-4, 3]), "layers[0] is -4, but must be a whole number"),
+    "float units": (lambda: Network([4, 3.0]), "layers[1] is 3.0, but must be a whole number"),
+    "true units": (lambda: Network([4, True]), "layers[1] is True, but must be a whole number"),
+    "layer as input": (
+        lambda: Network([Dense(4), 3]),
+        "layers[0] is Dense(units=4",
+        "but must be a whole number of at least 1, the inputs",
+    ),
+    "name as layer": (lambda: Network([4, "relu", 3]), "layers[1] is 'relu', but must be a whole"),
+    "unknown cost": (lambda: net(cost="mse"), "cost is 'mse', but must be one of quadratic, cross"),
+    "logarithm of no probability": (
+        lambda: Network([4, Dense(3, "tanh")], "cross_entropy"),
+        "cost is 'cross_entropy', which needs a last layer with activation sigmoid or softmax",
+        "but it has tanh",
+    ),
+    "log-likelihood of sigmoid": (
+        lambda: net(cost="log_likelihood"),
+        "cost is 'log_likelihood', which needs a last layer with activation softmax",
+    ),
+    "unknown dtype": (lambda: net(dtype="float16"), "dtype is 'float16', but must be 'float32'"),
+    "no dtype": (lambda: net(dtype="single precision"), "dtype is 'single precision', but must be"),
+    "unknown device": (lambda: net(device="tpu"), "device is 'tpu', but must be 'auto', 'cpu'"),
+    "no device": (lambda: net(device=0), "device is 0, but must be 'auto'"),
+    "negative seed": (
+        lambda: Network([4, 3], seed=-1),
+        "seed is -1, but must be a whole number of at least 0, or None",
+    ),
+    "seed in words": (lambda: Network([4, 3], seed="x"), "seed is 'x', but must be a whole number"),
+    # layers
+    "negative units": (lambda: Dense(-1), "units is -1, but must be a whole number of at least 1"),
+    "units in words": (lambda: Dense("30"), "units is '30', but must be a whole number"),
+    "unknown activation": (
+        lambda: Dense(3, "swish"),
+        "activation is 'swish', but must be one of sigmoid, tanh, relu",
+    ),
+    "activation as function": (lambda: Dense(3, np.tanh), "activation is <ufunc 'tanh'>, but must"),
+    "unknown initializer": (
+        lambda: Dense(3, initializer="xavier"),
+        "initializer is 'xavier', but must be auto, normal, scaled_normal, glorot, he, zeros, or",
+    ),
+    "weights of another shape": (
+        lambda: Network([4, Dense(3, initializer=np.zeros((4, 3)))]),
+        "initializer's weights have shape (4, 3), but must have shape (3, 4)",
+    ),
+    "weights with NaN": (
+        lambda: Network([4, Dense(3, initializer=np.full((3, 4), np.nan))]),
+        "initializer's weights hold NaN or infinity",
+    ),
+    "bias in words": (lambda: Dense(3, bias="yes"), "bias is 'yes', but must be True or False"),
+    # x
+    "other width": (
+        lambda: fit(np.zeros((6, 5))),
+        "x has shape (6, 5), 5 numbers a sample, but the network has 4 inputs",
+    ),
+    "one sample without a batch": (
+        lambda: net().predict(np.zeros(4)),
+        "x has shape (4,), but must have shape (samples, 4); a batch comes first: x[None]",
+    ),
+    "a number": (lambda: net().predict(3.0), "x has shape (), but the network has 4 inputs"),
+    "NaN in x": (lambda: fit(HOLE), "x has NaN or infinity in row 2, but must be finite numbers"),
+    "NaN to predict": (lambda: net().predict(HOLE), "x has NaN or infinity in row 2"),
+    "NaN in one sample": (lambda: predict_twice(HOLE[2:3]), "x has NaN or infinity in row 0"),
+    "infinity in x": (lambda: fit(np.full((6, 4), np.inf)), "x has NaN or infinity in row 0"),
+    "words in x": (
+        lambda: fit(np.full((6, 4), "a")),
+        "x has dtype <U1, but must hold real numbers",
+    ),
+    "complex x": (lambda: fit(X + 1j), "x has dtype complex128, but must hold real numbers"),
+    "ragged x": (lambda: fit([[1, 2, 3, 4], [1, 2]]), "x has rows of different lengths"),
+    "None as x": (lambda: fit(None), "x has dtype object, but must hold real numbers"),
+    "empty x": (lambda: fit(X[:0], Y[:0]), "x is empty, but must hold at least one sample"),
+    # y
+    "fewer targets": (lambda: fit(y=Y[:5]), "y has 5 rows, but x has 6: give one target a sample"),
+    "a number as y": (lambda: fit(y=1), "y has a single number, but x has 6"),
+    "label too large": (
+        lambda: fit(y=Y + 10),
+        "y has labels up to 12, but the network has 3 outputs",
+    ),
+    "label below zero": (lambda: fit(y=Y - 1), "y has labels down to -1, but they count from 0"),
+    "labels as floats": (
+        lambda: fit(y=Y * 1.0),
+        "y has shape (6,) and dtype float64, but the network has 3 outputs: give labels as integers",
+    ),
+    "labels as words": (
+        lambda: fit(y=np.array(list("abcabc"))),
+        "y has dtype <U1, but must hold real numbers; labels are the whole numbers 0, 1, 2",
+    ),
+    "rows too wide": (
+        lambda: fit(y=np.eye(4)[Y]),
+        "y has shape (6, 4), but the network has 3 outputs: give labels (n,) or rows (n, 3)",
+    ),
+    "two columns for one output": (
+        lambda: one_output(np.zeros((6, 2))),
+        "y has shape (6, 2), but the network has 1 outputs: give numbers (n,) or rows (n, 1)",
+    ),
+    "NaN in y": (lambda: one_output(np.full(6, np.nan)), "y has NaN or infinity in row 0"),
+    "no probability": (
+        lambda: one_output(np.full(6, 2.0), "cross_entropy"),
+        "y has values from 2 to 2, but cost cross_entropy wants 0 to 1",
+    ),
+    "empty evaluation": (lambda: net().evaluate(X[:0], Y[:0]), "x is empty, but must hold"),
+    "label too large for backprop": (lambda: net().backprop(X, Y + 1), "y has labels up to 3, but"),
+    # fit
+    "no epochs": (lambda: fit(epochs=0), "epochs is 0, but must be a whole number of at least 1"),
+    "half an epoch": (lambda: fit(epochs=0.5), "epochs is 0.5, but must be a whole number"),
+    "no batch": (lambda: fit(batch_size=0), "batch_size is 0, but must be a whole number of at"),
+    "batch in words": (lambda: fit(batch_size="all"), "batch_size is 'all', but must be a whole"),
+    "optimizer in words": (
+        lambda: fit(optimizer="sgd"),
+        "optimizer is 'sgd', but must be one such",
+    ),
+    "optimizer as a class": (
+        lambda: fit(optimizer=SGD),
+        "optimizer is <class 'xnn.optimizers.SGD'>",
+    ),
+    "validation without targets": (
+        lambda: fit(validation_data=X),
+        "validation_data must be a pair (x, y)",
+    ),
+    "validation of another width": (
+        lambda: fit(validation_data=(X[:, :3], Y)),
+        "validation x has shape (6, 3), 3 numbers a sample, but the network has 4 inputs",
+    ),
+    "validation with other labels": (
+        lambda: fit(validation_data=(X, Y + 1)),
+        "validation y has labels up to 3, but the network has 3 outputs",
+    ),
+    "callback that is none": (lambda: fit(callbacks=["log"]), "callbacks has 'log', which is no"),
+    "one callback without a list": (
+        lambda: fit(callbacks=EarlyStopping()),
+        "callbacks is <xnn.callbacks.EarlyStopping",
+        "but must be a list",
+    ),
+    # optimizers and schedules
+    "negative rate": (lambda: SGD(-1), "learning_rate is -1, but must be a positive number"),
+    "rate of zero": (lambda: fit(optimizer=0), "learning_rate is 0, but must be a positive number"),
+    "rate of NaN": (lambda: SGD(float("nan")), "learning_rate is nan, but must be a positive"),
+    "rate in words": (
+        lambda: SGD("fast"),
+        "learning_rate is 'fast', but must be a positive number",
+    ),
+    "rate function gives nothing": (
+        lambda: fit(optimizer=SGD(lambda epoch: None)),
+        "learning_rate gave None at epoch 0, but must give a number of at least 0",
+    ),
+    "rate function gives a negative": (
+        lambda: fit(optimizer=SGD(lambda epoch: -0.5)),
+        "learning_rate gave -0.5 at epoch 0",
+    ),
+    "momentum of one": (
+        lambda: SGD(1, momentum=1),
+        "momentum is 1, but must be a number of at least 0 and less than 1",
+    ),
+    "Nesterov without momentum": (
+        lambda: SGD(1, nesterov=True),
+        "nesterov is True, but momentum is 0; give a momentum such as 0.9",
+    ),
+    "negative decay": (lambda: SGD(1, weight_decay=-5), "weight_decay is -5, but must be a number"),
+    "clip at zero": (lambda: SGD(1, clip_norm=0), "clip_norm is 0, but must be a positive number"),
+    "clip in words": (lambda: SGD(1, clip_value="1"), "clip_value is '1', but must be a positive"),
+    "step of nothing": (lambda: Step(1.0, every=0), "every is 0, but must be a positive number"),
+    "cosine below zero": (lambda: Cosine(1.0, 10, final=-1), "final is -1, but must be a number"),
+    "warm-up in no time": (lambda: WarmUp(1.0, 0), "epochs is 0, but must be a positive number"),
+    # callbacks
+    "unknown figure": (
+        lambda: EarlyStopping("loss"),
+        "monitor is 'loss', but must be one of cost, accuracy, validation_cost, validation_accuracy",
+    ),
+    "no patience": (lambda: EarlyStopping(patience=0), "patience is 0, but must be a whole number"),
+    "negative delta": (
+        lambda: EarlyStopping(min_delta=-1),
+        "min_delta is -1, but must be a number",
+    ),
+    "figure that is not recorded": (
+        lambda: fit(callbacks=[EarlyStopping("validation_cost")]),
+        "monitor is 'validation_cost', but this training records no such figure; "
+        "give validation_data",
+    ),
+    # parameters
+    "weights for one layer": (
+        lambda: assign("weights", [np.zeros((5, 4))]),
+        "weights has 1 arrays, but there are 2 layers",
+    ),
+    "weights the other way round": (
+        lambda: assign("weights", [np.zeros((4, 5)), np.zeros((5, 3))]),
+        "weights[0] have shape (4, 5), but must have shape (5, 4)",
+    ),
+    "biases as columns": (
+        lambda: assign("biases", [np.zeros((5, 1)), np.zeros((3, 1))]),
+        "biases[0] have shape (5, 1), but must have shape (5,)",
+    ),
+    "biases with infinity": (
+        lambda: assign("biases", [np.zeros(5), np.full(3, np.inf)]),
+        "biases[1] hold NaN or infinity",
+    ),
+    # data
+    "validation larger than the data": (
+        lambda: xnn.datasets.mnist(validation=10**6),
+        "validation is 1000000, but must be a whole number from 0 to",
+    ),
+}
+NEEDS_MNIST = {"validation larger than the data"}
+
+
+def predict_twice(x):
+    """The second call takes the short way."""
+    network = net()
+    network.predict(np.zeros_like(x))
+    return network.predict(x)
+
+
+def test_there_are_at_least_forty():
+    assert len(WRONG) >= 40
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_call(what, request):
+    if what in NEEDS_MNIST:
+        request.getfixturevalue("mnist")
+    call, *words = WRONG[what]
+    with pytest.raises(ValueError) as caught:
+        call()
+    assert type(caught.value) is ValueError
+    for part in words:
+        assert part in str(caught.value)
+
+
+def test_bad_input_is_refused_before_any_work():
+    network = net()
+    before = [np.array(w) for w in network.weights]
+    state = network._rng.bit_generator.state
+    with pytest.raises(ValueError, match="validation y"):
+        network.fit(X, Y, validation_data=(X, Y + 9))
+    assert all((a == b).all() for a, b in zip(before, network.weights, strict=True))
+    assert network._rng.bit_generator.state == state
+
+
+def test_half_of_new_weights_changes_nothing():
+    network = net()
+    before = [np.array(w) for w in network.weights]
+    with pytest.raises(ValueError, match=r"weights\[1\]"):
+        network.weights = [np.ones((5, 4)), np.ones((9, 9))]
+    assert all((a == b).all() for a, b in zip(before, network.weights, strict=True))

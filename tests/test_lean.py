@@ -1,0 +1,164 @@
+"""What training costs besides arithmetic: allocations, memory, the time of an import."""
+
+import json
+import os
+import subprocess
+import sys
+import tracemalloc
+from statistics import median
+
+import numpy as np
+import pytest
+
+import xnn
+from xnn.engine import Trainer
+from xnn.samples import check_samples
+
+
+def warm_trainer(optimizer, layers, batch=10, n=205):
+    net = xnn.Network(layers, seed=0)
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (n, net.sizes[0])).astype(np.uint8)
+    y = rng.integers(0, net.sizes[-1], n)
+    engine = net._engine
+    function = engine.layers[-1].function
+    samples = check_samples(x, y, net.sizes[0], net.sizes[-1], function, engine.cost)
+    trainer = Trainer(engine, engine.upload(samples), batch, optimizer)
+    for _ in trainer.epoch(rng.permutation(n), optimizer.rates(0, trainer.steps)):
+        pass
+    return trainer
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        xnn.SGD(1.0),
+        xnn.SGD(1.0, weight_decay=1.0),
+        xnn.SGD(0.1, momentum=0.9, weight_decay=1.0),
+        xnn.SGD(0.1, momentum=0.9, nesterov=True, clip_norm=1.0, clip_value=0.1),
+    ],
+    ids=["plain", "decay", "momentum", "everything"],
+)
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [784, 30, 10],
+        [784, xnn.Dense(40, "relu"), xnn.Dense(20, "softmax"), xnn.Dense(10, "softmax")],
+        [784, xnn.Dense(40, "leaky_relu", bias=False), xnn.Dense(10, "tanh")],
+    ],
+    ids=["book", "softmax", "tanh"],
+)
+@pytest.mark.parametrize("batch", [10, 200])
+def test_a_warm_training_step_allocates_no_arrays(optimizer, layers, batch):
+    """NumPy tells tracemalloc of each array's memory.
+
+    Where rows are short, NumPy works through a buffer of its own, which is no array. It is made as
+    small as NumPy lets it, so that what passes for a moment stays under the size of any matrix of
+    a mini-batch of 200 (8,000 bytes for its outputs), and nothing at all stays behind.
+    """
+    trainer = warm_trainer(optimizer, layers, batch)
+    assert sum(chunk.steps for chunk in trainer.plan) == trainer.steps
+    size = np.setbufsize(16)
+    tracemalloc.start()
+    try:
+        for chunk in trainer.plan:
+            chunk.replay()
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        for chunk in trainer.plan:
+            chunk.replay()
+        now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        np.setbufsize(size)
+    assert now - before < 300
+    assert peak - before < 1600
+
+
+def run_python(code, **environment):
+    out = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    ).stdout
+    return json.loads(out)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="resource is for POSIX")
+def test_training_on_pixels_peaks_under_250_mb():
+    """60,000 images of 28 × 28 bytes take 47 MB, and 188 as float32."""
+    code = """
+import json, resource, sys
+import numpy as np
+import xnn
+rng = np.random.default_rng(0)
+x = rng.integers(0, 256, (60_000, 784), dtype=np.uint8)
+y = rng.integers(0, 10, 60_000)
+net = xnn.Network([784, 30, 10], seed=0)
+net.fit(x, y, epochs=1, optimizer=3.0, validation_data=(x[:10_000], y[:10_000]))
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps(peak * (1 if sys.platform == "darwin" else 1024)))
+"""
+    assert run_python(code) < 250e6
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_million_rows_in_a_memory_map(tmp_path):
+    """The cost of one sample grows by at most 1.3 times from 10,000 rows in memory.
+
+    With the pages cached, and each taken in turn, so that noise meets both. Memory of the process's
+    own grows by the shuffle and the labels alone, 8 bytes a row each, and not by the data.
+    """
+    code = """
+import json, sys, time
+import numpy as np
+import xnn
+
+def own_memory():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+path, rows, width = sys.argv[1], 1_000_000, 196
+data = np.lib.format.open_memmap(path, "w+", np.uint8, (rows, width))
+rng = np.random.default_rng(0)
+block = rng.integers(0, 256, (10_000, width), dtype=np.uint8)
+for start in range(0, rows, len(block)):
+    data[start : start + len(block)] = block
+data.flush()
+del data
+mapped = np.load(path, mmap_mode="r")
+labels = (np.arange(rows) % 10).astype(np.uint8)
+net = xnn.Network([width, 30, 10], seed=0)
+assert int(mapped[::16].max()) == 255  # every page once
+net.fit(block, labels[:10_000], epochs=1)
+before = own_memory()
+small, large = [], []
+for _ in range(3):
+    small += net.fit(block, labels[:10_000], epochs=10).seconds
+    large += net.fit(mapped, labels, epochs=1).seconds
+after = own_memory()
+print(json.dumps([np.median(small) / 10_000, np.median(large) / rows, after - before]))
+""".replace("sys.argv[1]", repr(str(tmp_path / "rows.npy")))
+    small, large, grown = run_python(code)
+    assert large / small < 1.3
+    assert grown < 40e6  # the data are 196 MB
+
+
+def test_import_is_light():
+    """At most 1.3 times as long as NumPy and SciPy's BLAS, and nothing heavy comes with it."""
+    code = """
+import json, sys, time
+began = time.perf_counter()
+{}
+print(json.dumps([time.perf_counter() - began, sorted(sys.modules)]))
+"""
+    ours, theirs, modules = [], [], []
+    for _ in range(7):
+        theirs.append(run_python(code.format("import numpy, scipy.linalg.blas"))[0])
+        seconds, modules = run_python(code.format("import xnn"))
+        ours.append(seconds)
+    heavy = {"sklearn", "matplotlib", "pooch", "cupy", "torch", "safetensors", "tqdm", "requests"}
+    assert heavy.isdisjoint(modules)
+    assert median(ours) < 1.3 * median(theirs)

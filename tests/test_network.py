@@ -1,0 +1,208 @@
+"""What a user holds: how it prints, its parameters, copies, and files."""
+
+import copy
+import json
+import pickle
+import struct
+
+import numpy as np
+import pytest
+
+import xnn
+
+from . import reference
+
+
+def networks():
+    yield xnn.Network([4, 3], seed=0)
+    yield xnn.Network([5, xnn.Dense(7, "relu"), xnn.Dense(3, "softmax")], seed=0, dtype="float64")
+    yield xnn.Network(
+        [2, xnn.Dense(4, "tanh", bias=False), xnn.Dense(1, "linear", initializer="zeros")],
+        "mean_absolute_error",
+        seed=0,
+    )
+
+
+def assert_same(one, other):
+    assert repr(one) == repr(other)
+    for a, b in zip([*one.weights, *one.biases], [*other.weights, *other.biases], strict=True):
+        assert (a is None and b is None) or (np.array(a) == np.array(b)).all()
+
+
+def test_print_draws_the_network():
+    net = xnn.Network([784, xnn.Dense(100, activation="relu"), xnn.Dense(10, "softmax")])
+    assert str(net).splitlines() == [
+        "Network: 79,510 parameters, log_likelihood cost, float32 on cpu",
+        "  input  784",
+        "  dense  784 → 100  relu     78,500",
+        "  dense  100 → 10   softmax   1,010",
+    ]
+
+
+def test_properties():
+    net = xnn.Network([784, 30, 10], dtype="float64")
+    assert net.sizes == [784, 30, 10]
+    assert [layer.units for layer in net.layers] == [30, 10]
+    assert (net.cost, net.device, net.dtype) == ("quadratic", "cpu", np.float64)
+    assert [w.shape for w in net.weights] == [(30, 784), (10, 30)]
+    assert [b.shape for b in net.biases] == [(30,), (10,)]
+
+
+@pytest.mark.parametrize(
+    ("initializer", "weight_deviation", "bias_deviation"),
+    [
+        ("normal", 1, 1),
+        ("scaled_normal", 1 / 20, 1),
+        ("glorot", np.sqrt(2 / (400 + 600)), 0),
+        ("he", np.sqrt(2 / 400), 0),
+        ("zeros", 0, 0),
+    ],
+)
+def test_initializers_have_their_deviation(initializer, weight_deviation, bias_deviation):
+    net = xnn.Network([400, xnn.Dense(600, initializer=initializer)], seed=0, dtype="float64")
+    weights, biases = net.weights[0], net.biases[0]
+    assert weights.std() == pytest.approx(weight_deviation, rel=0.01)
+    assert biases.std() == pytest.approx(bias_deviation, rel=0.1)
+    assert abs(weights.mean()) <= 5 * weight_deviation / np.sqrt(weights.size)
+
+
+def test_auto_initializer_goes_by_the_activation():
+    for activation, wanted in (("relu", "he"), ("leaky_relu", "he"), ("tanh", "glorot")):
+        one = xnn.Network([9, xnn.Dense(5, activation)], seed=0)
+        other = xnn.Network([9, xnn.Dense(5, activation, initializer=wanted)], seed=0)
+        assert_same(one, other)
+
+
+def test_parameters_can_be_read_written_and_assigned(device):
+    net = xnn.Network([3, 2], seed=0, dtype="float64", device=device)
+    x = np.array([[1.0, 2, 3]])
+    net.weights = [np.arange(6.0).reshape(2, 3)]
+    net.biases = [[0.5, -0.5]]
+    net.weights[0][1, 2] = -1
+    wanted = reference.forward(
+        [np.array([[0, 1, 2], [3, 4, -1]])], [np.array([0.5, -0.5])], ["sigmoid"], x
+    )
+    np.testing.assert_allclose(net.predict(x), wanted, rtol=1e-14)
+    np.testing.assert_allclose(net.predict(x), wanted, rtol=1e-14)  # the short way
+    net.biases[0][:] = 0
+    assert net.predict(x)[0, 0] == pytest.approx(1 / (1 + np.exp(-8)))
+
+
+def test_weights_given_as_arrays():
+    weights, biases = np.array([[2.0, 4.0]]), np.array([1.0])
+    for given, bias in (((weights, biases), 1.0), (weights, 0.0), (weights.tolist(), 0.0)):
+        net = xnn.Network([2, xnn.Dense(1, "linear", initializer=given)])
+        assert net.predict([[2, 3]])[0, 0] == 16 + bias
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 16, 511, 512, 513, 2000])
+def test_predict_takes_any_number_of_samples(n, device):
+    net = xnn.Network([6, 5, 4], seed=0, dtype="float64", device=device)
+    x = np.random.default_rng(0).standard_normal((n, 6))
+    for _ in range(2):
+        wanted = reference.forward(net.weights, net.biases, ["sigmoid"] * 2, x)
+        np.testing.assert_allclose(net.predict(x), wanted, rtol=1e-12)
+    assert net.classify(x).shape == (n,)
+
+
+def test_what_predict_returns_is_the_callers():
+    net = xnn.Network([3, 2], seed=0)
+    x = np.ones((1, 3))
+    first = net.predict(x)
+    kept = first.copy()
+    net.predict(x * 2)
+    assert (first == kept).all()
+    first[:] = 9
+    assert (net.predict(x) == kept).all()
+
+
+@pytest.mark.parametrize("net", list(networks()), ids=lambda net: net.cost)
+def test_copies_are_equal_and_apart(net):
+    x = np.random.default_rng(0).standard_normal((4, net.sizes[0]))
+    before = net.predict(x)
+    for twin in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert_same(net, twin)
+        y = np.zeros((4, net.sizes[-1]))
+        y[:, 0] = 1
+        twin.fit(x, y, epochs=1)
+        assert (net.predict(x) == before).all()
+        assert not (twin.predict(x) == before).all()
+
+
+@pytest.mark.parametrize("net", list(networks()), ids=lambda net: net.cost)
+def test_saved_networks_load(net, tmp_path):
+    path = tmp_path / "net.safetensors"
+    net.save(path)
+    loaded = xnn.load(str(path))
+    assert_same(net, loaded)
+    x = np.random.default_rng(0).standard_normal((4, net.sizes[0]))
+    assert (net.predict(x) == loaded.predict(x)).all()
+    assert [p.name for p in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_file_is_plain_safetensors(tmp_path):
+    """Read with the format's description in hand: 8 bytes of length, JSON, data."""
+    path = tmp_path / "net.safetensors"
+    net = xnn.Network([4, 3, 2], seed=0)
+    net.save(path)
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    described = json.loads(header.pop("__metadata__")["xnn"])
+    assert described["inputs"] == 4
+    assert [layer["units"] for layer in described["layers"]] == [3, 2]
+    assert set(header) == {"0.weights", "0.biases", "1.weights", "1.biases"}
+    begin, end = header["0.weights"]["data_offsets"]
+    weights = np.frombuffer(data[8 + length :][begin:end], "<f4").reshape(3, 4)
+    assert (weights == net.weights[0]).all()
+
+
+def test_files_that_are_no_networks(tmp_path):
+    from safetensors.numpy import save_file
+
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        xnn.load(tmp_path / "nowhere")
+    good = tmp_path / "good.safetensors"
+    xnn.Network([4, 3], seed=0).save(good)
+    described = {"format": 1, "inputs": 4, "cost": "quadratic", "dtype": "float32"}
+    dense = {"kind": "dense", "units": 3, "activation": "sigmoid", "bias": True}
+    arrays = {"0.weights": np.zeros((3, 4), "f"), "0.biases": np.zeros(3, "f")}
+
+    def write(name, arrays, **changes):
+        header = {**described, "layers": [dense], **changes}
+        save_file(arrays, tmp_path / name, metadata={"xnn": json.dumps(header)})
+
+    write("fine", arrays)
+    assert xnn.load(tmp_path / "fine").sizes == [4, 3]
+    (tmp_path / "text").write_text("no network")
+    (tmp_path / "short").write_bytes(good.read_bytes()[:-1])
+    save_file(arrays, tmp_path / "foreign")
+    write("newer", arrays, format=2)
+    write("unknown layer", arrays, layers=[{"kind": "lstm"}])
+    write("unknown option", arrays, layers=[{**dense, "dropout": 0.5}])
+    write("wrong shape", {**arrays, "0.weights": np.zeros((4, 3), "f")})
+    write("one missing", {"0.weights": arrays["0.weights"]})
+    write("one too many", {**arrays, "1.weights": np.zeros(1, "f")})
+    write("no layers", arrays, layers=[])
+    write("no cost", arrays, cost="none")
+    for path in tmp_path.iterdir():
+        if path.name not in ("good.safetensors", "fine"):
+            with pytest.raises(ValueError, match=path.name):
+                xnn.load(path)
+
+
+def test_failing_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "net.safetensors"
+    net = xnn.Network([4, 3], seed=0)
+    net.save(path)
+    old = path.read_bytes()
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    net.weights[0][:] = 0
+    with pytest.raises(OSError, match="No space"):
+        net.save(path)
+    assert path.read_bytes() == old
+    assert [p.name for p in tmp_path.iterdir()] == ["net.safetensors"]

@@ -1,0 +1,323 @@
+"""The loop: history, callbacks, early stopping, interruption, divergence, seeds."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import xnn
+
+
+def problem(n=200, seed=0):
+    """Three well-separated clouds."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 3, n)
+    return rng.standard_normal((n, 4)) + 3 * np.eye(4)[y], y
+
+
+def network(device="cpu", **options):
+    return xnn.Network([4, 8, 3], device=device, **{"seed": 0, **options})
+
+
+def parameters(net):
+    return np.concatenate([np.ravel(a) for a in [*net.weights, *net.biases]])
+
+
+def test_history_holds_what_evaluate_says(device):
+    x, y = problem()
+    net = network(device, dtype="float64")
+    seen = []
+    history = net.fit(
+        x,
+        y,
+        epochs=3,
+        optimizer=1.0,
+        validation_data=(x[:50], y[:50]),
+        callbacks=[lambda run: seen.append(tuple(net.evaluate(x[:50], y[:50])))],
+    )
+    assert len(history) == len(history.seconds) == 3
+    recorded = zip(history.validation_cost, history.validation_accuracy, strict=True)
+    assert list(recorded) == seen
+    assert history.stopped is None
+
+
+@pytest.mark.parametrize("batch_size", [7, 50, 1000])
+def test_training_figures_are_those_met_in_the_epoch(batch_size, device):
+    """With a learning rate so small that nothing changes they are those of the whole set."""
+    x, y = problem()
+    net = network(device, dtype="float64")
+    cost, accuracy = net.evaluate(x, y)
+    history = net.fit(x, y, epochs=1, batch_size=batch_size, optimizer=1e-12)
+    assert history.cost == pytest.approx([cost], rel=1e-9)
+    assert history.accuracy == pytest.approx([accuracy])
+
+
+@pytest.mark.parametrize("n", [1, 2, 511, 512, 513, 1300])
+def test_evaluate_is_the_mean_over_all_samples(n, device):
+    x, y = problem(n)
+    net = network(device, dtype="float64")
+    outputs = net.predict(x)
+    wanted = ((outputs - np.eye(3)[y]) ** 2).sum(axis=1).mean() / 2
+    assert net.evaluate(x, y) == pytest.approx((wanted, (outputs.argmax(axis=1) == y).mean()))
+    assert (net.classify(x) == outputs.argmax(axis=1)).all()
+
+
+def test_it_learns(device):
+    x, y = problem()
+    net = network(device)
+    history = net.fit(x, y, epochs=20, optimizer=3.0, validation_data=problem(100, seed=1))
+    assert history.validation_accuracy[-1] > 0.95
+    assert history.cost[-1] < history.cost[0] / 2
+
+
+def test_labels_and_one_hot_rows_train_alike(device):
+    x, y = problem()
+    by_label, by_row = network(device), network(device)
+    one = by_label.fit(x, y, epochs=2)
+    other = by_row.fit(x, np.eye(3)[y], epochs=2)
+    assert (parameters(by_label) == parameters(by_row)).all()
+    assert one.accuracy == other.accuracy
+
+
+def test_pixels_are_scaled(device):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (60, 4)).astype(np.uint8), rng.integers(0, 3, 60)
+    pixels, numbers = (network(device, dtype="float64") for _ in range(2))
+    pixels.fit(x, y, epochs=3, optimizer=xnn.SGD(1.0, momentum=0.5))
+    numbers.fit(x / 255, y, epochs=3, optimizer=xnn.SGD(1.0, momentum=0.5))
+    np.testing.assert_allclose(parameters(pixels), parameters(numbers), rtol=1e-10)
+    np.testing.assert_allclose(pixels.predict(x), pixels.predict(x / 255), rtol=1e-10)
+    np.testing.assert_allclose(pixels.predict(x[:1]), pixels.predict(x[:1] / 255), rtol=1e-10)
+    assert pixels.evaluate(x, y) == pytest.approx(pixels.evaluate(x / 255, y))
+
+
+@pytest.mark.parametrize(
+    "dtype", ["bool", "int8", "uint16", "int64", "float16", "float32", "float64"]
+)
+def test_inputs_of_any_real_dtype(dtype, device):
+    x, y = problem()
+    x = (x > 1).astype(dtype)
+    net, wanted = network(device), network(device)
+    net.fit(x, y, epochs=1)
+    wanted.fit(x.astype("float32"), y, epochs=1)
+    assert (parameters(net) == parameters(wanted)).all()
+    assert (net.predict(x) == net.predict(x.astype("float32"))).all()
+
+
+def test_images_and_views_are_taken_as_rows(device):
+    x, y = problem()
+    nets = [network(device) for _ in range(3)]
+    nets[0].fit(x, y, epochs=1)
+    nets[1].fit(x.reshape(-1, 2, 2), y, epochs=1)
+    nets[2].fit(np.asfortranarray(x), y.astype(np.uint8), epochs=1)
+    assert (parameters(nets[0]) == parameters(nets[1])).all()
+    assert (parameters(nets[0]) == parameters(nets[2])).all()
+
+
+def test_regression(device):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((300, 2))
+    y = x[:, 0] - 2 * x[:, 1] + 0.5
+    net = xnn.Network([2, xnn.Dense(1, "linear")], "mean_squared_error", seed=0, device=device)
+    history = net.fit(x, y, epochs=30, optimizer=0.1, validation_data=(x, y))
+    assert history.accuracy == history.validation_accuracy == []
+    assert net.evaluate(x, y).accuracy is None
+    np.testing.assert_allclose(np.array(net.weights[0]), [[1, -2]], atol=1e-3)
+    np.testing.assert_allclose(np.array(net.biases[0]), [0.5], atol=1e-3)
+
+
+def test_one_sigmoid_output_says_yes_or_no(device):
+    x, y = problem()
+    net = xnn.Network([4, 6, 1], "cross_entropy", seed=0, device=device)
+    net.fit(x, y == 1, epochs=30, optimizer=1.0)
+    found = net.classify(x)
+    assert net.evaluate(x, y == 1).accuracy == pytest.approx((found == (y == 1)).mean())
+    assert net.evaluate(x, y == 1).accuracy > 0.95
+
+
+def test_one_seed_is_one_training_run(device):
+    x, y = problem()
+    runs = []
+    for seed in (5, 5, 6):
+        net = network(device, seed=seed)
+        history = net.fit(x, y, epochs=3, optimizer=xnn.SGD(1.0, momentum=0.9))
+        runs.append((parameters(net).tobytes(), history.cost))
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_a_second_fit_goes_on(device):
+    x, y = problem()
+    once, twice = network(device), network(device)
+    once.fit(x, y, epochs=4)
+    twice.fit(x, y, epochs=1)
+    twice.fit(x, y, epochs=3)
+    assert (parameters(once) == parameters(twice)).all()
+
+
+def test_early_stopping_goes_back_to_the_best(device):
+    x, y = problem()
+    weights = []
+    # From epoch 3 on the rate is so high that the figure gets worse.
+    optimizer = xnn.SGD(lambda epoch: 0.5 if epoch < 3 else 500.0)
+    stopping = xnn.EarlyStopping("validation_cost", patience=2)
+    net = network(device)
+    history = net.fit(
+        x,
+        y,
+        epochs=50,
+        optimizer=optimizer,
+        validation_data=(x, y),
+        callbacks=[lambda run: weights.append(parameters(net)), stopping],
+    )
+    best = int(np.argmin(history.validation_cost))
+    assert stopping.best_epoch == best
+    assert len(history) == best + 3
+    assert history.stopped == f"validation_cost was best in epoch {best}"
+    assert (parameters(net) == weights[best]).all()
+    assert not (parameters(net) == weights[-1]).all()
+
+
+def test_early_stopping_can_leave_the_last_weights_and_want_more_than_a_little(device):
+    x, y = problem()
+    net, last = network(device), []
+    stopping = xnn.EarlyStopping("cost", patience=1, min_delta=10.0, restore=False)
+    callbacks = [lambda run: last.append(parameters(net)), stopping]
+    history = net.fit(x, y, epochs=9, callbacks=callbacks)
+    assert len(history) == 2
+    assert (parameters(net) == last[-1]).all()
+
+
+def test_callbacks_are_called_around_epochs(device):
+    calls = []
+
+    class Log(xnn.Callback):
+        def begin(self, training):
+            calls.append("begin")
+
+        def epoch_end(self, training):
+            calls.append((training.epoch, training.epochs, len(training.history)))
+            if training.epoch == 1:
+                training.stop("enough")
+
+        def end(self, training):
+            calls.append("end")
+
+    history = network(device).fit(*problem(), epochs=5, callbacks=[Log()])
+    assert calls == ["begin", (0, 5, 1), (1, 5, 2), "end"]
+    assert history.stopped == "enough"
+
+
+@pytest.mark.parametrize(
+    "optimizer", [1e30, xnn.SGD(1e30, momentum=0.9), xnn.SGD(1e30, clip_norm=1e30)]
+)
+def test_divergence_stops_and_says_where(optimizer, device):
+    x, y = problem()
+    net = xnn.Network([4, xnn.Dense(8, "relu"), xnn.Dense(3, "linear")], seed=0, device=device)
+    with pytest.raises(
+        FloatingPointError, match=r"epoch 0, step [0-9]+ of 20.*lower learning rate"
+    ):
+        net.fit(x, y, epochs=5, optimizer=optimizer)
+    assert np.isfinite(parameters(net)).all()
+
+
+def test_divergence_leaves_the_weights_from_before_the_epoch(device):
+    x, y = problem()
+    net = xnn.Network([4, xnn.Dense(3, "linear")], seed=0, device=device)
+    good = []
+    with pytest.raises(FloatingPointError, match="epoch 2"):
+        net.fit(
+            x,
+            y,
+            epochs=5,
+            optimizer=xnn.SGD(lambda epoch: 0.01 if epoch < 2 else 1e20),
+            callbacks=[lambda run: good.append(parameters(net))],
+        )
+    assert (parameters(net) == good[1]).all()
+
+
+def test_ctrl_c_between_epochs_keeps_what_there_is(device, capsys):
+    x, y = problem()
+    net = network(device)
+
+    def press(run):
+        if run.epoch == 2:
+            raise KeyboardInterrupt
+
+    history = net.fit(x, y, epochs=9, callbacks=[press])
+    assert len(history) == len(history.accuracy) == len(history.seconds) == 3
+    assert history.stopped == "interrupted in epoch 2"
+    assert "interrupted" in capsys.readouterr().err
+    assert np.isfinite(net.predict(x)).all()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are delivered otherwise")
+def test_ctrl_c_in_the_midst_of_an_epoch(device):
+    x, y = problem(20_000)
+    net = network(device)
+    net.fit(x[:100], y[:100], epochs=1)  # whatever is loaded on first use is loaded
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    began = time.monotonic()
+    history = net.fit(x, y, epochs=10_000, batch_size=2, validation_data=(x, y))
+    timer.join()
+    assert time.monotonic() - began < 30
+    assert history.stopped.startswith("interrupted in epoch")
+    figures = (history.cost, history.accuracy, history.validation_cost, history.seconds)
+    assert len({len(f) for f in figures}) == 1
+    assert np.isfinite(parameters(net)).all()
+    assert len(net.fit(x[:100], y[:100], epochs=1)) == 1
+
+
+def test_progress_bar_is_for_terminals(capsys):
+    x, y = problem()
+    network().fit(x, y, epochs=2)
+    assert capsys.readouterr() == ("", "")
+    network().fit(x, y, epochs=2, progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "400" in err
+    assert "epoch 1/2" in err
+
+
+def test_threads_may_share_a_network(device):
+    """Each gets the answer to its own question."""
+    net = network(device)
+    x, _ = problem(64)
+    wanted = net.predict(x)
+    wrong = []
+
+    def ask(row):
+        for _ in range(300):
+            if not np.allclose(net.predict(x[row : row + 1]), wanted[row], atol=1e-6):
+                wrong.append(row)
+
+    threads = [threading.Thread(target=ask, args=(row,)) for row in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_seed_gives_the_same_weights_in_another_process(device):
+    code = (
+        "import xnn, numpy as np, hashlib\n"
+        "rng = np.random.default_rng(0)\n"
+        "x, y = rng.random((300, 20)), rng.integers(0, 3, 300)\n"
+        f"net = xnn.Network([20, 30, 3], seed=1, device={device!r})\n"
+        "net.fit(x, y, epochs=3)\n"
+        "print(hashlib.sha256(b''.join(np.array(w).tobytes() for w in net.weights)).hexdigest())\n"
+    )
+    runs = {
+        subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True
+        ).stdout
+        for _ in range(2)
+    }
+    assert len(runs) == 1
+    assert len(runs.pop().strip()) == 64

@@ -1,0 +1,88 @@
+"""Activation functions a = σ(z), each beside its derivative.
+
+The derivative is written in terms of a, not z, so that z need not be kept: an activation
+overwrites it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .backends import Array, Backend
+from .parameters import Rows
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A function of each number alone, as formulas of ``xnn.backends.formulas``."""
+
+    name: str
+    value: str
+    derivative: str | None  # σ'(z) in terms of a; None where it is 1
+    one: float = 1.0  # a z for which a is 1, to the last bit
+
+    def forward(self, run: Backend, z: Rows, out: Rows) -> None:
+        """``out ← σ(z)``; ``out`` may be ``z``."""
+        if self.value != "z" or out is not z:
+            run.elementwise(self.value, out.whole, z=z.whole)
+
+    def backward(
+        self, run: Backend, a: Rows, out: Rows, error: str, **operands: float | Rows
+    ) -> None:
+        """``out ← ∂C/∂z = ∂C/∂a ⊙ σ'(z)``, where ``error`` is the formula of ∂C/∂a.
+
+        The formula may read ``a`` and ``operands``; all have the shape ``(batch, units)``.
+        """
+        formula = error if self.derivative is None else f"({error}) * ({self.derivative})"
+        if formula != "e" or operands["e"] is not out:
+            arrays = {name: _whole(operand) for name, operand in operands.items()}
+            run.elementwise(formula, out.whole, a=a.whole, **arrays)
+
+
+class Softmax(Activation):
+    """a_i = exp(z_i) / Σ_j exp(z_j) over a sample's units (Bridle 1990)."""
+
+    def forward(self, run: Backend, z: Rows, out: Rows) -> None:
+        run.softmax(z.values, out.values)
+
+    def backward(
+        self, run: Backend, a: Rows, out: Rows, error: str, **operands: float | Rows
+    ) -> None:
+        """``out ← a ⊙ (e - Σ_j e_j a_j)``, the Jacobian's product with the error e = ∂C/∂a."""
+        batch, units = out.values.shape
+        weighted = run.scratch((batch, units), out.values.dtype)
+        sums = run.scratch((batch,), out.values.dtype)
+        arrays = {name: _values(operand) for name, operand in operands.items()}
+        run.elementwise(f"({error}) * a", weighted, a=a.values, **arrays)
+        run.row_sums(weighted, sums)
+        run.elementwise("w - a * s", out.values, w=weighted, a=a.values, s=sums[:, None])
+
+
+def _whole(operand: float | Rows) -> float | Array:
+    return operand.whole if isinstance(operand, Rows) else operand
+
+
+def _values(operand: float | Rows) -> float | Array:
+    return operand.values if isinstance(operand, Rows) else operand
+
+
+_LEAK = 0.01  # slope below zero (Maas, Hannun and Ng 2013)
+
+NAMES = {
+    activation.name: activation
+    for activation in (
+        Activation("sigmoid", "sigmoid(z)", "a * (1 - a)", one=40.0),
+        Activation("tanh", "tanh(z)", "1 - a**2", one=40.0),
+        Activation("relu", "maximum(z, 0)", "a > 0"),
+        Activation("leaky_relu", f"maximum(z, {_LEAK} * z)", f"{_LEAK} + {1 - _LEAK} * (a > 0)"),
+        Activation("linear", "z", None),
+        Softmax("softmax", "", ""),
+    )
+}
+
+
+def get(name: str) -> Activation:
+    """Return the activation called ``name``. Raises `ValueError` where there is none."""
+    if not isinstance(name, str) or name not in NAMES:
+        raise ValueError(f"activation is {name!r}, but must be one of {', '.join(NAMES)}")
+    return NAMES[name]

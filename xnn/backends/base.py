@@ -1,0 +1,118 @@
+"""What a device can do. Everything above this floor is written against `Backend` alone."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+# An array of whichever device: numpy.ndarray on the CPU, cupy.ndarray on a GPU.
+Array = Any
+Replay = Callable[[], None]
+
+
+class DeviceError(RuntimeError):
+    """A device was asked for and is not to be had; the message says what to install or change."""
+
+
+class Backend(ABC):
+    """One device: its arrays, its matrix product, its elementwise kernels.
+
+    A *step* is a function that calls the operations below on arrays made beforehand.
+    `compile` runs through it once, notes each operation with the very memory that it reads and
+    writes, and gives back a replay: the same operations with no Python in between. That is a CUDA
+    graph on a GPU and a list of calls on the CPU, and it is why code above may be written to be
+    read: it is not what runs. What changes from step to step must lie in arrays (a learning rate,
+    the indices of a mini-batch), and no operation may make a new array.
+
+    Outside `compile` each operation takes effect at once.
+    """
+
+    #: ``"cpu"``, ``"gpu"``, ``"gpu:1"`` …
+    device: str
+    #: The array namespace: ``numpy`` or ``cupy``. For making arrays and views, not within a step.
+    xp: Any
+    #: Rows of matrices begin at multiples of this many bytes; BLAS is up to a third faster so.
+    alignment: ClassVar[int] = 64
+    #: How many bytes of gathered input to hold ready: small enough to stay in a cache.
+    chunk_bytes: ClassVar[int] = 512 * 1024
+    #: At most this many steps are compiled into one replay.
+    chunk_steps: ClassVar[int] = 32
+
+    # Arrays.
+
+    @abstractmethod
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Return a new array of zeros whose memory begins at a multiple of `alignment`."""
+
+    @abstractmethod
+    def upload(self, array: Any) -> Array:
+        """Return a host array as an array of the device (itself where it is one already)."""
+
+    @abstractmethod
+    def download(self, array: Array) -> Any:
+        """Return a new NumPy array with the values of a device array."""
+
+    def padded(self, columns: int, dtype: Any) -> int:
+        """Return the length of a row of at least ``columns`` that keeps the next one aligned."""
+        unit = max(1, self.alignment // int(self.xp.dtype(dtype).itemsize))
+        return -(-columns // unit) * unit
+
+    def matrix(self, rows: int, columns: int, dtype: Any) -> Array:
+        """Return zeros ``(rows, columns)`` with aligned rows, a view of a wider array."""
+        return self.zeros((rows, self.padded(columns, dtype)), dtype)[:, :columns]
+
+    def scratch(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Return memory for use within a step, made once when the step is compiled."""
+        return self.zeros(shape, dtype)
+
+    # Operations: what a step is made of. Each writes into ``out`` and returns nothing.
+
+    @abstractmethod
+    def gemm(
+        self, a: Array, b: Array, out: Array, alpha: float | Array = 1.0, beta: float | Array = 0.0
+    ) -> None:
+        """``out ← alpha · a @ b + beta · out`` for matrices ``(m, k)``, ``(k, n)``, ``(m, n)``.
+
+        ``alpha`` and ``beta`` are numbers, or arrays of shape ``()`` that are read at each replay.
+        """
+
+    @abstractmethod
+    def elementwise(self, formula: str, out: Array, **operands: float | Array) -> None:
+        """Evaluate a formula (see `xnn.backends.formulas`) into ``out``, which may be an operand.
+
+        Operands broadcast against ``out``.
+        """
+
+    @abstractmethod
+    def softmax(self, z: Array, out: Array) -> None:
+        """``out[i] ← exp(z[i]) / Σ exp(z[i])`` for each row, without overflow."""
+
+    @abstractmethod
+    def row_sums(self, values: Array, out: Array) -> None:
+        """``out[i] ← Σ_j values[i, j]``, shapes ``(m, n)`` and ``(m,)``."""
+
+    @abstractmethod
+    def argmax(self, values: Array, out: Array) -> None:
+        """``out[i] ← argmax_j values[i, j]``, the first of equals, as integers ``(m,)``."""
+
+    @abstractmethod
+    def copy(self, source: Array, out: Array) -> None:
+        """``out ← source``, converted to the dtype of ``out``.
+
+        Outside `compile`, ``source`` may also be an array of the host.
+        """
+
+    @abstractmethod
+    def gather(self, source: Array, index: Array, out: Array) -> None:
+        """``out[i] ← source[index[i]]``, converted to the dtype of ``out``."""
+
+    # Control.
+
+    @abstractmethod
+    def compile(self, step: Callable[[], None]) -> Replay:
+        """Return a function without arguments that repeats what ``step`` does."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Return when all work given to the device is done."""

@@ -1,0 +1,100 @@
+"""Cost functions, and the error that each gives the output layer.
+
+A cost is the mean over samples of a sum over outputs. ``value`` is a summand and ``gradient`` its
+derivative ∂C/∂a, as formulas in the outputs ``a`` and the targets ``y``; ``k`` is the number of
+outputs, and ``tiny`` the smallest positive number, under which a logarithm's argument is not let.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .activations import Activation
+from .backends import Array, Backend
+from .parameters import Rows
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A cost for output layers of one kind."""
+
+    name: str
+    value: str
+    gradient: str | None  # None where only the simplified delta is used
+    simplifies: str | None = None  # the activation after which ∂C/∂z is a - y
+    probabilities: bool = False  # targets must lie in [0, 1]
+
+    def values(self, run: Backend, a: Array, y: Array, out: Array) -> None:
+        """``out ←`` what each output adds to its sample's cost; all ``(batch, outputs)``."""
+        tiny = float(run.xp.finfo(out.dtype).tiny)
+        run.elementwise(self.value, out, a=a, y=y, k=float(a.shape[1]), tiny=tiny)
+
+    def output_delta(
+        self, run: Backend, activation: Activation, a: Rows, y: Rows, out: Rows
+    ) -> None:
+        """``out ← ∂C/∂z`` of the output layer, for each sample (BP1 in Nielsen, chapter 2)."""
+        if activation.name == self.simplifies:
+            run.elementwise("a - y", out.whole, a=a.whole, y=y.whole)
+        else:
+            assert self.gradient is not None
+            outputs = float(a.values.shape[1])
+            activation.backward(run, a, out, self.gradient, y=y, k=outputs)
+
+
+_QUADRATIC = Cost("quadratic", "0.5 * (a - y)**2", "a - y", simplifies="linear")
+_SQUARED = Cost("mean_squared_error", "(a - y)**2 / k", "2 * (a - y) / k")
+_ABSOLUTE = Cost("mean_absolute_error", "abs(a - y) / k", "sign(a - y) / k")
+# Every output its own yes or no (Nielsen, eq. 63) …
+_BERNOULLI = Cost(
+    "cross_entropy",
+    "-(y * log(maximum(a, tiny)) + (1 - y) * log(maximum(1 - a, tiny)))",
+    None,
+    simplifies="sigmoid",
+    probabilities=True,
+)
+# … or all outputs together one choice (Nielsen, eq. 80).
+_CATEGORICAL = Cost(
+    "log_likelihood", "-y * log(maximum(a, tiny))", None, simplifies="softmax", probabilities=True
+)
+
+NAMES = (
+    "quadratic",
+    "cross_entropy",
+    "log_likelihood",
+    "mean_squared_error",
+    "mean_absolute_error",
+)
+
+
+def get(name: Any, activation: Activation) -> Cost:
+    """Return the cost called ``name`` for an output layer with ``activation``.
+
+    ``"cross_entropy"`` is that of the distribution which the outputs describe: after sigmoid, each
+    output is a yes or no of its own; after softmax, all are one choice, and it is the same as
+    ``"log_likelihood"``. ``None`` gives log-likelihood after softmax and else the quadratic cost.
+
+    Raises `ValueError` for a name that is not known, and for a cost that takes the logarithm of
+    outputs which are no probabilities.
+    """
+    softmax = activation.name == "softmax"
+    match name:
+        case None:
+            return _CATEGORICAL if softmax else _QUADRATIC
+        case "quadratic":
+            return _QUADRATIC
+        case "mean_squared_error":
+            return _SQUARED
+        case "mean_absolute_error":
+            return _ABSOLUTE
+        case "cross_entropy" if activation.name == "sigmoid":
+            return _BERNOULLI
+        case "cross_entropy" | "log_likelihood" if softmax:
+            return _CATEGORICAL
+        case "cross_entropy" | "log_likelihood":
+            wanted = "sigmoid or softmax" if name == "cross_entropy" else "softmax"
+            raise ValueError(
+                f"cost is {name!r}, which needs a last layer with activation {wanted}, "
+                f"but it has {activation.name}"
+            )
+    raise ValueError(f"cost is {name!r}, but must be one of {', '.join(NAMES)}")

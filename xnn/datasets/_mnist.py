@@ -1,0 +1,181 @@
+"""MNIST, wherever it is (LeCun, Cortes and Burges; CC BY-SA 3.0)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import book, idx, npz
+
+Pair = tuple[NDArray[Any], NDArray[Any]]
+
+_MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+# The published files, in the order training images, training labels, test images, test labels.
+_FILES = {
+    "train-images-idx3-ubyte": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    "train-labels-idx1-ubyte": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    "t10k-images-idx3-ubyte": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    "t10k-labels-idx1-ubyte": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+}
+_TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of an answer
+_MOST = 70_000
+_SIDE = 28
+
+
+def mnist(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    validation: int = 10_000,
+    download: bool = True,
+) -> tuple[Pair, ...]:
+    """Return MNIST as pairs ``(x, y)``: training, validation and test.
+
+    ``x`` is ``(n, 784)``, ``uint8`` from 0 to 255 (or ``float32`` below 1, from the book's file),
+    and ``y`` is ``(n,)`` of labels 0…9. Looked for are the four IDX files (plain or gzip'd), the
+    ``mnist.npz`` of Keras, and the book's ``mnist.pkl.gz``; no pickle is ever run.
+
+    Parameters
+    ----------
+    path
+        A folder with such files, or one ``.npz`` or ``.pkl.gz`` file. None looks in the folder that
+        the environment variable ``XNN_DATA`` names, then in the user's cache, and else downloads
+        the IDX files (11 MB) into the cache.
+    validation
+        How many of the last training samples make the validation pair: 10,000, as in the book,
+        leaves 50,000. With 0 there are two pairs only, training (60,000) and test.
+    download
+        Whether to download. Each file's SHA-256 is checked.
+
+    Raises `ValueError` that names the file where one is damaged or no MNIST, `FileNotFoundError`
+    where there is none, `OSError` where no mirror could be reached.
+    """
+    train, test = _join(_load(path, download))
+    x, y = train
+    whole = isinstance(validation, int) and not isinstance(validation, bool)
+    if not (whole and 0 <= validation < len(x)):
+        raise ValueError(
+            f"validation is {validation!r}, but must be a whole number from 0 to {len(x) - 1}"
+        )
+    if not validation:
+        return train, test
+    split = len(x) - validation
+    return (x[:split], y[:split]), (x[split:], y[split:]), test
+
+
+def _load(path: str | os.PathLike[str] | None, download: bool) -> list[Pair]:
+    if path is not None:
+        found = _find(Path(path))
+        if found is None:
+            raise FileNotFoundError(
+                f"{os.fspath(path)}: no MNIST there; wanted are {', '.join(_FILES)} "
+                "(plain or .gz), mnist.npz or mnist.pkl.gz"
+            )
+        return found
+    if named := os.environ.get("XNN_DATA"):
+        for folder in (Path(named), Path(named, "mnist")):
+            if (found := _find(folder)) is not None:
+                return found
+    cache = _cache()
+    if (found := _find(cache)) is not None:
+        return found
+    if not download:
+        raise FileNotFoundError(
+            f"no MNIST in {cache}, and none was to be downloaded; "
+            "put its files there, or in a folder that XNN_DATA names"
+        )
+    _download(cache)
+    found = _find(cache)
+    assert found is not None
+    return found
+
+
+def _find(place: Path) -> list[Pair] | None:
+    """Return the pairs in a folder or file; None where there is nothing of MNIST's."""
+    if place.is_file():
+        return _read_npz(place) if place.suffix == ".npz" else _checked(place, book.read(place))
+    paths = [
+        next((p for p in (place / name, place / f"{name}.gz") if p.is_file()), None)
+        for name in _FILES
+    ]
+    complete = [p for p in paths if p is not None]
+    if len(complete) == len(paths):
+        pairs = []
+        for images, labels in (complete[:2], complete[2:]):
+            pair = idx.read(images, 3, _MOST), idx.read(labels, 1, _MOST)
+            pairs += _checked(images, [pair])
+        return pairs
+    if (place / "mnist.npz").is_file():
+        return _read_npz(place / "mnist.npz")
+    if (place / "mnist.pkl.gz").is_file():
+        return _checked(place / "mnist.pkl.gz", book.read(place / "mnist.pkl.gz"))
+    return None
+
+
+def _read_npz(path: Path) -> list[Pair]:
+    arrays = npz.read(path, ("x_train", "y_train", "x_test", "y_test"), _MOST)
+    return _checked(path, [(arrays[0], arrays[1]), (arrays[2], arrays[3])])
+
+
+def _checked(path: Path, pairs: list[Pair]) -> list[Pair]:
+    """Return the pairs as rows of 784 numbers and labels below 10."""
+    result = []
+    for x, y in pairs:
+        if x.shape[1:] not in ((_SIDE, _SIDE), (_SIDE * _SIDE,)):
+            raise ValueError(f"{path}: has images of shape {x.shape[1:]}, but MNIST's are 28 x 28")
+        if y.shape != (len(x),):
+            raise ValueError(f"{path}: has {len(x)} images, but labels of shape {y.shape}")
+        if y.dtype.kind not in "ui" or (len(y) and not 0 <= y.min() <= y.max() <= 9):
+            raise ValueError(f"{path}: has labels that are not whole numbers from 0 to 9")
+        result.append((x.reshape(len(x), _SIDE * _SIDE), y.astype(np.int64)))
+    return result
+
+
+def _join(pairs: list[Pair]) -> tuple[Pair, Pair]:
+    """Return training and test; the book's file comes with the validation set split off."""
+    *training, test = pairs
+    if len(training) == 1:
+        return training[0], test
+    x, y = zip(*training, strict=True)
+    return (np.concatenate(x), np.concatenate(y)), test
+
+
+def _cache() -> Path:
+    import pooch
+
+    return Path(pooch.os_cache("xnn")) / "mnist"
+
+
+def _download(folder: Path) -> None:
+    import sys
+
+    import pooch
+
+    bar = sys.stderr is not None and sys.stderr.isatty()
+    fetch = pooch.HTTPDownloader(timeout=_TIMEOUT, progressbar=bar)
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        for name, sha256 in _FILES.items():
+            failures = []
+            for mirror in _MIRRORS:
+                url = f"{mirror}{name}.gz"
+                try:
+                    pooch.retrieve(url, f"sha256:{sha256}", f"{name}.gz", folder, downloader=fetch)
+                    break
+                except (OSError, ValueError) as error:  # no answer, or not the file
+                    failures.append(f"{url}: {type(error).__name__}")
+            else:
+                raise OSError(
+                    f"MNIST could not be downloaded ({'; '.join(failures)}); "
+                    f"put its files in {folder}, or in a folder that XNN_DATA names"
+                )
+    finally:
+        logger.setLevel(level)

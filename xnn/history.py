@@ -1,0 +1,43 @@
+"""The figures of a training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+
+@dataclass
+class History:
+    """One figure an epoch, in lists.
+
+    ``cost`` and ``accuracy`` are of the training data as it was met during the epoch, by weights
+    that were still changing; ``validation_cost`` and ``validation_accuracy`` are taken at its end.
+    A cost is that of the data: weight decay is not in it. Lists stay empty where there is nothing
+    to record: no validation data, or no accuracy in a regression.
+    """
+
+    FIGURES: ClassVar[tuple[str, ...]] = (
+        "cost",
+        "accuracy",
+        "validation_cost",
+        "validation_accuracy",
+    )
+
+    cost: list[float] = field(default_factory=list)
+    accuracy: list[float] = field(default_factory=list)
+    validation_cost: list[float] = field(default_factory=list)
+    validation_accuracy: list[float] = field(default_factory=list)
+    #: Seconds of each epoch, validation included.
+    seconds: list[float] = field(default_factory=list)
+    #: Why training ended before its last epoch; None where it did not.
+    stopped: str | None = None
+
+    def __len__(self) -> int:
+        """Return how many epochs were completed."""
+        return len(self.cost)
+
+    def record(self, prefix: str, cost: float, accuracy: float | None) -> None:
+        """Append a cost, and an accuracy where there is one."""
+        getattr(self, f"{prefix}cost").append(cost)
+        if accuracy is not None:
+            getattr(self, f"{prefix}accuracy").append(accuracy)

@@ -1,0 +1,424 @@
+"""`Network`: what a user holds."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import costs, layers, saving
+from .backends import Array, select
+from .callbacks import CallbackLike
+from .engine import Engine
+from .history import History
+from .initializers import as_given
+from .layers import Dense, Layer
+from .optimizers import SGD, Optimizer
+from .samples import Samples, check_inputs, check_samples
+from .training import train
+
+
+class Evaluation(NamedTuple):
+    """How good a network is on some samples."""
+
+    cost: float
+    accuracy: float | None  #: None where targets are values of a regression
+
+
+class Gradients(NamedTuple):
+    """The gradient of the mean cost, a list of one array a layer; unpacks as in the book."""
+
+    biases: list[NDArray[Any] | None]  #: each ``(units,)``; None for a layer without
+    weights: list[NDArray[Any]]  #: each ``(units, inputs)``
+
+
+class Network:
+    """A feedforward neural network.
+
+    Parameters
+    ----------
+    layers
+        The number of inputs, then the layers. A number stands for the book's first layer,
+        ``Dense(number, activation="sigmoid", initializer="normal")``.
+    cost
+        ``"quadratic"``, ``"cross_entropy"``, ``"log_likelihood"``, ``"mean_squared_error"`` or
+        ``"mean_absolute_error"``; None is log-likelihood after softmax and else quadratic.
+    seed
+        Decides first weights and shuffles, and with them a whole training run. None takes a new
+        one from the operating system.
+    device
+        ``"cpu"``, ``"gpu"``, ``"gpu:1"`` …, or ``"auto"``: a GPU if one works.
+    dtype
+        ``"float32"`` or ``"float64"``.
+
+    Raises `ValueError` for arguments that make no network, `xnn.DeviceError` where the device is
+    not to be had.
+
+    Examples
+    --------
+    >>> net = Network([784, 30, 10], seed=0)
+    >>> net.predict(np.zeros((5, 784))).shape
+    (5, 10)
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[int | Layer],
+        cost: str | None = None,
+        *,
+        seed: int | None = None,
+        device: str = "cpu",
+        dtype: Any = "float32",
+    ) -> None:
+        inputs, described = _layers(layers)
+        self._rng = _generator(seed)
+        self._build(inputs, described, cost, device, dtype)
+        for layer, parameter in zip(described, self._engine.parameters, strict=True):
+            try:
+                weights, biases = layer.draw(parameter.weights, self._rng)
+            except ValueError as error:
+                raise ValueError(f"layers: {layer}: {error}") from None
+            views = self._engine.views(parameter, self._engine.flat)
+            self._put(views, weights, biases)
+
+    def _build(
+        self, inputs: int, described: Sequence[Layer], cost: Any, device: str, dtype: Any
+    ) -> None:
+        try:
+            kind = np.dtype(dtype)
+        except TypeError:
+            kind = np.dtype(object)
+        if dtype is None or kind not in (np.float32, np.float64):
+            raise ValueError(f"dtype is {dtype!r}, but must be 'float32' or 'float64'")
+        chosen = costs.get(cost, described[-1].function)
+        self._engine = Engine(described, inputs, chosen, select(device), kind)
+        # One workspace serves all calls, so only one may run; a callback of fit() may call again.
+        self._lock = threading.RLock()
+
+    # What it is.
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers' descriptions."""
+        return self._engine.layers
+
+    @property
+    def sizes(self) -> list[int]:
+        """The number of inputs, then of each layer's outputs."""
+        return list(self._engine.sizes)
+
+    @property
+    def cost(self) -> str:
+        """The cost's name."""
+        return self._engine.cost.name
+
+    @property
+    def device(self) -> str:
+        """``"cpu"``, or the GPU's name."""
+        return self._engine.run.device
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of parameters and outputs."""
+        return self._engine.dtype
+
+    @property
+    def weights(self) -> tuple[Array, ...]:
+        """Each layer's weights ``(units, inputs)``.
+
+        These are live views: writing to one changes the network. May be set to a sequence of arrays
+        of these shapes.
+        """
+        views = self._engine.views
+        return tuple(views(p, self._engine.flat)[0] for p in self._engine.parameters)
+
+    @weights.setter
+    def weights(self, values: Sequence[ArrayLike]) -> None:
+        self._set("weights", self.weights, values)
+
+    @property
+    def biases(self) -> tuple[Array | None, ...]:
+        """Each layer's biases ``(units,)``, live views like `weights`; None for a layer without."""
+        views = self._engine.views
+        return tuple(views(p, self._engine.flat)[1] for p in self._engine.parameters)
+
+    @biases.setter
+    def biases(self, values: Sequence[ArrayLike | None]) -> None:
+        self._set("biases", self.biases, values)
+
+    def __repr__(self) -> str:
+        engine = self._engine
+        total = sum(p.size for p in engine.parameters)
+        rows = [("input", str(engine.sizes[0]), "", "", "")]
+        for layer, parameter in zip(engine.layers, engine.parameters, strict=True):
+            kind, name = type(layer).__name__.lower(), layer.function.name
+            size = f"{parameter.size:,}"
+            rows.append((kind, str(parameter.weights), f"→ {parameter.rows}", name, size))
+        kinds, froms, tos, names, sizes = (
+            max(map(len, column)) for column in zip(*rows, strict=True)
+        )
+        lines = [
+            f"Network: {total:,} parameters, {self.cost} cost, {engine.dtype} on {self.device}"
+        ]
+        for kind, n, to, name, size in rows:
+            line = f"  {kind:<{kinds}}  {n:>{froms}} {to:<{tos}}  {name:<{names}}  {size:>{sizes}}"
+            lines.append(line.rstrip())
+        return "\n".join(lines)
+
+    # What it does.
+
+    def fit(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        *,
+        epochs: int = 30,
+        batch_size: int = 10,
+        optimizer: Optimizer | float | None = None,
+        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        callbacks: Sequence[CallbackLike] = (),
+        shuffle: bool = True,
+        progress: bool | None = None,
+    ) -> History:
+        """Train on mini-batches and return the history.
+
+        Parameters
+        ----------
+        x
+            Samples ``(n, inputs)`` of any real dtype, or of more dimensions with as many numbers a
+            sample. ``uint8`` is taken as pixels and scaled to 0…1 batch by batch.
+        y
+            Labels ``(n,)``, integers from 0 to outputs - 1; or rows ``(n, outputs)``; or, for one
+            output, numbers ``(n,)``.
+        epochs, batch_size
+            How often to go through all samples, and how many to a step. The last step of an epoch
+            takes what is left.
+        optimizer
+            Such as ``xnn.SGD(3.0)``; a number is its learning rate; None is ``SGD(0.1)``.
+        validation_data
+            A pair like ``(x, y)``, evaluated after each epoch.
+        callbacks
+            `xnn.Callback` objects, or functions called after each epoch with the running training.
+        shuffle
+            Whether each epoch goes through the samples in a new order.
+        progress
+            Whether to show a progress bar; None shows one on a terminal only.
+
+        Raises `ValueError` for bad input before any work, and `FloatingPointError` where training
+        diverges. Ctrl-C ends training: the network keeps its weights, the history its epochs.
+        """
+        samples = self._samples(x, y)
+        validation = None
+        if validation_data is not None:
+            if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
+                raise ValueError("validation_data must be a pair (x, y)")
+            validation = self._samples(*validation_data, ("validation x", "validation y"))
+        _whole("epochs", epochs)
+        _whole("batch_size", batch_size)
+        if not isinstance(callbacks, list | tuple):
+            raise ValueError(f"callbacks is {callbacks!r}, but must be a list")
+        for callback in callbacks:
+            if not callable(getattr(callback, "epoch_end", callback)):
+                raise ValueError(
+                    f"callbacks has {callback!r}, which is no callback and no function"
+                )
+        with self._lock:
+            return train(
+                self._engine,
+                samples,
+                epochs=int(epochs),
+                batch_size=int(batch_size),
+                optimizer=_optimizer(optimizer),
+                rng=self._rng,
+                validation=validation,
+                callbacks=callbacks,
+                shuffle=shuffle,
+                progress=progress,
+            )
+
+    def predict(self, x: ArrayLike) -> NDArray[Any]:
+        """Return the outputs ``(n, outputs)`` for samples as `fit` takes them.
+
+        Raises `ValueError` where ``x`` does not fit or holds NaN.
+        """
+        engine = self._engine
+        if type(x) is np.ndarray:
+            ready = engine.ready.get((x.shape, x.dtype))
+            if ready is not None:
+                with self._lock:
+                    outputs: NDArray[Any] = ready(x)
+                # NaN in a sample makes every output NaN: then the long way finds out where.
+                if (first := outputs.item(0)) == first:
+                    return outputs
+        rows = check_inputs(x, engine.sizes[0])
+        with self._lock:
+            outputs = engine.predict(rows)
+            if type(x) is np.ndarray and x.shape == (1, engine.sizes[0]):
+                engine.make_ready(x)
+        return outputs
+
+    def classify(self, x: ArrayLike) -> NDArray[np.intp]:
+        """Return for each sample the class with the largest output, shape ``(n,)``.
+
+        Where there is one output, class 1 is an output above ½.
+        """
+        outputs = self.predict(x)
+        if outputs.shape[1] == 1:
+            return (outputs[:, 0] > 0.5).astype(np.intp)
+        classes: NDArray[np.intp] = outputs.argmax(axis=1)
+        return classes
+
+    def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
+        """Return mean cost and accuracy on samples and targets as `fit` takes them."""
+        samples = self._samples(x, y)
+        with self._lock:
+            return Evaluation(*self._engine.evaluate(self._engine.upload(samples)))
+
+    def backprop(self, x: ArrayLike, y: ArrayLike) -> Gradients:
+        """Return the gradient of the mean cost over samples and targets as `fit` takes them."""
+        samples = self._samples(x, y)
+        with self._lock:
+            pairs = self._engine.gradients(self._engine.upload(samples))
+        return Gradients([b for _, b in pairs], [w for w, _ in pairs])
+
+    # Where it goes.
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network to a safetensors file: parameters, and what it is in the header.
+
+        Raises `OSError` where the file cannot be written; a file already there is then unharmed.
+        """
+        with self._lock:
+            state = self.__getstate__()
+        saving.write(path, state["arrays"], state["description"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        arrays = {}
+        for i, (weights, biases) in enumerate(self._engine.split(self._engine.flat)):
+            arrays[f"{i}.weights"] = weights
+            if biases is not None:
+                arrays[f"{i}.biases"] = biases
+        description = {
+            "inputs": self.sizes[0],
+            "layers": [layer.describe() for layer in self.layers],
+            "cost": self.cost,
+            "dtype": str(self.dtype),
+        }
+        return {
+            "description": description,
+            "arrays": arrays,
+            "device": self.device,
+            "rng": self._rng,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        described = state["description"]
+        self._rng = state["rng"]
+        made = [layers.from_description(d) for d in described["layers"]]
+        inputs, made = _layers([described["inputs"], *made])
+        self._build(inputs, made, described["cost"], state["device"], described["dtype"])
+        arrays = dict(state["arrays"])
+        for i, parameter in enumerate(self._engine.parameters):
+            views = self._engine.views(parameter, self._engine.flat)
+            weights = arrays.pop(f"{i}.weights")
+            self._put(views, weights, arrays.pop(f"{i}.biases") if parameter.bias else None)
+        if arrays:
+            raise ValueError(f"arrays {', '.join(sorted(arrays))} belong to no layer")
+
+    def _samples(self, x: Any, y: Any, names: tuple[str, str] = ("x", "y")) -> Samples:
+        engine = self._engine
+        function = engine.layers[-1].function
+        return check_samples(x, y, engine.sizes[0], engine.outputs, function, engine.cost, names)
+
+    def _set(self, argument: str, views: Sequence[Any], values: Any) -> None:
+        values = list(values)
+        if len(values) != len(views):
+            raise ValueError(
+                f"{argument} has {len(values)} arrays, but there are {len(views)} layers"
+            )
+        checked = []
+        for i, (view, value) in enumerate(zip(views, values, strict=True)):
+            if view is None and value is not None:
+                raise ValueError(f"{argument}[{i}] is given, but that layer has none")
+            checked.append(
+                None if view is None else as_given(f"{argument}[{i}]", value, view.shape)
+            )
+        with self._lock:
+            self._put(views, *checked)
+
+    def _put(self, views: Sequence[Array | None], *values: NDArray[Any] | None) -> None:
+        run = self._engine.run
+        for view, value in zip(views, values, strict=True):
+            if view is not None and value is not None:
+                if value.shape != view.shape:
+                    raise ValueError(
+                        f"an array has shape {value.shape}, its layer wants {view.shape}"
+                    )
+                run.copy(run.upload(value), view)
+
+
+def load(path: str | os.PathLike[str], *, device: str = "cpu", seed: int | None = None) -> Network:
+    """Return the network that `Network.save` wrote.
+
+    Raises `ValueError` that names the file where it holds no network, `OSError` where it cannot be
+    read.
+    """
+    arrays, description = saving.read(path)
+    network = Network.__new__(Network)
+    try:
+        network.__setstate__(
+            {
+                "arrays": arrays,
+                "description": description,
+                "device": device,
+                "rng": _generator(seed),
+            }
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{os.fspath(path)}: not a network that xnn can read: {error}") from None
+    return network
+
+
+def _layers(given: Any) -> tuple[int, list[Layer]]:
+    """Return the number of inputs and the layers, from what the constructor was given."""
+    wanted = "a list such as [784, 30, 10]: the number of inputs, then the layers"
+    if not isinstance(given, list | tuple):
+        raise ValueError(f"layers is {given!r}, but must be {wanted}")
+    if len(given) < 2:
+        raise ValueError(f"layers has {len(given)} entries, but must be {wanted}")
+    for i, entry in enumerate(given):
+        number = isinstance(entry, int | np.integer) and not isinstance(entry, bool)
+        if not (number and entry >= 1) and not (i and isinstance(entry, Layer)):
+            kinds = "a whole number of at least 1" + (" or a layer" if i else ", the inputs")
+            raise ValueError(f"layers[{i}] is {entry!r}, but must be {kinds}")
+    return int(given[0]), [
+        entry if isinstance(entry, Layer) else Dense(int(entry), "sigmoid", "normal")
+        for entry in given[1:]
+    ]
+
+
+def _generator(seed: Any) -> np.random.Generator:
+    if seed is not None and (
+        isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0
+    ):
+        raise ValueError(f"seed is {seed!r}, but must be a whole number of at least 0, or None")
+    return np.random.default_rng(seed)
+
+
+def _optimizer(given: Any) -> Optimizer:
+    if isinstance(given, Optimizer):
+        return given
+    if given is None:
+        return SGD(0.1)
+    if isinstance(given, int | float | np.number):
+        return SGD(given)  # type: ignore[arg-type]
+    raise ValueError(f"optimizer is {given!r}, but must be one such as xnn.SGD(3.0), or a rate")
+
+
+def _whole(argument: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{argument} is {value!r}, but must be a whole number of at least 1")

@@ -1,0 +1,144 @@
+"""Samples as they come from a user: checked, and turned into what lies on a device.
+
+``uint8`` inputs are pixels: they are kept as they are and scaled by 1/255 batch by batch. All other
+real dtypes are taken as the numbers that they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .activations import Activation
+from .costs import Cost
+
+#: How a right answer is told: by the largest output, by an output on its side of ½, or not at all.
+Scoring = Literal["argmax", "threshold"] | None
+
+_BLOCK = 1 << 22  # elements looked at in one go, so that checks need little memory
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs and what the network should answer; arrays of the host, or of a device."""
+
+    x: Any  # (n, inputs), of any real dtype
+    labels: Any | None  # (n,) class numbers, or
+    values: Any | None  # (n, outputs) one target an output
+    scoring: Scoring
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+def scale(dtype: Any) -> float:
+    """Return what inputs of this dtype are to be multiplied by."""
+    return 1 / 255 if dtype == np.uint8 else 1.0
+
+
+def check_samples(
+    x: Any,
+    y: Any,
+    inputs: int,
+    outputs: int,
+    activation: Activation,
+    cost: Cost,
+    names: tuple[str, str] = ("x", "y"),
+) -> Samples:
+    """Return inputs and targets checked against each other and the network.
+
+    Raises `ValueError` that names the argument, what came and what is wanted.
+    """
+    x = check_inputs(x, inputs, names[0])
+    if len(x) == 0:
+        raise ValueError(f"{names[0]} is empty, but must hold at least one sample")
+    y_name = names[1]
+    y = _array(y, y_name)
+    if y.ndim == 0 or len(y) != len(x):
+        came = f"{len(y)} rows" if y.ndim else "a single number"
+        raise ValueError(
+            f"{y_name} has {came}, but {names[0]} has {len(x)}: give one target a sample"
+        )
+    if outputs > 1 and y.ndim == 1:
+        return Samples(x, _labels(y, outputs, y_name), None, "argmax")
+    values = y.reshape(len(y), -1) if y.ndim == 1 else y
+    if values.ndim != 2 or values.shape[1] != outputs:
+        raise ValueError(
+            f"{y_name} has shape {y.shape}, but the network has {outputs} outputs: "
+            f"give {'numbers' if outputs == 1 else 'labels'} (n,) or rows (n, {outputs})"
+        )
+    _finite(values, y_name)
+    low, high = values.min(), values.max()
+    if cost.probabilities and (low < 0 or high > 1):
+        raise ValueError(
+            f"{y_name} has values from {low:g} to {high:g}, but cost {cost.name} wants 0 to 1"
+        )
+    return Samples(x, None, values, _scoring(values, activation))
+
+
+def check_inputs(x: Any, inputs: int, name: str = "x") -> Any:
+    """Return ``x`` as an array ``(n, inputs)``, not copied where it is one.
+
+    Samples of more dimensions, such as images ``(n, 28, 28)``, are laid out in rows.
+    Raises `ValueError` where it is not real, finite numbers of a fitting shape.
+    """
+    x = _array(x, name)
+    if x.ndim == 1:
+        hint = f"; a batch comes first: {name}[None]" if len(x) == inputs else ""
+        raise ValueError(
+            f"{name} has shape {x.shape}, but must have shape (samples, {inputs}){hint}"
+        )
+    if x.ndim == 0 or (found := int(np.prod(x.shape[1:]))) != inputs:
+        came = f"shape {x.shape}" + (f", {found} numbers a sample" if x.ndim else "")
+        raise ValueError(f"{name} has {came}, but the network has {inputs} inputs")
+    _finite(x, name)
+    return x.reshape(len(x), inputs)
+
+
+def _array(values: Any, name: str) -> NDArray[Any]:
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise ValueError(f"{name} has rows of different lengths, but must be an array") from None
+    if array.dtype.kind not in "buif":
+        hint = "; labels are the whole numbers 0, 1, 2, …" if name.startswith("y") else ""
+        raise ValueError(f"{name} has dtype {array.dtype}, but must hold real numbers{hint}")
+    return array
+
+
+def _finite(array: NDArray[Any], name: str) -> None:
+    if array.dtype.kind != "f":
+        return
+    rows = max(1, _BLOCK // max(1, array[0].size)) if len(array) else 1
+    for start in range(0, len(array), rows):
+        good = np.isfinite(array[start : start + rows])
+        if not good.all():
+            row = start + int(np.argwhere(~good)[0][0])
+            raise ValueError(f"{name} has NaN or infinity in row {row}, but must be finite numbers")
+
+
+def _labels(y: NDArray[Any], outputs: int, name: str) -> NDArray[Any]:
+    if y.dtype.kind not in "ui":
+        raise ValueError(
+            f"{name} has shape {y.shape} and dtype {y.dtype}, "
+            f"but the network has {outputs} outputs: "
+            f"give labels as integers from 0 to {outputs - 1}, or rows of {outputs} numbers"
+        )
+    low, high = int(y.min()), int(y.max())
+    if low < 0:
+        raise ValueError(f"{name} has labels down to {low}, but they count from 0")
+    if high >= outputs:
+        raise ValueError(f"{name} has labels up to {high}, but the network has {outputs} outputs")
+    return y
+
+
+def _scoring(values: NDArray[Any], activation: Activation) -> Scoring:
+    """Tell rows that name a class from values of a regression."""
+    if values.shape[1] == 1:
+        yes_or_no = activation.name == "sigmoid" and np.isin(values, (0, 1)).all()
+        return "threshold" if yes_or_no else None
+    one_hot = (np.count_nonzero(values, axis=1) == 1).all() and (values.max(axis=1) == 1).all()
+    return "argmax" if one_hot else None

@@ -1,0 +1,72 @@
+"""Named arrays on disk: safetensors, with a description as JSON in the header. No pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+_FORMAT = 1
+
+
+def write(
+    path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]], description: dict[str, Any]
+) -> None:
+    """Write arrays and what they are to ``path``, whole or not at all.
+
+    Raises `OSError` where that fails; a file already there is then unharmed.
+    """
+    from safetensors.numpy import save
+
+    target = Path(path)
+    header = {"xnn": json.dumps({"format": _FORMAT, **description})}
+    data = save(dict(arrays), metadata=header)
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink()
+        raise
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Return the arrays and the description that `write` wrote.
+
+    Raises `ValueError` that names the file where it is no such file, `OSError` where it cannot be
+    read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    name = os.fspath(path)
+    with open(path, "rb"):  # for an OSError that names the file
+        pass
+    try:
+        with safe_open(name, framework="np") as file:
+            metadata = file.metadata() or {}
+            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    except SafetensorError as error:
+        raise ValueError(f"{name}: not a safetensors file: {error}") from None
+    try:
+        description = json.loads(metadata["xnn"])
+        version = description.pop("format")
+    except (KeyError, ValueError, AttributeError, TypeError):
+        raise ValueError(f"{name}: a safetensors file, but not one of xnn") from None
+    if version != _FORMAT:
+        raise ValueError(f"{name}: format {version!r}, but this version of xnn reads {_FORMAT}")
+    return arrays, description
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,173 @@
+"""Epochs, shuffles and mini-batches: the one training loop."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .callbacks import Callback, CallbackLike, Training
+from .engine import Engine, Trainer
+from .history import History
+from .optimizers import Optimizer
+from .samples import Samples
+
+_GLANCE = 0.5  # seconds between looks at the figures of a running epoch
+
+
+class Run:
+    """A training run under way; what callbacks see (`xnn.callbacks.Training`)."""
+
+    def __init__(self, engine: Engine, epochs: int) -> None:
+        self.epoch = -1
+        self.epochs = epochs
+        self.history = History()
+        self._engine = engine
+
+    def stop(self, reason: str) -> None:
+        """End training after this epoch; ``reason`` becomes ``history.stopped``."""
+        self.history.stopped = reason
+
+    def snapshot(self) -> Any:
+        """Return a copy of all parameters."""
+        return self._engine.run.download(self._engine.flat)
+
+    def restore(self, snapshot: Any) -> None:
+        """Set all parameters to a copy made before."""
+        self._engine.run.copy(self._engine.run.upload(snapshot), self._engine.flat)
+
+
+def train(
+    engine: Engine,
+    samples: Samples,
+    *,
+    epochs: int,
+    batch_size: int,
+    optimizer: Optimizer,
+    rng: np.random.Generator,
+    validation: Samples | None = None,
+    callbacks: Sequence[CallbackLike] = (),
+    shuffle: bool = True,
+    progress: bool | None = None,
+) -> History:
+    """Train on ``samples`` and return the history; samples are of the host.
+
+    A cost or parameter that is NaN or infinite ends training with `FloatingPointError`, which names
+    epoch and step; the parameters are then those with which that epoch began. Ctrl-C ends training
+    and leaves the parameters as they are.
+    """
+    samples = engine.upload(samples)
+    validation = None if validation is None else engine.upload(validation)
+    trainer = Trainer(engine, samples, batch_size, optimizer)
+    run = Run(engine, epochs)
+    around = [c if isinstance(c, Callback) else _AfterEpoch(c) for c in callbacks]
+    order = np.arange(len(samples))
+    for callback in around:
+        callback.begin(run)
+    with _Bar(len(samples), epochs, progress) as bar:
+        try:
+            for run.epoch in range(epochs):
+                if shuffle:
+                    order = rng.permutation(len(samples))
+                began = time.perf_counter()
+                _train_epoch(run, trainer, order, optimizer, bar)
+                if validation is not None:
+                    run.history.record("validation_", *engine.evaluate(validation))
+                run.history.seconds.append(time.perf_counter() - began)
+                bar.epoch(run)
+                for callback in around:
+                    callback.epoch_end(run)
+                if run.history.stopped is not None:
+                    break
+        except KeyboardInterrupt:
+            run.stop(f"interrupted in epoch {run.epoch}")
+            _trim(run.history)
+            print(f"\nxnn: {run.history.stopped}; the network keeps its weights", file=sys.stderr)
+    for callback in around:
+        callback.end(run)
+    return run.history
+
+
+def _train_epoch(run: Run, trainer: Trainer, order: Any, optimizer: Optimizer, bar: _Bar) -> None:
+    rates = optimizer.rates(run.epoch, trainer.steps)
+    good = run.snapshot()
+    glanced = time.perf_counter()
+    done = 0
+    for done in trainer.epoch(order, rates):
+        now = time.perf_counter()
+        if now - glanced >= _GLANCE and done < trainer.steps:
+            glanced = now
+            cost, _, bad = trainer.figures(done)
+            _refuse_divergence(run, trainer, bad, good)
+            bar.show(run, min(done * trainer.batch, len(order)), cost)
+    cost, accuracy, bad = trainer.figures(done)
+    if bad is None and not np.isfinite(run.snapshot()).all():
+        bad = done - 1
+    _refuse_divergence(run, trainer, bad, good)
+    run.history.record("", cost, accuracy)
+
+
+def _refuse_divergence(run: Run, trainer: Trainer, bad: int | None, good: Any) -> None:
+    if bad is not None:
+        run.restore(good)
+        raise FloatingPointError(
+            f"training diverged in epoch {run.epoch}, step {bad} of {trainer.steps}: NaN or "
+            "infinity; the weights are those from before the epoch; try a lower learning rate"
+        )
+
+
+def _trim(history: History) -> None:
+    """Drop the figures of an epoch that was not completed."""
+    complete = len(history.seconds)
+    for name in History.FIGURES:
+        del getattr(history, name)[complete:]
+
+
+class _AfterEpoch(Callback):
+    """A plain function as a callback."""
+
+    def __init__(self, function: Any) -> None:
+        self.epoch_end = function  # type: ignore[method-assign]
+
+
+class _Bar:
+    """A progress bar on the terminal; none where standard error is a file, unless asked for."""
+
+    def __init__(self, samples: int, epochs: int, progress: bool | None) -> None:
+        self._bar: Any = None
+        self._samples = samples
+        if progress or (progress is None and sys.stderr is not None and sys.stderr.isatty()):
+            from tqdm.auto import tqdm
+
+            self._bar = tqdm(
+                total=samples * epochs,
+                desc=f"epoch 1/{epochs}",
+                unit=" samples",
+                unit_scale=True,
+                leave=False,
+            )
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, run: Run, samples: int, cost: float) -> None:
+        """Show how far the running epoch has come."""
+        if self._bar is not None:
+            done = self._samples * run.epoch + samples
+            self._bar.set_description(f"epoch {run.epoch + 1}/{run.epochs}", refresh=False)
+            self._bar.set_postfix_str(f"cost {cost:.4g}", refresh=False)
+            self._bar.update(done - self._bar.n)
+
+    def epoch(self, run: Run) -> None:
+        """Show that an epoch is complete."""
+        self.show(run, self._samples, run.history.cost[-1])
+
+
+__all__ = ["Run", "Training", "train"]
