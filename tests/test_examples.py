@@ -57,10 +57,9 @@ def test_digits_and_options():
 def no_network(tmp_path):
     """No MNIST, an empty cache, and a proxy where nothing listens."""
     dead = "http://127.0.0.1:9"
-    return {
-        **{"XNN_DATA": "", "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)},
-        **{"http_proxy": dead, "https_proxy": dead, "HTTPS_PROXY": dead, "no_proxy": ""},
-    }
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY"), dead)
+    homes = dict.fromkeys(("XDG_CACHE_HOME", "HOME"), str(tmp_path))
+    return {"XNN_DATA": "", "no_proxy": "", **proxies, **homes}
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="caches lie elsewhere")

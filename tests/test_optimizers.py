@@ -1,5 +1,7 @@
 """SGD against the book's loop over single samples, against its formulas, and against PyTorch."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -45,7 +47,7 @@ def test_shuffles_are_the_generators(device):
     net, x, y = start(device)
     rng = np.random.default_rng(3)
     biases, weights = [], []
-    for inputs, units in zip(SIZES, SIZES[1:]):
+    for inputs, units in itertools.pairwise(SIZES):
         biases.append(rng.standard_normal(units))
         weights.append(rng.standard_normal((units, inputs)))
     assert_parameters(net, weights, biases, rtol=0)
@@ -84,7 +86,7 @@ def formulas(net, x, y, steps, optimizer, batch):
             norm = np.sqrt(sum((a**2).sum() for a in gradients))
             gradients = [a * min(1, optimizer.clip_norm / norm) for a in gradients]
         depth = len(weights)
-        gradients[:depth] = [a + decay * w for a, w in zip(gradients, weights)]
+        gradients[:depth] = [a + decay * w for a, w in zip(gradients, weights, strict=False)]
         for p, v, a in zip([*weights, *biases], [*velocity_w, *velocity_b], gradients, strict=True):
             v *= mu
             v -= eta * a

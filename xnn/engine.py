@@ -11,6 +11,7 @@ their costs taken in one go, which for small networks costs more than the arithm
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +76,10 @@ class Engine:
             None if samples.values is None else up(samples.values),
             samples.scoring,
         )
+
+    def stage(self, batch: int) -> AbstractContextManager[None]:
+        """Return what to train within, with mini-batches of so many samples."""
+        return self.run.stage(batch * max(parameter.size for parameter in self.parameters))
 
     def forward(self, memories: Sequence[Memory]) -> None:
         """Run a mini-batch forward."""

@@ -67,7 +67,7 @@ def train(
     order = np.arange(len(samples))
     for callback in around:
         callback.begin(run)
-    with _Bar(len(samples), epochs, progress) as bar:
+    with engine.stage(trainer.batch), _Bar(len(samples), epochs, progress) as bar:
         try:
             for run.epoch in range(epochs):
                 if shuffle:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 # An array of whichever device: numpy.ndarray on the CPU, cupy.ndarray on a GPU.
@@ -112,6 +113,13 @@ class Backend(ABC):
     @abstractmethod
     def compile(self, step: Callable[[], None]) -> Replay:
         """Return a function without arguments that repeats what ``step`` does."""
+
+    def stage(self, multiplications: int) -> AbstractContextManager[None]:
+        """Return what to train within, where the largest product takes so many multiplications.
+
+        A device may have settings that serve small steps and others that serve large ones.
+        """
+        return nullcontext()
 
     @abstractmethod
     def synchronize(self) -> None:

@@ -8,7 +8,9 @@ SciPy publishes for Cython: NumPy's own ``matmul`` has neither ``alpha`` nor ``b
 from __future__ import annotations
 
 import ast
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -19,6 +21,8 @@ from .base import Array, Backend, Replay
 
 Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
+# Multiplications in a matrix product from which on BLAS's threads are worth waking.
+_WORTH_THREADS = 8_000_000
 # Below this many elements SciPy's one call is quicker than NumPy's four vectorised ones.
 _SMALL = 300
 
@@ -117,6 +121,9 @@ class CpuBackend(Backend):
         finally:
             kept, self._tape, self._kept = self._kept, None, []
         return _replay(tape, kept)
+
+    def stage(self, multiplications: int) -> AbstractContextManager[None]:
+        return nullcontext() if multiplications >= _WORTH_THREADS else _ONE_THREAD
 
     def synchronize(self) -> None:
         return
@@ -239,6 +246,45 @@ def _layout(x: Array) -> tuple[bytes, int]:
     if ld < length:
         raise ValueError(f"gemm: an array with strides {x.strides} overlaps itself")
     return letter, max(1, ld)
+
+
+class _OneThread(AbstractContextManager[None]):
+    """Lets BLAS use one thread while anyone is inside, then again as many as before.
+
+    OpenBLAS divides products of 260 thousand multiplications among threads, and they then spin for
+    a while in wait of more. Below some millions that makes training slower, by a third where each
+    epoch ends with an evaluation.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._limits: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._limits = _libraries().limit(limits=1)
+                self._limits.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._limits.__exit__(None, None, None)
+
+
+_ONE_THREAD = _OneThread()
+
+
+@cache
+def _libraries() -> Any:
+    """Return the handle on the threads of the BLAS libraries that are loaded."""
+    from threadpoolctl import ThreadpoolController
+
+    _blas("f")
+    return ThreadpoolController().select(user_api="blas")
 
 
 class _Blas:

@@ -1,0 +1,432 @@
+"""Small fully connected networks on a CPU: training and single predictions, against the peers.
+
+Each peer trains the same network on MNIST with its own best way of doing so, in a process of its
+own; it is warmed up first, and reports the median of some epochs and the accuracy on the training
+data, which shows that it did the work. Where MNIST cannot be had, random pixels take its place.
+"""
+
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+
+import numpy as np
+
+from . import harness
+
+# What is measured: layers, activations, batch size, learning rate.
+TRAINING = {
+    "784-30-10, batch 10": ([784, 30, 10], "sigmoid", 10, 3.0),
+    "784-512-512-10, batch 256": ([784, 512, 512, 10], "relu", 256, 0.05),
+}
+PREDICTION = "784-30-10, one digit"
+EPOCHS = 3
+
+# The least ratio of xnn's speed to a peer's that the project asks for.
+WANTED = {
+    "784-30-10, batch 10": {
+        "JAX jit+scan": 1.25,
+        "PyTorch eager": 10,
+        "scikit-learn": 8,
+        "book's loop": 15,
+    },
+    "784-512-512-10, batch 256": {
+        "JAX jit+scan": 0.9,
+        "PyTorch eager": 0.9,
+        "PyTorch compiled": 0.9,
+        "scikit-learn": 0.9,
+    },
+    PREDICTION: {"PyTorch module call": 4, "scikit-learn": 20},
+}
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("--rounds", type=int, default=5, help="how often to run each peer")
+    parser.add_argument("--no-write", action="store_true", help="print, but write no JSON")
+
+
+def main(args) -> int:
+    tables = {}
+    for task in TRAINING:
+        peers = [peer for peer in TRAINERS if not (peer == "book's loop" and "512" in task)]
+        tables[task] = harness.rounds("mlp", task, peers, args.rounds)
+    tables[PREDICTION] = harness.rounds("mlp", PREDICTION, list(PREDICTORS), args.rounds)
+    reached = True
+    for task, results in tables.items():
+        reached &= print_table(task, results)
+    if not args.no_write:
+        path = harness.write("mlp", {**harness.machine(), "results": tables})
+        print(f"Written to {path.relative_to(path.parent.parent.parent)}")
+    return 0 if reached else 1
+
+
+def print_table(task: str, results: dict[str, dict]) -> bool:
+    """Print what was measured; return whether all ratios asked for were reached."""
+    ours = results["xnn"]["seconds"]
+    unit = "a call" if task == PREDICTION else "a step"
+    print(f"{task}\n  {'':22}{'µs ' + unit:>12}{'samples/s':>12}{'xnn is':>10}{'asked':>8}")
+    reached = True
+    for peer, figures in results.items():
+        if "absent" in figures:
+            print(f"  {peer:22}{'absent: ' + figures['absent']}")
+            continue
+        ratio = figures["seconds"] / ours
+        wanted = WANTED[task].get(peer)
+        reached &= wanted is None or ratio >= wanted
+        print(
+            f"  {peer:22}{figures['seconds'] * 1e6:12.1f}"
+            f"{figures['samples'] / figures['seconds']:12,.0f}{ratio:9.2f}×"
+            f"{f'{wanted}×' if wanted else '':>8}"
+            + (f"   accuracy {figures['accuracy']:.1%}" if "accuracy" in figures else "")
+        )
+    print()
+    return reached
+
+
+# Workers: what runs in the processes.
+
+# Trains for a number of epochs and returns the seconds that each took.
+Epochs = Callable[[int], list[float]]
+# From sizes, activation, batch size, rate, x and y to that, and to what tells the accuracy.
+Trainer = Callable[..., tuple[Epochs, Callable[[], float]]]
+
+
+def timed(epoch: Callable[[], object]) -> Epochs:
+    def epochs(count: int) -> list[float]:
+        seconds = []
+        for _ in range(count):
+            began = time.perf_counter()
+            epoch()
+            seconds.append(time.perf_counter() - began)
+        return seconds
+
+    return epochs
+
+
+def data() -> tuple[np.ndarray, np.ndarray]:
+    """Return 50,000 images (uint8) and labels."""
+    import xnn
+
+    try:
+        return xnn.datasets.mnist(download=False)[0]
+    except OSError:
+        rng = np.random.default_rng(0)
+        pixels = rng.integers(0, 256, (50_000, 784), dtype=np.uint8)
+        return pixels, rng.integers(0, 10, 50_000)
+
+
+def start(sizes: list[int], seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the same first weights (outputs, inputs) and biases for everyone."""
+    rng = np.random.default_rng(seed)
+    return [
+        (
+            (rng.standard_normal((n, m)) / np.sqrt(m)).astype(np.float32),
+            np.zeros(n, np.float32),
+        )
+        for m, n in itertools.pairwise(sizes)
+    ]
+
+
+def train_xnn(sizes, activation, batch, rate, x, y):
+    import xnn
+
+    last = "sigmoid" if activation == "sigmoid" else "softmax"
+    names = [activation] * (len(sizes) - 2) + [last]
+    dense = [
+        xnn.Dense(units, name, initializer=arrays)
+        for units, name, arrays in zip(sizes[1:], names, start(sizes), strict=True)
+    ]
+    net = xnn.Network([sizes[0], *dense], seed=0)
+
+    def epochs(count):
+        options = {"batch_size": batch, "optimizer": xnn.SGD(rate), "progress": False}
+        return net.fit(x, y, epochs=count, **options).seconds
+
+    return epochs, lambda: net.evaluate(x, y).accuracy
+
+
+def train_jax(sizes, activation, batch, rate, x, y):
+    import jax
+    import jax.numpy as jnp
+
+    inputs, targets = jnp.asarray(x, jnp.float32) / 255, jax.nn.one_hot(jnp.asarray(y), 10)
+    state = [[jnp.asarray(w.T), jnp.asarray(b)] for w, b in start(sizes)]
+
+    def outputs(parameters, a):
+        for w, b in parameters[:-1]:
+            a = (jax.nn.sigmoid if activation == "sigmoid" else jax.nn.relu)(a @ w + b)
+        w, b = parameters[-1]
+        return a @ w + b
+
+    def loss(parameters, a, t):
+        z = outputs(parameters, a)
+        if activation == "sigmoid":
+            return ((jax.nn.sigmoid(z) - t) ** 2).sum() / 2 / len(t)
+        return -(jax.nn.log_softmax(z) * t).sum() / len(t)
+
+    def step(parameters, index):
+        gradients = jax.grad(loss)(parameters, inputs[index], targets[index])
+        return jax.tree.map(lambda p, g: p - rate * g, parameters, gradients), None
+
+    @jax.jit
+    def run(parameters, order):
+        return jax.lax.scan(step, parameters, order)[0]
+
+    last = jax.jit(lambda parameters, index: step(parameters, index)[0])
+    rng = np.random.default_rng(0)
+
+    def epoch():
+        nonlocal state
+        order = rng.permutation(len(x))
+        whole = len(x) // batch * batch
+        state = run(state, order[:whole].reshape(-1, batch))
+        if whole < len(x):
+            state = last(state, order[whole:])
+        jax.block_until_ready(state)
+
+    return timed(epoch), lambda: float((outputs(state, inputs).argmax(1) == jnp.asarray(y)).mean())
+
+
+def torch_network(sizes, activation):
+    import torch
+
+    hidden = torch.nn.Sigmoid if activation == "sigmoid" else torch.nn.ReLU
+    modules = []
+    for i, (w, b) in enumerate(start(sizes)):
+        layer = torch.nn.Linear(w.shape[1], w.shape[0])
+        with torch.no_grad():
+            layer.weight.copy_(torch.from_numpy(w))
+            layer.bias.copy_(torch.from_numpy(b))
+        modules += [layer, *([hidden()] if i < len(sizes) - 2 else [])]
+    if activation == "sigmoid":
+        modules.append(torch.nn.Sigmoid())
+    return torch.nn.Sequential(*modules)
+
+
+def train_torch(sizes, activation, batch, rate, x, y, compiled=False):
+    import torch
+
+    inputs = torch.from_numpy(x.astype(np.float32) / 255)
+    labels = torch.from_numpy(y)
+    targets = torch.eye(10)[labels]
+    net = torch_network(sizes, activation)
+    optimizer = torch.optim.SGD(net.parameters(), lr=rate)
+
+    def step(a, t):
+        if activation == "sigmoid":
+            loss = ((net(a) - t) ** 2).sum() / 2 / len(t)
+        else:
+            loss = torch.nn.functional.cross_entropy(net(a), t)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    run = torch.compile(step) if compiled else step
+
+    def epoch():
+        for index in torch.randperm(len(x)).split(batch):
+            run(inputs[index], targets[index])
+
+    def accuracy():
+        with torch.no_grad():
+            return float((net(inputs).argmax(1) == labels).float().mean())
+
+    best_threads(torch, lambda: [run(inputs[:batch], targets[:batch]) for _ in range(200)])
+    return timed(epoch), accuracy
+
+
+def best_threads(torch, work: Callable) -> None:
+    """Set as many threads as are fastest for the work: one, or all."""
+    times = {}
+    for threads in (1, torch.get_num_threads()):
+        torch.set_num_threads(threads)
+        work()
+        began = time.perf_counter()
+        work()
+        times[threads] = time.perf_counter() - began
+    torch.set_num_threads(min(times, key=times.get))
+
+
+def train_sklearn(sizes, activation, batch, rate, x, y):
+    import warnings
+
+    from sklearn.neural_network import MLPClassifier
+
+    warnings.simplefilter("ignore")  # that one epoch does not converge
+    inputs = x.astype(np.float32) / 255
+    net = MLPClassifier(
+        tuple(sizes[1:-1]),
+        activation="logistic" if activation == "sigmoid" else "relu",
+        solver="sgd",
+        alpha=0,
+        batch_size=batch,
+        learning_rate_init=0.1 if activation == "sigmoid" else rate,
+        momentum=0,
+        nesterovs_momentum=False,
+        max_iter=1,
+        warm_start=True,
+    )
+    return timed(lambda: net.fit(inputs, y)), lambda: net.score(inputs, y)
+
+
+def train_book(sizes, activation, batch, rate, x, y):
+    """Train as the book's chapter 1 does, sample by sample, with column vectors."""
+    rng = np.random.default_rng(0)
+    weights = [w.astype(np.float64) for w, _ in start(sizes)]
+    biases = [b[:, None].astype(np.float64) for _, b in start(sizes)]
+    columns, targets = (x / 255)[:, :, None], np.eye(10)[y][:, :, None]
+
+    def sigmoid(z):
+        return 1 / (1 + np.exp(-z))
+
+    def backprop(a, t):
+        activations, zs = [a], []
+        for w, b in zip(weights, biases, strict=True):
+            zs.append(np.dot(w, activations[-1]) + b)
+            activations.append(sigmoid(zs[-1]))
+        delta = (activations[-1] - t) * sigmoid(zs[-1]) * (1 - sigmoid(zs[-1]))
+        in_w, in_b = [np.dot(delta, activations[-2].T)], [delta]
+        for layer in range(2, len(sizes)):
+            s = sigmoid(zs[-layer])
+            delta = np.dot(weights[-layer + 1].T, delta) * s * (1 - s)
+            in_w.insert(0, np.dot(delta, activations[-layer - 1].T))
+            in_b.insert(0, delta)
+        return in_w, in_b
+
+    def epoch():
+        order = rng.permutation(len(x))
+        for first in range(0, len(x), batch):
+            index = order[first : first + batch]
+            sum_w = [np.zeros(w.shape) for w in weights]
+            sum_b = [np.zeros(b.shape) for b in biases]
+            for i in index:
+                in_w, in_b = backprop(columns[i], targets[i])
+                sum_w = [s + g for s, g in zip(sum_w, in_w, strict=True)]
+                sum_b = [s + g for s, g in zip(sum_b, in_b, strict=True)]
+            for layer in range(len(weights)):
+                weights[layer] = weights[layer] - rate / len(index) * sum_w[layer]
+                biases[layer] = biases[layer] - rate / len(index) * sum_b[layer]
+
+    def accuracy():
+        a = x / 255
+        for w, b in zip(weights, biases, strict=True):
+            a = sigmoid(a @ w.T + b.T)
+        return float((a.argmax(1) == y).mean())
+
+    return timed(epoch), accuracy
+
+
+TRAINERS: dict[str, Trainer] = {
+    "xnn": train_xnn,
+    "JAX jit+scan": train_jax,
+    "PyTorch eager": train_torch,
+    "PyTorch compiled": lambda *a: train_torch(*a, compiled=True),
+    "scikit-learn": train_sklearn,
+    "book's loop": train_book,
+}
+
+
+def predict_xnn(x):
+    import xnn
+
+    sizes = [784, 30, 10]
+    dense = [xnn.Dense(w.shape[0], initializer=(w, b)) for w, b in start(sizes)]
+    net = xnn.Network([784, *dense])
+    return lambda: net.predict(x)
+
+
+def predict_torch(x):
+    import torch
+
+    net, tensor = torch_network([784, 30, 10], "sigmoid"), torch.from_numpy(x)
+    best_threads(torch, lambda: [net(tensor) for _ in range(500)])
+    return lambda: net(tensor)
+
+
+def predict_torch_inference(x):
+    import torch
+
+    net, tensor = torch_network([784, 30, 10], "sigmoid").eval(), torch.from_numpy(x)
+
+    def call():
+        with torch.inference_mode():
+            return net(tensor)
+
+    best_threads(torch, lambda: [call() for _ in range(500)])
+    return call
+
+
+def predict_jax(x):
+    import jax
+    import jax.numpy as jnp
+
+    state = [(jnp.asarray(w.T), jnp.asarray(b)) for w, b in start([784, 30, 10])]
+
+    @jax.jit
+    def outputs(a):
+        for w, b in state:
+            a = jax.nn.sigmoid(a @ w + b)
+        return a
+
+    return lambda: outputs(x).block_until_ready()
+
+
+def predict_sklearn(x):
+    import warnings
+
+    from sklearn.neural_network import MLPClassifier
+
+    warnings.simplefilter("ignore")
+    images, labels = data()
+    net = MLPClassifier((30,), activation="logistic", max_iter=1)
+    net.fit(images[:1000].astype(np.float32) / 255, labels[:1000])
+    return lambda: net.predict(x)
+
+
+PREDICTORS = {
+    "xnn": predict_xnn,
+    "PyTorch module call": predict_torch,
+    "PyTorch inference mode": predict_torch_inference,
+    "JAX jit": predict_jax,
+    "scikit-learn": predict_sklearn,
+}
+
+
+def measure_training(task: str, peer: str) -> dict:
+    sizes, activation, batch, rate = TRAINING[task]
+    x, y = data()
+    slow = peer == "book's loop"
+    if slow:
+        x, y = x[:5000], y[:5000]
+    epochs, accuracy = TRAINERS[peer](sizes, activation, batch, rate, x, y)
+    if not slow:
+        epochs(1)  # warm-up
+    seconds = epochs(1 if slow else EPOCHS)
+    steps = -(-len(x) // batch)
+    return {
+        "seconds": median(seconds) / steps,
+        "samples": len(x) / steps,
+        "accuracy": accuracy(),
+    }
+
+
+def measure_prediction(peer: str) -> dict:
+    x = (data()[0][:1] / 255).astype(np.float32)
+    call = PREDICTORS[peer](x)
+    for _ in range(200):
+        call()
+    seconds = []
+    for _ in range(30):
+        began = time.perf_counter()
+        for _ in range(200):
+            call()
+        seconds.append((time.perf_counter() - began) / 200)
+    return {"seconds": median(seconds), "samples": 1}
+
+
+if __name__ == "__main__":
+    task, peer = sys.argv[1:]
+    measure = measure_prediction(peer) if task == PREDICTION else measure_training(task, peer)
+    print(json.dumps(measure))
