@@ -1,0 +1,61 @@
+"""Write the tables of README.md from benchmarks/results/."""
+
+import json
+from pathlib import Path
+
+from . import harness
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def add_arguments(parser) -> None:
+    pass
+
+
+def main(args) -> int:
+    text = README.read_text(encoding="utf-8")
+    README.write_text(fill(text), encoding="utf-8")
+    return 0
+
+
+def fill(text: str) -> str:
+    """Return the README's text with each table made anew between its two marks."""
+    for name, table in (("mlp", mlp), ("accuracy", accuracy)):
+        begin, end = f"<!-- {name}: made by python -m benchmarks report -->", f"<!-- /{name} -->"
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
+        results = json.loads((harness.RESULTS / f"{name}.json").read_text())
+        text = f"{before}{begin}\n{table(results)}{end}{after}"
+    return text
+
+
+def mlp(measured: dict) -> str:
+    lines = []
+    for task, results in measured["results"].items():
+        ours = results["xnn"]["seconds"]
+        each = "a call" if "digit" in task else "a training step"
+        lines += [f"| {task} | µs {each} | samples a second | xnn is |", "|---|---:|---:|---:|"]
+        for peer, figures in results.items():
+            seconds = figures["seconds"]
+            speed, ratio = figures["samples"] / seconds, seconds / ours
+            times = "" if peer == "xnn" else f"{ratio:.2f} times as fast"
+            lines.append(f"| {peer} | {seconds * 1e6:,.1f} | {speed:,.0f} | {times} |")
+        lines.append("")
+    return "\n".join([_where(measured), "", *lines])
+
+
+def accuracy(measured: dict) -> str:
+    lines = ["| network | mean of three seeds | least | time |", "|---|---:|---:|---:|"]
+    for name, result in measured["results"].items():
+        seconds = sum(run["seconds"] for run in result["runs"]) / len(result["runs"])
+        row = f"| {name} | {result['mean']:.2%} | {result['least']:.2%} | {seconds:.1f} s |"
+        lines.append(row)
+    return "\n".join([_where(measured), "", *lines, ""])
+
+
+def _where(measured: dict) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
+    return (
+        f"Measured {measured['date']} at commit {measured['commit']}, {measured['cores']} cores of "
+        f"{measured['processor']}, Python {measured['python']}, {versions}."
+    )

@@ -1,0 +1,62 @@
+"""What the README says is what is there."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import xnn
+from benchmarks import harness, report
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_tables_are_those_of_the_results():
+    assert report.fill(README) == README
+
+
+def test_python_of_the_readme_runs(mnist, tmp_path, monkeypatch):
+    """As printed, but for the number of epochs."""
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 2
+    names = {}
+    for block in blocks:
+        exec(re.sub(r"epochs=\d+", "epochs=1", block), names)
+    assert xnn.load("digits.safetensors").sizes == [784, 30, 10]
+    assert names["net"].evaluate(*mnist[2]).accuracy > 0.85
+    assert f"```\n{names['net']}\n```" in README
+
+
+def test_commands_and_files_of_the_readme_exist():
+    for path in re.findall(r"\]\(([\w/.]+)\)", README):
+        assert (ROOT / path).exists(), path
+    for command in re.findall(r"python -m benchmarks (\w+)", README):
+        assert (ROOT / "benchmarks" / f"{command}.py").exists()
+    noxfile = (ROOT / "noxfile.py").read_text(encoding="utf-8")
+    for session in re.findall(r"nox -s (\w+)", README):
+        assert f"def {session}(" in noxfile
+
+
+def test_what_the_readme_lists_is_what_there_is():
+    from xnn import activations, costs, initializers
+
+    rows = dict(re.findall(r"^\| ([\w ]+) \| (.*) \|$", README, re.MULTILINE))
+    assert set(re.findall(r"\w+", rows["Activations"])) == set(activations.NAMES)
+    assert set(re.findall(r"\w+", rows["Costs"])) == set(costs.NAMES)
+    assert set(initializers.NAMES) <= set(re.findall(r"`(\w+)`", rows["First weights"]))
+    assert {"Step", "Cosine", "WarmUp"} <= set(re.findall(r"`(\w+)`", rows["Learning rates"]))
+
+
+@pytest.mark.parametrize("name", ["mlp", "accuracy"])
+def test_results_say_where_they_are_from(name):
+    measured = json.loads((harness.RESULTS / f"{name}.json").read_text())
+    assert {"date", "commit", "python", "processor", "cores", "versions"} <= set(measured)
+
+
+def test_every_public_name_is_documented():
+    for name in xnn.__all__:
+        thing = getattr(xnn, name)
+        assert name == "__version__" or (thing.__doc__ and len(thing.__doc__) > 20), name
