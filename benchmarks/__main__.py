@@ -3,17 +3,18 @@
 import argparse
 import sys
 
-from . import accuracy, mlp
+from . import accuracy, mlp, report
+
+COMMANDS = {module.__name__.rpartition(".")[2]: module for module in (mlp, accuracy, report)}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for module in (mlp, accuracy):
-        name = module.__name__.rpartition(".")[2]
+    for name, module in COMMANDS.items():
         module.add_arguments(commands.add_parser(name, help=module.__doc__.splitlines()[0]))
     args = parser.parse_args()
-    return {"mlp": mlp, "accuracy": accuracy}[args.command].main(args)
+    return COMMANDS[args.command].main(args)
 
 
 if __name__ == "__main__":

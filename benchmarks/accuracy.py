@@ -20,6 +20,7 @@ def add_arguments(parser) -> None:
 
 
 def main(args) -> int:
+    where = harness.machine()
     train, validation, test = xnn.datasets.mnist(args.data)
 
     def chapter_1(seed):
@@ -53,6 +54,6 @@ def main(args) -> int:
         reached &= good
         print(f"{name}: mean {mean:.2%}, least {least:.2%}{'' if good else ', LESS THAN ASKED'}")
         results[name] = {"mean": mean, "least": least, "runs": runs}
-    path = harness.write("accuracy", {**harness.machine(), "results": results})
+    path = harness.write("accuracy", {**where, "results": results})
     print(f"Written to {path.relative_to(path.parent.parent.parent)}")
     return 0 if reached else 1

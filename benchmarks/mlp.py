@@ -48,7 +48,7 @@ def add_arguments(parser) -> None:
 
 
 def main(args) -> int:
-    tables = {}
+    where, tables = harness.machine(), {}
     for task in TRAINING:
         peers = [peer for peer in TRAINERS if not (peer == "book's loop" and "512" in task)]
         tables[task] = harness.rounds("mlp", task, peers, args.rounds)
@@ -57,7 +57,7 @@ def main(args) -> int:
     for task, results in tables.items():
         reached &= print_table(task, results)
     if not args.no_write:
-        path = harness.write("mlp", {**harness.machine(), "results": tables})
+        path = harness.write("mlp", {**where, "results": tables})
         print(f"Written to {path.relative_to(path.parent.parent.parent)}")
     return 0 if reached else 1
 

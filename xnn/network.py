@@ -15,6 +15,7 @@ from .backends import Array, select
 from .callbacks import CallbackLike
 from .engine import Engine
 from .history import History
+from .inference import Inference
 from .initializers import as_given
 from .layers import Dense, Layer
 from .optimizers import SGD, Optimizer
@@ -96,6 +97,7 @@ class Network:
             raise ValueError(f"dtype is {dtype!r}, but must be 'float32' or 'float64'")
         chosen = costs.get(cost, described[-1].function)
         self._engine = Engine(described, inputs, chosen, select(device), kind)
+        self._inference = Inference(self._engine)
         # One workspace serves all calls, so only one may run; a callback of fit() may call again.
         self._lock = threading.RLock()
 
@@ -228,7 +230,7 @@ class Network:
                 )
         with self._lock:
             return train(
-                self._engine,
+                self._inference,
                 samples,
                 epochs=int(epochs),
                 batch_size=int(batch_size),
@@ -245,20 +247,20 @@ class Network:
 
         Raises `ValueError` where ``x`` does not fit or holds NaN.
         """
-        engine = self._engine
+        inference = self._inference
         if type(x) is np.ndarray:
-            ready = engine.ready.get((x.shape, x.dtype))
+            ready = inference.ready.get((x.shape, x.dtype))
             if ready is not None:
                 with self._lock:
                     outputs: NDArray[Any] = ready(x)
                 # NaN in a sample makes every output NaN: then the long way finds out where.
                 if (first := outputs.item(0)) == first:
                     return outputs
-        rows = check_inputs(x, engine.sizes[0])
+        rows = check_inputs(x, self._engine.sizes[0])
         with self._lock:
-            outputs = engine.predict(rows)
-            if type(x) is np.ndarray and x.shape == (1, engine.sizes[0]):
-                engine.make_ready(x)
+            outputs = inference.predict(rows)
+            if type(x) is np.ndarray and x.shape == rows.shape and len(x) == 1:
+                inference.make_ready(x)
         return outputs
 
     def classify(self, x: ArrayLike) -> NDArray[np.intp]:
@@ -276,13 +278,13 @@ class Network:
         """Return mean cost and accuracy on samples and targets as `fit` takes them."""
         samples = self._samples(x, y)
         with self._lock:
-            return Evaluation(*self._engine.evaluate(self._engine.upload(samples)))
+            return Evaluation(*self._inference.evaluate(self._engine.upload(samples)))
 
     def backprop(self, x: ArrayLike, y: ArrayLike) -> Gradients:
         """Return the gradient of the mean cost over samples and targets as `fit` takes them."""
         samples = self._samples(x, y)
         with self._lock:
-            pairs = self._engine.gradients(self._engine.upload(samples))
+            pairs = self._inference.gradients(self._engine.upload(samples))
         return Gradients([b for _, b in pairs], [w for w, _ in pairs])
 
     # Where it goes.

@@ -60,7 +60,7 @@ class Step(ABC):
 
 
 class Optimizer(ABC):
-    """How to step."""
+    """How to step: what `Network.fit` takes as ``optimizer``."""
 
     learning_rate: LearningRate
 

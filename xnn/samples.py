@@ -33,6 +33,12 @@ class Samples:
     def __len__(self) -> int:
         return len(self.x)
 
+    def __getitem__(self, rows: slice) -> Samples:
+        """Return some of them, as views."""
+        labels = None if self.labels is None else self.labels[rows]
+        values = None if self.values is None else self.values[rows]
+        return Samples(self.x[rows], labels, values, self.scoring)
+
 
 def scale(dtype: Any) -> float:
     """Return what inputs of this dtype are to be multiplied by."""

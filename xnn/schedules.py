@@ -94,17 +94,17 @@ def rates(learning_rate: LearningRate, epoch: int, steps: int) -> NDArray[np.flo
     Raises `ValueError` where a function gives anything but a number of at least 0.
     """
     if isinstance(learning_rate, Schedule):
-        values = [learning_rate(epoch + step / steps) for step in range(steps)]
+        values: Any = [learning_rate(epoch + step / steps) for step in range(steps)]
     else:
-        values = [learning_rate(epoch) if callable(learning_rate) else learning_rate] * steps
+        values = learning_rate(epoch) if callable(learning_rate) else learning_rate
     try:
-        result = np.array(values, np.float64)
-        if result.shape == (steps,) and (result >= 0).all() and np.isfinite(result).all():
+        result = np.full(steps, values, np.float64)
+        if (result >= 0).all() and np.isfinite(result).all():
             return result
     except (TypeError, ValueError):
         pass
     raise ValueError(
-        f"learning_rate gave {values[0]!r} at epoch {epoch}, but must give a number of at least 0"
+        f"learning_rate gave {values!r} at epoch {epoch}, but must give a number of at least 0"
     )
 
 

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from .callbacks import Callback, CallbackLike, Training
-from .engine import Engine, Trainer
+from .engine import Engine
 from .history import History
+from .inference import Inference
 from .optimizers import Optimizer
 from .samples import Samples
+from .steps import Trainer
 
 _GLANCE = 0.5  # seconds between looks at the figures of a running epoch
 
@@ -41,7 +43,7 @@ class Run:
 
 
 def train(
-    engine: Engine,
+    inference: Inference,
     samples: Samples,
     *,
     epochs: int,
@@ -53,12 +55,13 @@ def train(
     shuffle: bool = True,
     progress: bool | None = None,
 ) -> History:
-    """Train on ``samples`` and return the history; samples are of the host.
+    """Train the network of ``inference`` on samples of the host, and return the history.
 
     A cost or parameter that is NaN or infinite ends training with `FloatingPointError`, which names
     epoch and step; the parameters are then those with which that epoch began. Ctrl-C ends training
     and leaves the parameters as they are.
     """
+    engine = inference.engine
     samples = engine.upload(samples)
     validation = None if validation is None else engine.upload(validation)
     trainer = Trainer(engine, samples, batch_size, optimizer)
@@ -75,7 +78,7 @@ def train(
                 began = time.perf_counter()
                 _train_epoch(run, trainer, order, optimizer, bar)
                 if validation is not None:
-                    run.history.record("validation_", *engine.evaluate(validation))
+                    run.history.record("validation_", *inference.evaluate(validation))
                 run.history.seconds.append(time.perf_counter() - began)
                 bar.epoch(run)
                 for callback in around:

@@ -303,6 +303,9 @@ class _Blas:
         functions: Any = cython_blas.__pyx_capi__
         get_name = PYFUNCTYPE(c_char_p, py_object)(("PyCapsule_GetName", pythonapi))
         get_pointer = PYFUNCTYPE(c_void_p, py_object, c_char_p)(("PyCapsule_GetPointer", pythonapi))
+        signature = get_name(functions[name])
+        if signature.count(b"int *") != 6:
+            raise ImportError(f"this SciPy's BLAS is not one with 32-bit integers: {signature!r}")
         address = get_pointer(functions[name], get_name(functions[name]))
         self.ffi = FFI()
         pointers = ", ".join(["void *"] * 13)

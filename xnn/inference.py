@@ -1,0 +1,111 @@
+"""A network as it is: outputs, cost and accuracy, gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backends import Array
+from .engine import Engine
+from .parameters import Parameter, Rows
+from .samples import Samples, scale
+from .workspace import Score, Workspace
+
+_ROWS = 512  # the most samples in one go
+
+
+class Inference:
+    """Runs an engine forward, a block of samples at a time."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._forwards: dict[tuple[int, float], Forward] = {}
+        #: What takes one sample as it comes, by its shape ``(1, inputs)`` and dtype.
+        self.ready: dict[tuple[tuple[int, ...], Any], Forward] = {}
+
+    def forward(self, rows: int, dtype: Any) -> Forward:
+        """Return what runs ``rows`` samples of a dtype forward, or more, up to `_ROWS`."""
+        # Powers of two, so that there are few of them however many sizes are asked for.
+        key = min(1 << (rows - 1).bit_length(), _ROWS), scale(dtype)
+        if key not in self._forwards:
+            self._forwards[key] = Forward(self.engine, *key)
+        return self._forwards[key]
+
+    def predict(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Return the outputs ``(n, outputs)`` for checked inputs ``(n, inputs)`` of the host."""
+        engine = self.engine
+        result = np.empty((len(x), engine.outputs), engine.dtype)
+        for start in range(0, len(x), _ROWS):
+            rows = x[start : start + _ROWS]
+            forward = self.forward(len(rows), x.dtype)
+            engine.run.copy(rows, forward.inputs[: len(rows)])
+            forward.replay()
+            result[start : start + _ROWS] = engine.run.download(forward.outputs[: len(rows)])
+        return result
+
+    def make_ready(self, x: NDArray[Any]) -> None:
+        """Make `ready` what takes inputs like ``x`` ``(1, inputs)``."""
+        self.ready[x.shape, x.dtype] = self.forward(1, x.dtype)
+
+    def evaluate(self, samples: Samples) -> tuple[float, float | None]:
+        """Return cost and accuracy over samples that lie on the device.
+
+        The accuracy is None where targets are values of a regression.
+        """
+        run, n = self.engine.run, len(samples)
+        costs = run.zeros((n,), self.engine.dtype)
+        hits = run.zeros((n,), self.engine.dtype)
+        scores: dict[int, Score] = {}
+        for start in range(0, n, _ROWS):
+            block = samples[start : start + _ROWS]
+            rows = slice(start, start + len(block))
+            forward = self.forward(len(block), samples.x.dtype)
+            size = forward.work.batch
+            if size not in scores:
+                scores[size] = Score(self.engine, forward.work, groups=size, rows=size)
+            forward.work.place(block)
+            forward.replay()
+            scores[size].record(samples.scoring)
+            run.copy(scores[size].costs[: len(block)], costs[rows])
+            run.copy(scores[size].hits[: len(block)], hits[rows])
+        cost = float(run.download(costs).mean(dtype=np.float64))
+        if samples.scoring is None:
+            return cost, None
+        return cost, float(run.download(hits).mean(dtype=np.float64))
+
+    def gradients(self, samples: Samples) -> list[tuple[NDArray[Any], NDArray[Any] | None]]:
+        """Return each layer's gradients of the mean cost, weights and biases, on the host."""
+        engine, n = self.engine, len(samples)
+        flat = engine.run.zeros(engine.flat.shape, engine.dtype)
+
+        def add(parameter: Parameter, left: Array, right: Array, factor: float) -> None:
+            engine.run.gemm(left, right, parameter.matrix(flat), alpha=factor / n, beta=1.0)
+
+        for start in range(0, n, _ROWS):
+            block = samples[start : start + _ROWS]
+            work = Workspace(engine, len(block), 1, scale(samples.x.dtype))
+            work.place(block)
+            memories = work.memories(0)
+            engine.forward(memories)
+            engine.backward(memories, Rows.plain(work.targets), add)
+        return engine.split(flat)
+
+
+class Forward:
+    """Forward for some rows, compiled."""
+
+    def __init__(self, engine: Engine, rows: int, scale: float) -> None:
+        self.work = Workspace(engine, rows, 1, scale, training=False)
+        self.inputs = self.work.inputs
+        self.outputs = self.work.outputs
+        memories = self.work.memories(0)
+        self.replay = engine.run.compile(lambda: engine.forward(memories))
+        self._copy, self._download = engine.run.copy, engine.run.download
+
+    def __call__(self, x: Array) -> Any:
+        """Return the outputs for inputs ``(rows, inputs)`` of the host."""
+        self._copy(x, self.inputs)
+        self.replay()
+        return self._download(self.outputs)

@@ -1,0 +1,112 @@
+"""Training steps, compiled.
+
+Several steps are compiled in a row, a *chunk*: their inputs are gathered in one go, and their costs
+taken in one go, which for small networks costs more than the arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backends import Array, Replay
+from .engine import Engine
+from .optimizers import Optimizer
+from .parameters import Rows
+from .samples import Samples, scale
+from .workspace import Score, Workspace
+
+
+@dataclass
+class _Chunk:
+    """Some training steps in a row, compiled."""
+
+    steps: int
+    samples: int
+    index: Array
+    rates: Array
+    costs: Array  # (steps,) summed over each mini-batch
+    hits: Array
+    replay: Replay
+
+
+class Trainer:
+    """Training steps over samples that lie on the device, compiled for one optimizer."""
+
+    def __init__(self, engine: Engine, samples: Samples, batch: int, optimizer: Optimizer) -> None:
+        self.engine = engine
+        self.samples = samples
+        run, n = engine.run, len(samples)
+        self.batch = batch = min(batch, n)
+        self.steps = -(-n // batch)
+        self.updates = optimizer.start(run, engine.flat, engine.parameters, n)
+        row = run.padded(engine.sizes[0] + 1, engine.dtype) * engine.dtype.itemsize
+        full, last = divmod(n, batch)
+        most = max(1, min(run.chunk_bytes // (batch * row), run.chunk_steps, full))
+        whole, rest = divmod(full, most)
+        factor = scale(samples.x.dtype)
+        work = Workspace(engine, batch, most, factor)
+        self.plan: list[_Chunk] = [self._chunk(work, most)] * whole
+        if rest:
+            self.plan.append(self._chunk(work, rest))
+        if last:
+            self.plan.append(self._chunk(Workspace(engine, last, 1, factor), 1))
+        self._costs = run.zeros((self.steps,), engine.dtype)
+        self._hits = run.zeros((self.steps,), engine.dtype)
+        self._sizes = np.full(self.steps, batch)
+        self._sizes[-1] = last or batch
+
+    def epoch(self, order: NDArray[np.intp], rates: NDArray[np.float64]) -> Iterator[int]:
+        """Train on all samples in ``order``; yield after each chunk how many steps are done.
+
+        ``rates`` holds the learning rate of each step.
+        """
+        run = self.engine.run
+        order, rates = run.upload(order), run.upload(rates.astype(self.engine.dtype))
+        sample = step = 0
+        for chunk in self.plan:
+            done = slice(step, step + chunk.steps)
+            run.copy(order[sample : sample + chunk.samples], chunk.index)
+            run.copy(rates[done], chunk.rates)
+            chunk.replay()
+            run.copy(chunk.costs, self._costs[done])
+            run.copy(chunk.hits, self._hits[done])
+            sample, step = sample + chunk.samples, done.stop
+            yield step
+
+    def figures(self, steps: int) -> tuple[float, float | None, int | None]:
+        """Return mean cost and accuracy over the first steps of this epoch, as they were met.
+
+        Last, the first step whose cost is not finite, or None.
+        """
+        costs = self.engine.run.download(self._costs[:steps]).astype(np.float64)
+        hits = self.engine.run.download(self._hits[:steps]).astype(np.float64)
+        samples = self._sizes[:steps].sum()
+        bad = np.flatnonzero(~np.isfinite(costs))
+        accuracy = None if self.samples.scoring is None else float(hits.sum() / samples)
+        return float(costs.sum() / samples), accuracy, int(bad[0]) if len(bad) else None
+
+    def _chunk(self, work: Workspace, steps: int) -> _Chunk:
+        engine, run = self.engine, self.engine.run
+        rows = steps * work.batch
+        index = run.zeros((rows,), np.intp)
+        rates = run.zeros((steps,), engine.dtype)
+        score = Score(engine, work, steps, rows)
+        samples, updates = self.samples, self.updates
+
+        def train() -> None:
+            work.gather(samples, index)
+            step = updates.begin(rates, work.batch)
+            for i in range(steps):
+                step.at = i
+                memories = work.memories(i)
+                batch = slice(i * work.batch, (i + 1) * work.batch)
+                engine.forward(memories)
+                engine.backward(memories, Rows.plain(work.targets[batch]), step.gradient)
+                step.apply()
+            score.record(samples.scoring)
+
+        return _Chunk(steps, rows, index, rates, score.costs, score.hits, run.compile(train))

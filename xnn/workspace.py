@@ -1,0 +1,125 @@
+"""The arrays that mini-batches run in, made once for each size."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .backends import Array
+from .engine import Engine
+from .layers import Memory
+from .parameters import Rows
+from .samples import Samples, Scoring
+
+
+class Workspace:
+    """The arrays for ``steps`` mini-batches of ``batch`` samples, run one after another.
+
+    Each mini-batch has its own inputs, targets and outputs; what lies between is shared.
+    """
+
+    def __init__(
+        self, engine: Engine, batch: int, steps: int, scale: float, training: bool = True
+    ) -> None:
+        self.engine = engine
+        self.batch = batch
+        self.scale = scale
+        run, dtype, sizes = engine.run, engine.dtype, engine.sizes
+        rows = batch * steps
+        self.outputs = run.zeros((rows, sizes[-1]), dtype)
+        self.targets = run.zeros((rows, sizes[-1]), dtype)
+        self.labels = run.zeros((rows,), np.intp)
+        self._identity = run.upload(np.eye(sizes[-1], dtype=dtype))
+
+        def between(layer: int, rows: int, column: float) -> Rows:
+            """Return rows of inputs of a layer, and ``column`` behind where it has a bias."""
+            bias = engine.parameters[layer].bias
+            return Rows.zeros(run, rows, sizes[layer], dtype, column if bias else None)
+
+        later = range(1, len(engine.layers))
+        self._first = between(0, rows, 1 / scale)
+        self._hidden = [between(i, batch, 1.0) for i in later]
+        self._z = [between(i, batch, engine.layers[i - 1].function.one) for i in later]
+        self._deltas = [between(i, batch, 0.0) for i in later] if training else []
+        self._output_delta = Rows.plain(run.zeros((batch, sizes[-1]), dtype)) if training else None
+
+    @property
+    def inputs(self) -> Array:
+        """The inputs divided by ``scale``, ``(steps · batch, inputs)``."""
+        return self._first.values
+
+    def memories(self, step: int) -> list[Memory]:
+        """Return each layer's arrays for one of the mini-batches."""
+        rows = slice(step * self.batch, (step + 1) * self.batch)
+        outputs = Rows.plain(self.outputs[rows])
+        activations = [self._first[rows], *self._hidden, outputs]
+        between: list[Rows | None] = list(self._deltas) or [None] * len(self._hidden)
+        deltas = [None, *between, self._output_delta]
+        return [
+            Memory(
+                inputs=activations[i],
+                scale=self.scale if i == 0 else 1.0,
+                z=[*self._z, outputs][i],
+                outputs=activations[i + 1],
+                parameter=parameter,
+                matrix=parameter.matrix(self.engine.flat),
+                delta=deltas[i + 1],
+                input_delta=deltas[i],
+            )
+            for i, parameter in enumerate(self.engine.parameters)
+        ]
+
+    def gather(self, samples: Samples, index: Array) -> None:
+        """Take the samples of the device that ``index`` names, as many as there are rows."""
+        run, rows = self.engine.run, len(index)
+        run.gather(samples.x, index, self.inputs[:rows])
+        if samples.labels is not None:
+            run.gather(samples.labels, index, self.labels[:rows])
+        else:
+            run.gather(samples.values, index, self.targets[:rows])
+        self._complete(samples.scoring, samples.labels is not None, rows)
+
+    def place(self, samples: Samples) -> None:
+        """Take samples of the device, at most as many as there are rows."""
+        run, rows = self.engine.run, len(samples)
+        run.copy(samples.x, self.inputs[:rows])
+        if samples.labels is not None:
+            run.copy(samples.labels, self.labels[:rows])
+        else:
+            run.copy(samples.values, self.targets[:rows])
+        self._complete(samples.scoring, samples.labels is not None, rows)
+
+    def _complete(self, scoring: Scoring, labelled: bool, rows: int) -> None:
+        """Make targets of labels, or the other way round."""
+        run, targets, labels = self.engine.run, self.targets[:rows], self.labels[:rows]
+        if labelled:
+            run.gather(self._identity, labels, targets)
+        elif scoring == "argmax":
+            run.argmax(targets, labels)
+
+
+class Score:
+    """Cost and right answers of rows of outputs, summed in groups."""
+
+    def __init__(self, engine: Engine, work: Workspace, groups: int, rows: int) -> None:
+        self.engine, self.work, self.groups, self.rows = engine, work, groups, rows
+        run, dtype = engine.run, engine.dtype
+        self.costs = run.zeros((groups,), dtype)
+        self.hits = run.zeros((groups,), dtype)
+        self._values = run.zeros((rows, engine.outputs), dtype)
+        self._classes = run.zeros((rows,), np.intp)
+        self._right = run.zeros((rows,), dtype)
+
+    def record(self, scoring: Scoring) -> None:
+        """Fill `costs` and `hits` from the workspace's outputs."""
+        run, rows, groups = self.engine.run, self.rows, self.groups
+        a, y = self.work.outputs[:rows], self.work.targets[:rows]
+        self.engine.cost.values(run, a, y, out=self._values)
+        run.row_sums(self._values.reshape(groups, -1), self.costs)
+        if scoring == "argmax":
+            labels = self.work.labels[:rows]
+            run.argmax(a, self._classes)
+            run.elementwise("abs(c - l) < 0.5", self._right, c=self._classes, l=labels)
+        elif scoring == "threshold":
+            run.elementwise("abs((a > 0.5) - y) < 0.5", self._right[:, None], a=a, y=y)
+        if scoring is not None:
+            run.row_sums(self._right.reshape(groups, -1), self.hits)
