@@ -108,9 +108,9 @@ print(json.dumps(next(int(line.split()[1]) * 1024 for line in lines if line.star
 def test_a_million_rows_in_a_memory_map(tmp_path):
     """The cost of one sample grows by at most 1.3 times from 10,000 rows in memory.
 
-    With the pages cached. The two are measured in turn, and the least time of each counts: what else
-    the machine does can only add to it. Memory of the process's own grows by the shuffle, 8 bytes a
-    row, and a figure a step, and not by the data.
+    With the pages cached. The two are measured in turn, and the least time of each counts: what
+    else the machine does can only add to it. Memory of the process's own grows by the shuffle, 8
+    bytes a row, and a figure a step, and not by the data.
     """
     code = """
 import json, sys, time
