@@ -52,9 +52,9 @@ def warm_trainer(optimizer, layers, batch=10, n=205):
 def test_a_warm_training_step_allocates_no_arrays(optimizer, layers, batch):
     """NumPy tells tracemalloc of each array's memory.
 
-    Where rows are short, NumPy works through a buffer of its own, which is no array. It is made as
-    small as NumPy lets it, so that what passes for a moment stays under the size of any matrix of
-    a mini-batch of 200 (8,000 bytes for its outputs), and nothing at all stays behind.
+    NumPy's calls make small objects of their own for a moment, iterators of some 1,700 bytes and,
+    where rows are short, a buffer, here made as small as NumPy lets it. An array is told from them
+    by its size: of a mini-batch of 200 the smallest matrix has 8,000 bytes.
     """
     trainer = warm_trainer(optimizer, layers, batch)
     assert sum(chunk.steps for chunk in trainer.plan) == trainer.steps
@@ -72,7 +72,7 @@ def test_a_warm_training_step_allocates_no_arrays(optimizer, layers, batch):
         tracemalloc.stop()
         np.setbufsize(size)
     assert now - before < 300
-    assert peak - before < 1600
+    assert peak - before < 4000
 
 
 def run_python(code, **environment):
