@@ -20,7 +20,7 @@ def add_arguments(parser) -> None:
 
 
 def main(args) -> int:
-    where = harness.machine()
+    where = {**harness.machine(), "data": "MNIST"}
     train, validation, test = xnn.datasets.mnist(args.data)
 
     def chapter_1(seed):

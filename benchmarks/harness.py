@@ -58,7 +58,7 @@ def machine() -> dict:
             continue
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": _git("rev-parse", "--short", "HEAD"),
+        "commit": _git("describe", "--always", "--dirty"),
         "python": platform.python_version(),
         "processor": model or platform.processor(),
         "cores": os.cpu_count(),

@@ -33,14 +33,19 @@ def mlp(measured: dict) -> str:
     lines = []
     for task, results in measured["results"].items():
         ours = results["xnn"]["seconds"]
+        absent = [peer for peer, figures in results.items() if "absent" in figures]
         each = "a call" if "digit" in task else "a training step"
         lines += [f"| {task} | µs {each} | samples a second | xnn is |", "|---|---:|---:|---:|"]
         for peer, figures in results.items():
+            if peer in absent:
+                continue
             seconds = figures["seconds"]
             speed, ratio = figures["samples"] / seconds, seconds / ours
             times = "" if peer == "xnn" else f"{ratio:.2f} times as fast"
-            lines.append(f"| {peer} | {seconds * 1e6:,.1f} | {speed:,.0f} | {times} |")
-        lines.append("")
+            low, high = (f"{f(figures['runs']) * 1e6:,.1f}" for f in (min, max))
+            each = f"{seconds * 1e6:,.1f} ({low} to {high})"
+            lines.append(f"| {peer} | {each} | {speed:,.0f} | {times} |")
+        lines += ["", f"Absent: {', '.join(absent)}.", ""] if absent else [""]
     return "\n".join([_where(measured), "", *lines])
 
 
@@ -56,6 +61,7 @@ def accuracy(measured: dict) -> str:
 def _where(measured: dict) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
     return (
-        f"Measured {measured['date']} at commit {measured['commit']}, {measured['cores']} cores of "
+        f"Measured {measured['date']} at commit {measured['commit']} on {measured['data']}, "
+        f"{measured['cores']} cores of "
         f"{measured['processor']}, Python {measured['python']}, {versions}."
     )

@@ -8,14 +8,27 @@ python examples/mnist.py --device gpu
 import argparse
 import sys
 import time
+from pathlib import Path
 
 import xnn
+
+_EXPECTED = (
+    xnn.DeviceError,
+    FloatingPointError,
+    ImportError,
+    MemoryError,
+    OSError,
+    ValueError,
+)
 
 
 def main() -> int:
     args = parse_arguments()
     try:
-        xnn.backends.select(args.device)  # a GPU that is not there is better told before a download
+        # What cannot be is better told before a download and a training.
+        xnn.backends.select(args.device)
+        if args.save and not Path(args.save).absolute().parent.is_dir():
+            raise FileNotFoundError(f"{args.save}: there is no such folder to save to")
         name, (train, validation, test) = load_data(args.dataset, args.data)
         net = xnn.Network(
             [train[0].shape[1], args.hidden, 10],
@@ -41,7 +54,7 @@ def main() -> int:
         accuracy = net.evaluate(*test).accuracy
         if args.save:
             net.save(args.save)
-    except (xnn.DeviceError, ImportError, OSError, ValueError, FloatingPointError) as error:
+    except _EXPECTED as error:
         print(f"mnist.py: {error}", file=sys.stderr)
         return 2
     speed = len(history) * len(train[0]) / seconds
@@ -66,7 +79,10 @@ def parse_arguments() -> argparse.Namespace:
     add("--dtype", default="float32", choices=["float32", "float64"])
     add("--save", metavar="FILE", help="keep the trained network in FILE.safetensors")
     add("--quiet", action="store_true", help="print the last line only")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.data and args.dataset == "digits":
+        parser.error("--data is for MNIST; the digits are inside scikit-learn")
+    return args
 
 
 def load_data(dataset: str, path: str | None):

@@ -4,9 +4,17 @@ import pytest
 
 import xnn
 
+from . import standin
+
+xnn.backends.KINDS["standin"] = standin.StandInBackend
+
 
 def pytest_addoption(parser):
-    parser.addoption("--device", default="cpu", help="where to run the tests: cpu (default) or gpu")
+    parser.addoption(
+        "--device",
+        default="cpu",
+        help="where to run the tests: cpu (default), gpu, or standin, which is as strict as a GPU",
+    )
 
 
 def pytest_report_header(config):
@@ -16,6 +24,17 @@ def pytest_report_header(config):
 @pytest.fixture(scope="session")
 def device(request):
     return request.config.getoption("--device")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _default_device(request):
+    """Networks that a test makes without naming a device are on the one under test."""
+    patch = pytest.MonkeyPatch()
+    patch.setitem(
+        xnn.Network.__init__.__kwdefaults__, "device", request.config.getoption("--device")
+    )
+    yield
+    patch.undo()
 
 
 @pytest.fixture(scope="session")

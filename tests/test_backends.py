@@ -267,7 +267,8 @@ def test_auto_always_finds_a_device():
 def threads():
     import threadpoolctl
 
-    return [library["num_threads"] for library in threadpoolctl.threadpool_info()]
+    libraries = threadpoolctl.threadpool_info()
+    return [library["num_threads"] for library in libraries if library["user_api"] == "blas"]
 
 
 def test_small_steps_train_on_one_thread_and_others_get_theirs_back():
@@ -275,6 +276,8 @@ def test_small_steps_train_on_one_thread_and_others_get_theirs_back():
     with run.stage(10**9):  # also loads what there is to load
         run.gemm(run.zeros((2, 2), "f"), run.zeros((2, 2), "f"), run.zeros((2, 2), "f"))
     before = threads()
+    if not before:
+        pytest.skip("threadpoolctl does not know this BLAS")
     entered = [run.stage(1000), CpuBackend().stage(1000)]
     for stage in entered:
         stage.__enter__()

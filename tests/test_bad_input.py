@@ -7,6 +7,8 @@ import xnn
 from xnn import SGD, Dense, EarlyStopping, Network
 from xnn.schedules import Cosine, Step, WarmUp
 
+from .helpers import parameters
+
 X, Y = np.zeros((6, 4)), np.array([0, 1, 2, 0, 1, 2])
 HOLE = np.where(np.arange(24).reshape(6, 4) == 9, np.nan, 0.0)
 
@@ -25,6 +27,12 @@ def one_output(y, cost="quadratic", activation="sigmoid"):
 
 def assign(name, value):
     setattr(net(), name, value)
+
+
+def nan_weights():
+    network = net()
+    network.weights[0][0, 0] = np.nan
+    network.fit(X, Y)
 
 
 WRONG = {
@@ -57,7 +65,7 @@ WRONG = {
     "no device": (lambda: net(device=0), "device is 0, but must be 'auto'"),
     "negative seed": (
         lambda: Network([4, 3], seed=-1),
-        "seed is -1, but must be a whole number of at least 0, or None",
+        "seed is -1, but must be a whole number of at least 0",
     ),
     "seed in words": (lambda: Network([4, 3], seed="x"), "seed is 'x', but must be a whole number"),
     # layers
@@ -100,9 +108,25 @@ WRONG = {
         "x has dtype <U1, but must hold real numbers",
     ),
     "complex x": (lambda: fit(X + 1j), "x has dtype complex128, but must hold real numbers"),
-    "ragged x": (lambda: fit([[1, 2, 3, 4], [1, 2]]), "x has rows of different lengths"),
+    "ragged x": (
+        lambda: fit([[1, 2, 3, 4], [1, 2]]),
+        "x is not an array of numbers, nor can it be made one",
+    ),
+    "masked x": (
+        lambda: fit(np.ma.masked_array(X, mask=X == 0)),
+        "x has masked elements, but must have all its numbers",
+    ),
     "None as x": (lambda: fit(None), "x has dtype object, but must hold real numbers"),
     "empty x": (lambda: fit(X[:0], Y[:0]), "x is empty, but must hold at least one sample"),
+    "infinity in one sample": (lambda: predict_twice(HOLE[:1] + np.inf), "x has NaN or infinity"),
+    "too large for float32": (
+        lambda: fit(np.full((6, 4), 1e300)),
+        "x has 1e+300, too large for float32, in row 0",
+    ),
+    "one sample too large": (
+        lambda: predict_twice(np.full((1, 4), -1e300)),
+        "x has -1e+300, too large for float32, in row 0",
+    ),
     # y
     "fewer targets": (lambda: fit(y=Y[:5]), "y has 5 rows, but x has 6: give one target a sample"),
     "a number as y": (lambda: fit(y=1), "y has a single number, but x has 6"),
@@ -128,6 +152,10 @@ WRONG = {
         "y has shape (6, 2), but the network has 1 outputs: give numbers (n,) or rows (n, 1)",
     ),
     "NaN in y": (lambda: one_output(np.full(6, np.nan)), "y has NaN or infinity in row 0"),
+    "no distribution": (
+        lambda: Network([4, Dense(3, "softmax")]).fit(X, np.tile([0.0, 1, 1], (6, 1))),
+        "y has numbers that add up to 2 in row 0, but cost log_likelihood wants rows that add up",
+    ),
     "no probability": (
         lambda: one_output(np.full(6, 2.0), "cross_entropy"),
         "y has values from 2 to 2, but cost cross_entropy wants 0 to 1",
@@ -175,11 +203,11 @@ WRONG = {
     ),
     "rate function gives nothing": (
         lambda: fit(optimizer=SGD(lambda epoch: None)),
-        "learning_rate gave None at epoch 0, but must give a number of at least 0",
+        "learning_rate(0) is None, but must be a number of at least 0",
     ),
     "rate function gives a negative": (
         lambda: fit(optimizer=SGD(lambda epoch: -0.5)),
-        "learning_rate gave -0.5 at epoch 0",
+        "learning_rate(0) is -0.5, but must be a number of at least 0",
     ),
     "momentum of one": (
         lambda: SGD(1, momentum=1),
@@ -210,7 +238,34 @@ WRONG = {
         "monitor is 'validation_cost', but this training records no such figure; "
         "give validation_data",
     ),
+    "callback as a class": (lambda: fit(callbacks=[EarlyStopping]), "callbacks has <class"),
+    "half a callback": (
+        lambda: fit(callbacks=[type("Duck", (), {"epoch_end": None})()]),
+        "which is no callback and no function",
+    ),
+    "rate too large for float32": (lambda: fit(optimizer=1e39), "learning_rate is too large for"),
+    "rate beyond all numbers": (lambda: fit(optimizer=10**400), "learning_rate is 1000"),
+    "rate as a complex number": (lambda: SGD(np.complex64(0.5)), "learning_rate is np.complex64("),
+    "schedule as a class": (lambda: SGD(Cosine), "learning_rate is <class"),
+    "one softmax unit": (lambda: Dense(1, "softmax"), "softmax of one unit is always 1"),
+    "biases for a layer without": (
+        lambda: Dense(1, initializer=(np.ones((1, 2)), [1.0]), bias=False),
+        "initializer has biases, but bias is False",
+    ),
     # parameters
+    "weights too large": (
+        lambda: assign("weights", [np.full((5, 4), 1e300), np.zeros((3, 5))]),
+        "weights[0] hold NaN or infinity, but must be finite as float32",
+    ),
+    "complex weights": (
+        lambda: assign("weights", [np.zeros((5, 4)) + 1j, np.zeros((3, 5))]),
+        "weights[0] have dtype complex128, but must be real numbers",
+    ),
+    "initial weights too large": (
+        lambda: Network([4, Dense(3, initializer=np.full((3, 4), 1e300))]),
+        "initializer's weights hold NaN or infinity, but must be finite as float32",
+    ),
+    "NaN among the weights": (nan_weights, "the network's weights or biases hold NaN or infinity"),
     "weights for one layer": (
         lambda: assign("weights", [np.zeros((5, 4))]),
         "weights has 1 arrays, but there are 2 layers",
@@ -230,7 +285,7 @@ WRONG = {
     # data
     "validation larger than the data": (
         lambda: xnn.datasets.mnist(validation=10**6),
-        "validation is 1000000, but must be a whole number from 0 to",
+        "validation is 1000000, but there are only 60000 samples to train on",
     ),
 }
 NEEDS_MNIST = {"validation larger than the data"}
@@ -261,17 +316,17 @@ def test_wrong_call(what, request):
 
 def test_bad_input_is_refused_before_any_work():
     network = net()
-    before = [np.array(w) for w in network.weights]
+    before = parameters(network)
     state = network._rng.bit_generator.state
     with pytest.raises(ValueError, match="validation y"):
         network.fit(X, Y, validation_data=(X, Y + 9))
-    assert all((a == b).all() for a, b in zip(before, network.weights, strict=True))
+    assert (before == parameters(network)).all()
     assert network._rng.bit_generator.state == state
 
 
 def test_half_of_new_weights_changes_nothing():
     network = net()
-    before = [np.array(w) for w in network.weights]
+    before = parameters(network)
     with pytest.raises(ValueError, match=r"weights\[1\]"):
         network.weights = [np.ones((5, 4)), np.ones((9, 9))]
-    assert all((a == b).all() for a, b in zip(before, network.weights, strict=True))
+    assert (before == parameters(network)).all()

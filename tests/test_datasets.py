@@ -95,6 +95,7 @@ def test_idx_files(tmp_path, zipped):
     np.testing.assert_array_equal(test[1], y_test)
     assert [len(x) for x, _ in (train, validation, test)] == [22, 8, 10]
     assert train[0].dtype == np.uint8
+    assert all(array.flags.writeable for pair in (train, validation, test) for array in pair)
     assert len(xnn.datasets.mnist(tmp_path, validation=0)) == 2
 
 
@@ -119,8 +120,9 @@ def test_book_pickle_as_python_2_wrote_it(tmp_path):
         np.testing.assert_array_equal(y, wanted_y)
     path = tmp_path / "mnist.pkl.gz"
     path.write_bytes(gzip.compress(data))
-    assert_book(xnn.datasets.mnist(tmp_path, validation=10), sets)
+    assert_book(xnn.datasets.mnist(tmp_path), sets)
     assert_book(xnn.datasets.mnist(path, validation=10), sets)
+    assert [len(x) for x, _ in xnn.datasets.mnist(path, validation=0)] == [30, 10]
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
@@ -134,6 +136,9 @@ def test_book_pickle_as_numpy_writes_it_today(tmp_path, protocol):
 def test_where_mnist_is_looked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_cache", lambda: tmp_path / "cache")
     monkeypatch.setenv("XNN_DATA", str(tmp_path / "data"))
+    with pytest.raises(FileNotFoundError, match="data: no such folder, but XNN_DATA names it"):
+        xnn.datasets.mnist()
+    (tmp_path / "data").mkdir()
     with pytest.raises(FileNotFoundError, match="cache"):
         xnn.datasets.mnist(download=False)
     with pytest.raises(FileNotFoundError, match="train-images-idx3-ubyte"):

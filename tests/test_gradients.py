@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import xnn
 
 from . import reference
+from .helpers import copies
 
 SIZES = [4, 6, 5, 3]
 
@@ -43,8 +44,7 @@ CASES = [
 def test_gradient_is_that_of_central_differences(cost, activations, device):
     net = network(activations, cost, device)
     x, y = data(cost, activations[-1])
-    weights = [np.array(w) for w in net.weights]
-    biases = [np.array(b) for b in net.biases]
+    weights, biases = copies(net)
 
     def value():
         return reference.cost(weights, biases, activations, x, y, cost)
@@ -59,9 +59,9 @@ def test_gradient_is_that_of_central_differences(cost, activations, device):
 def test_gradient_without_biases(device):
     net = network(["tanh", "sigmoid"], "cross_entropy", device, bias=False)
     x, y = data("cross_entropy", "sigmoid")
-    weights = [np.array(w) for w in net.weights]
+    weights, _ = copies(net)
     found = net.backprop(x, y)
-    assert net.biases == (None, None)
+    assert list(net.biases) == [None, None]
     assert found.biases == [None, None]
     for w, gradient in zip(weights, found.weights, strict=True):
         wanted = reference.numeric_gradient(
@@ -100,8 +100,7 @@ def test_gradient_is_that_of_pytorch(cost, activations, device):
     }
     net = network(activations, cost, device)
     x, y = data(cost, activations[-1])
-    weights = [torch.tensor(np.array(w), requires_grad=True) for w in net.weights]
-    biases = [torch.tensor(np.array(b), requires_grad=True) for b in net.biases]
+    weights, biases = ([torch.tensor(a, requires_grad=True) for a in c] for c in copies(net))
     a = torch.tensor(x)
     for w, b, name in zip(weights, biases, activations, strict=True):
         z = a @ w.T + b
@@ -147,18 +146,29 @@ def test_order_within_a_batch_does_not_matter(n, seed):
 )
 @settings(max_examples=60, deadline=None)
 def test_shapes_and_values_for_any_sizes(n, sizes, activation, dtype):
+    assume(activation != "softmax" or min(sizes[1:]) > 1)
     layers = [sizes[0], *(xnn.Dense(units, activation) for units in sizes[1:])]
     net = xnn.Network(layers, "quadratic", seed=0, dtype=dtype)
     x = np.random.default_rng(0).standard_normal((n, sizes[0]))
     out = net.predict(x)
     assert out.shape == (n, sizes[-1])
     assert out.dtype == dtype
-    wanted = reference.forward(net.weights, net.biases, [activation] * len(net.weights), x)
+    wanted = reference.forward(*copies(net), [activation] * len(net.weights), x)
     tolerance = 1e-5 if dtype == "float32" else 1e-12
     np.testing.assert_allclose(out, wanted, rtol=tolerance, atol=tolerance)
     gradients = net.backprop(x, out)
     assert [g.shape for g in gradients.weights] == [w.shape for w in net.weights]
     assert [g.shape for g in gradients.biases] == [b.shape for b in net.biases]
+
+
+@pytest.mark.parametrize("z", [0.0, 3.0, 10.0, 20.0, 50.0, 1e4])
+def test_cross_entropy_loses_nothing_far_out(z):
+    """In float32, where 1 - a is 0 from z = 17 on: -ln(1 - σ(z)) is z + ln(1 + exp(-z))."""
+    for sign, y in ((1, 0.0), (-1, 1.0)):
+        dense = xnn.Dense(1, initializer=[[sign * z]])
+        net = xnn.Network([1, dense], "cross_entropy")
+        wanted = z + np.log1p(np.exp(-z))
+        assert net.evaluate([[1.0]], [y]).cost == pytest.approx(wanted, rel=1e-6)
 
 
 @pytest.mark.parametrize("activation", sorted(reference.ACTIVATIONS))

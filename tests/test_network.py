@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import xnn
 
 from . import reference
+from .helpers import copies, parameters
 
 
 def networks():
@@ -25,25 +27,24 @@ def networks():
 
 def assert_same(one, other):
     assert repr(one) == repr(other)
-    for a, b in zip([*one.weights, *one.biases], [*other.weights, *other.biases], strict=True):
-        assert (a is None and b is None) or (np.array(a) == np.array(b)).all()
+    assert (parameters(one) == parameters(other)).all()
 
 
-def test_print_draws_the_network():
+def test_print_draws_the_network(device):
     net = xnn.Network([784, xnn.Dense(100, activation="relu"), xnn.Dense(10, "softmax")])
     assert str(net).splitlines() == [
-        "Network: 79,510 parameters, log_likelihood cost, float32 on cpu",
+        f"Network: 79,510 parameters, log_likelihood cost, float32 on {device}",
         "  input  784",
         "  dense  784 → 100  relu     78,500",
         "  dense  100 → 10   softmax   1,010",
     ]
 
 
-def test_properties():
+def test_properties(device):
     net = xnn.Network([784, 30, 10], dtype="float64")
     assert net.sizes == [784, 30, 10]
     assert [layer.units for layer in net.layers] == [30, 10]
-    assert (net.cost, net.device, net.dtype) == ("quadratic", "cpu", np.float64)
+    assert (net.cost, net.device, net.dtype) == ("quadratic", device, np.float64)
     assert [w.shape for w in net.weights] == [(30, 784), (10, 30)]
     assert [b.shape for b in net.biases] == [(30,), (10,)]
 
@@ -60,7 +61,7 @@ def test_properties():
 )
 def test_initializers_have_their_deviation(initializer, weight_deviation, bias_deviation):
     net = xnn.Network([400, xnn.Dense(600, initializer=initializer)], seed=0, dtype="float64")
-    weights, biases = net.weights[0], net.biases[0]
+    (weights,), (biases,) = copies(net)
     assert weights.std() == pytest.approx(weight_deviation, rel=0.01)
     assert biases.std() == pytest.approx(bias_deviation, rel=0.1)
     assert abs(weights.mean()) <= 5 * weight_deviation / np.sqrt(weights.size)
@@ -88,6 +89,23 @@ def test_parameters_can_be_read_written_and_assigned(device):
     assert net.predict(x)[0, 0] == pytest.approx(1 / (1 + np.exp(-8)))
 
 
+def test_one_layer_can_be_assigned(device):
+    net = xnn.Network([2, xnn.Dense(1, "linear", bias=False), xnn.Dense(1, "linear")], seed=0)
+    net.weights[0] = [[2.0, 3.0]]
+    net.weights[-1] = [[1.0]]
+    net.biases[1] = [5]
+    assert net.predict([[1, 1]]) == [[10]]
+    net.weights[0] += 1
+    assert net.predict([[1, 1]]) == [[12]]
+    assert net.biases[0] is None
+    with pytest.raises(ValueError, match=r"biases\[0\] is given, but that layer has none"):
+        net.biases[0] = [1.0]
+    with pytest.raises(ValueError, match=r"weights\[1\] have shape \(2,\), but must have shape"):
+        net.weights[1] = [1.0, 2.0]
+    with pytest.raises(IndexError):
+        net.weights[2] = [[1.0]]
+
+
 def test_weights_given_as_arrays():
     weights, biases = np.array([[2.0, 4.0]]), np.array([1.0])
     for given, bias in (((weights, biases), 1.0), (weights, 0.0), (weights.tolist(), 0.0)):
@@ -100,7 +118,7 @@ def test_predict_takes_any_number_of_samples(n, device):
     net = xnn.Network([6, 5, 4], seed=0, dtype="float64", device=device)
     x = np.random.default_rng(0).standard_normal((n, 6))
     for _ in range(2):
-        wanted = reference.forward(net.weights, net.biases, ["sigmoid"] * 2, x)
+        wanted = reference.forward(*copies(net), ["sigmoid"] * 2, x)
         np.testing.assert_allclose(net.predict(x), wanted, rtol=1e-12)
     assert net.classify(x).shape == (n,)
 
@@ -129,6 +147,16 @@ def test_copies_are_equal_and_apart(net):
         assert not (twin.predict(x) == before).all()
 
 
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
+def test_copies_shuffle_on_their_own(duplicate):
+    x, y = np.random.default_rng(0).random((20, 4)), np.arange(20) % 3
+    first, alone = (xnn.Network([4, 3], seed=0) for _ in range(2))
+    duplicate(first).fit(x, y, epochs=1)
+    first.fit(x, y, epochs=1, batch_size=3)
+    alone.fit(x, y, epochs=1, batch_size=3)
+    assert_same(first, alone)
+
+
 @pytest.mark.parametrize("net", list(networks()), ids=lambda net: net.cost)
 def test_saved_networks_load(net, tmp_path):
     path = tmp_path / "net.safetensors"
@@ -154,7 +182,7 @@ def test_file_is_plain_safetensors(tmp_path):
     assert set(header) == {"0.weights", "0.biases", "1.weights", "1.biases"}
     begin, end = header["0.weights"]["data_offsets"]
     weights = np.frombuffer(data[8 + length :][begin:end], "<f4").reshape(3, 4)
-    assert (weights == net.weights[0]).all()
+    assert (weights == copies(net)[0][0]).all()
 
 
 def test_files_that_are_no_networks(tmp_path):
@@ -184,6 +212,13 @@ def test_files_that_are_no_networks(tmp_path):
     write("one missing", {"0.weights": arrays["0.weights"]})
     write("one too many", {**arrays, "1.weights": np.zeros(1, "f")})
     write("no layers", arrays, layers=[])
+    write("NaN", {**arrays, "0.biases": np.full(3, np.nan, "f")})
+    write("too large", {**arrays, "0.biases": np.full(3, 1e300)})
+    write("huge", arrays, layers=[{**dense, "units": 10**9}])
+    write("units in words", arrays, layers=[{**dense, "units": "3"}])
+    write("inputs in words", arrays, inputs="4")
+    deep = "[" * 100_000
+    save_file(arrays, tmp_path / "deep", metadata={"xnn": deep})
     write("no cost", arrays, cost="none")
     for path in tmp_path.iterdir():
         if path.name not in ("good.safetensors", "fine"):
@@ -202,7 +237,38 @@ def test_failing_write_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.fsync", full)
     net.weights[0][:] = 0
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match=r"No space.*net\.safetensors'$"):
         net.save(path)
     assert path.read_bytes() == old
     assert [p.name for p in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_what_save_cannot_do_names_the_path(tmp_path):
+    net = xnn.Network([4, 3], seed=0)
+    with pytest.raises(OSError, match=r"nowhere.net\.safetensors'$"):
+        net.save(tmp_path / "nowhere" / "net.safetensors")
+    with pytest.raises(OSError, match=tmp_path.name):
+        net.save(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links and modes are POSIX's")
+def test_save_goes_through_links_and_keeps_the_mode(tmp_path):
+    real, link = tmp_path / "real", tmp_path / "link"
+    net = xnn.Network([4, 3], seed=0)
+    net.save(real)
+    real.chmod(0o600)
+    link.symlink_to(real)
+    net.weights[0][:] = 0
+    net.save(link)
+    assert link.is_symlink()
+    assert real.stat().st_mode & 0o777 == 0o600
+    assert (copies(xnn.load(real))[0][0] == 0).all()
+
+
+def test_load_blames_the_argument_that_is_wrong(tmp_path):
+    xnn.Network([4, 3], seed=0).save(tmp_path / "net")
+    with pytest.raises(ValueError, match="device is 'tpu'"):
+        xnn.load(tmp_path / "net", device="tpu")
+    with pytest.raises(ValueError, match="seed is -1"):
+        xnn.load(tmp_path / "net", seed=-1)

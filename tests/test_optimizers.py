@@ -8,6 +8,7 @@ import pytest
 import xnn
 
 from . import reference
+from .helpers import copies, parameters
 
 SIZES = [6, 5, 3]
 
@@ -18,13 +19,11 @@ def start(device="cpu", seed=3, n=23):
     return net, rng.random((n, SIZES[0])), rng.integers(0, SIZES[-1], n)
 
 
-def copies(net):
-    return [np.array(w) for w in net.weights], [np.array(b) for b in net.biases]
-
-
 def assert_parameters(net, weights, biases, rtol=1e-10):
-    for found, wanted in zip([*net.weights, *net.biases], [*weights, *biases], strict=True):
-        np.testing.assert_allclose(np.array(found), wanted, rtol=rtol, atol=1e-13)
+    found_weights, found_biases = copies(net)
+    pairs = zip([*found_weights, *found_biases], [*weights, *biases], strict=True)
+    for found, wanted in pairs:
+        np.testing.assert_allclose(found, wanted, rtol=rtol, atol=1e-13)
 
 
 @pytest.mark.parametrize("decay", [0.0, 2.0])
@@ -116,15 +115,22 @@ def test_sgd_follows_its_formulas(options, device):
     assert_parameters(net, *wanted)
 
 
+def test_clipping_scales_what_would_overflow_when_squared(device):
+    """The gradient is 1e20 and more, its square no float32; what is left has the norm asked for."""
+    dense = xnn.Dense(1, "linear", initializer=np.zeros((1, 2)))
+    net = xnn.Network([2, dense], "quadratic", device=device)
+    x, y = np.full((4, 2), 1e10, "f"), np.full(4, 1e10)
+    net.fit(x, y, epochs=1, optimizer=xnn.SGD(1.0, clip_norm=1.0))
+    assert np.linalg.norm(parameters(net)) == pytest.approx(1, rel=1e-5)
+
+
 def test_clipping_clips(device):
-    """The bound of the case above is one that bites."""
     net, x, y = start(device)
     gradients = net.backprop(x, y)
     norm = np.sqrt(sum((a**2).sum() for a in [*gradients.weights, *gradients.biases]))
-    before = np.concatenate([np.ravel(a) for a in [*net.weights, *net.biases]])
+    before = parameters(net)
     net.fit(x, y, epochs=1, batch_size=len(x), optimizer=xnn.SGD(1.0, clip_norm=norm / 10))
-    after = np.concatenate([np.ravel(a) for a in [*net.weights, *net.biases]])
-    assert np.linalg.norm(after - before) == pytest.approx(norm / 10, rel=1e-9)
+    assert np.linalg.norm(parameters(net) - before) == pytest.approx(norm / 10, rel=1e-9)
 
 
 @pytest.mark.parametrize("nesterov", [False, True])

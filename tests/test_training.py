@@ -6,11 +6,16 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import xnn
+
+from .helpers import copies, parameters
+
+ROOT = Path(__file__).parent.parent
 
 
 def problem(n=200, seed=0):
@@ -22,10 +27,6 @@ def problem(n=200, seed=0):
 
 def network(device="cpu", **options):
     return xnn.Network([4, 8, 3], device=device, **{"seed": 0, **options})
-
-
-def parameters(net):
-    return np.concatenate([np.ravel(a) for a in [*net.weights, *net.biases]])
 
 
 def test_history_holds_what_evaluate_says(device):
@@ -127,8 +128,8 @@ def test_regression(device):
     history = net.fit(x, y, epochs=30, optimizer=0.1, validation_data=(x, y))
     assert history.accuracy == history.validation_accuracy == []
     assert net.evaluate(x, y).accuracy is None
-    np.testing.assert_allclose(np.array(net.weights[0]), [[1, -2]], atol=1e-3)
-    np.testing.assert_allclose(np.array(net.biases[0]), [0.5], atol=1e-3)
+    np.testing.assert_allclose(copies(net)[0][0], [[1, -2]], atol=1e-3)
+    np.testing.assert_allclose(copies(net)[1][0], [0.5], atol=1e-3)
 
 
 def test_one_sigmoid_output_says_yes_or_no(device):
@@ -240,6 +241,68 @@ def test_divergence_leaves_the_weights_from_before_the_epoch(device):
     assert (parameters(net) == good[1]).all()
 
 
+def test_divergence_brings_back_the_best_where_early_stopping_has_it(device):
+    x, y = problem()
+    net = xnn.Network([4, xnn.Dense(3, "linear")], seed=0, device=device)
+    stopping, weights = xnn.EarlyStopping("cost", patience=50), []
+    rates = [0.01, 0.01, 1.0, 1e20]  # the third gets worse, the fourth diverges
+    with pytest.raises(FloatingPointError):
+        net.fit(
+            x,
+            y,
+            epochs=4,
+            optimizer=xnn.SGD(rates.__getitem__),
+            callbacks=[stopping, lambda run: weights.append(parameters(net))],
+        )
+    assert stopping.best_epoch == 1
+    assert (parameters(net) == weights[1]).all()
+
+
+def test_end_is_called_whatever_happens(device):
+    ended = []
+
+    class Log(xnn.Callback):
+        def end(self, training):
+            ended.append(len(training.history))
+
+    def fail(run):
+        raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        network(device).fit(*problem(), epochs=3, callbacks=[Log(), fail])
+    assert ended == [1]
+
+
+def test_early_stopping_tells_its_best(device):
+    x, y = problem()
+    stopping = xnn.EarlyStopping("accuracy", patience=np.int64(3))
+    assert stopping.best is stopping.best_epoch is None
+    history = network(device).fit(x, y, epochs=20, optimizer=1.0, callbacks=[stopping])
+    assert stopping.best == max(history.accuracy)
+    assert stopping.best_epoch == history.accuracy.index(stopping.best)
+
+
+def test_early_stopping_refuses_what_is_not_recorded_before_training(device):
+    net = network(device)
+    before = parameters(net)
+    for monitor in ("validation_cost", "validation_accuracy"):
+        with pytest.raises(ValueError, match=f"monitor is '{monitor}'"):
+            net.fit(*problem(), callbacks=[xnn.EarlyStopping(monitor)])
+    assert (parameters(net) == before).all()
+
+
+def test_ctrl_c_after_divergence_does_not_leave_nan(device):
+    """Whoever sees a run go wrong presses Ctrl-C before it is found out."""
+    net = xnn.Network([4, xnn.Dense(3, "linear")], seed=0, device=device)
+
+    def press(run):
+        net.weights[0][0, 0] = np.nan
+        raise KeyboardInterrupt
+
+    net.fit(*problem(), epochs=2, optimizer=0.01, callbacks=[press])
+    assert np.isfinite(parameters(net)).all()
+
+
 def test_ctrl_c_between_epochs_keeps_what_there_is(device, capsys):
     x, y = problem()
     net = network(device)
@@ -304,18 +367,42 @@ def test_threads_may_share_a_network(device):
     assert wrong == []
 
 
+def test_other_threads_use_the_network_while_it_trains(device):
+    x, y = problem(2000)
+    net, answers = network(device), []
+
+    def ask(run):
+        for use in (lambda: net.evaluate(x, y), lambda: net.predict(x[:1])):
+            thread = threading.Thread(target=lambda use=use: answers.append(use()))
+            thread.start()
+            thread.join(10)
+
+    net.fit(x, y, epochs=2, callbacks=[ask])
+    assert len(answers) == 4
+    # … and in the midst of an epoch.
+    training = threading.Thread(target=lambda: net.fit(x, y, epochs=100, batch_size=1))
+    training.start()
+    answered = 0
+    while training.is_alive() and answered < 20:
+        assert np.isfinite(net.predict(x[:1])).all()
+        answered += 1
+    assert training.is_alive()
+    training.join()
+
+
 def test_seed_gives_the_same_weights_in_another_process(device):
     code = (
         "import xnn, numpy as np, hashlib\n"
+        "from tests import conftest, helpers\n"
         "rng = np.random.default_rng(0)\n"
         "x, y = rng.random((300, 20)), rng.integers(0, 3, 300)\n"
         f"net = xnn.Network([20, 30, 3], seed=1, device={device!r})\n"
         "net.fit(x, y, epochs=3)\n"
-        "print(hashlib.sha256(b''.join(np.array(w).tobytes() for w in net.weights)).hexdigest())\n"
+        "print(hashlib.sha256(helpers.parameters(net).tobytes()).hexdigest())\n"
     )
     runs = {
         subprocess.run(
-            [sys.executable, "-c", code], check=True, capture_output=True, text=True
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT
         ).stdout
         for _ in range(2)
     }

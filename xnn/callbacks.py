@@ -5,10 +5,10 @@ A callback is a `Callback`, or a plain function that is called with the `Trainin
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from . import checks
 from .history import History
 
 
@@ -18,6 +18,7 @@ class Training(Protocol):
     epoch: int  #: the epoch that has ended, from 0
     epochs: int  #: how many there are to be
     history: History
+    figures: frozenset[str]  #: which of ``History.FIGURES`` it records
 
     def stop(self, reason: str) -> None:
         """End training after this epoch; ``reason`` becomes ``history.stopped``."""
@@ -55,14 +56,21 @@ class EarlyStopping(Callback):
         ``"validation_accuracy"`` or ``"accuracy"``, which should grow, or ``"validation_cost"`` or
         ``"cost"``, which should fall.
     patience
-        How many epochs in a row may pass without a better figure.
+        Stop after so many epochs in a row without a better figure.
     min_delta
         How much better counts.
     restore
         Whether the network ends with the weights that it had at its best.
 
-    Raises `ValueError` for values out of range, and at the first epoch where the figure is not
-    recorded.
+    Attributes
+    ----------
+    best
+        The best figure of the last training; None before.
+    best_epoch
+        The epoch in which it was met, from 0; None before.
+
+    Raises `ValueError` for values out of range, and before the first epoch where the training will
+    not record the figure.
     """
 
     def __init__(
@@ -76,29 +84,25 @@ class EarlyStopping(Callback):
             raise ValueError(
                 f"monitor is {monitor!r}, but must be one of {', '.join(History.FIGURES)}"
             )
-        if isinstance(patience, bool) or not isinstance(patience, int) or patience < 1:
-            raise ValueError(f"patience is {patience!r}, but must be a whole number of at least 1")
-        if not (isinstance(min_delta, int | float) and 0 <= min_delta < math.inf):
-            raise ValueError(f"min_delta is {min_delta!r}, but must be a number of at least 0")
         self.monitor = monitor
-        self.patience = patience
-        self.min_delta = min_delta
+        self.patience = checks.whole("patience", patience)
+        self.min_delta = checks.number("min_delta", min_delta, "a number of at least 0", least=0)
         self.restore = restore
+        self.best: float | None = None
+        self.best_epoch: int | None = None
 
     def begin(self, training: Training) -> None:
-        self.best = math.inf
-        self.best_epoch = -1
-        self._snapshot: Any = None
-
-    def epoch_end(self, training: Training) -> None:
-        figures = getattr(training.history, self.monitor)
-        if not figures:
+        if self.monitor not in training.figures:
             raise ValueError(
                 f"monitor is {self.monitor!r}, but this training records no such figure; "
                 "give validation_data for validation figures, and labels for accuracies"
             )
-        figure = -figures[-1] if "accuracy" in self.monitor else figures[-1]
-        if figure < self.best - self.min_delta or self.best_epoch < 0:
+        self.best = self.best_epoch = None
+        self._snapshot: Any = None
+
+    def epoch_end(self, training: Training) -> None:
+        figure = getattr(training.history, self.monitor)[-1]
+        if self.best is None or self.best_epoch is None or self._gain(figure) > self.min_delta:
             self.best, self.best_epoch = figure, training.epoch
             self._snapshot = training.snapshot() if self.restore else None
         elif training.epoch - self.best_epoch >= self.patience:
@@ -108,3 +112,9 @@ class EarlyStopping(Callback):
         if self._snapshot is not None:
             training.restore(self._snapshot)
             self._snapshot = None
+
+    def _gain(self, figure: float) -> float:
+        """Return by how much ``figure`` is better than the best."""
+        assert self.best is not None
+        gain = figure - self.best
+        return gain if "accuracy" in self.monitor else -gain

@@ -1,8 +1,9 @@
 """Cost functions, and the error that each gives the output layer.
 
 A cost is the mean over samples of a sum over outputs. ``value`` is a summand and ``gradient`` its
-derivative ∂C/∂a, as formulas in the outputs ``a`` and the targets ``y``; ``k`` is the number of
-outputs, and ``tiny`` the smallest positive number, under which a logarithm's argument is not let.
+derivative ∂C/∂a, as formulas in the outputs ``a``, their weighted inputs ``z`` and the targets
+``y``; ``k`` is the number of outputs, and ``tiny`` the smallest positive number, under which a
+logarithm's argument is not let.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ class Cost:
     value: str
     gradient: str | None  # None where only the simplified delta is used
     simplifies: str | None = None  # the activation after which ∂C/∂z is a - y
-    probabilities: bool = False  # targets must lie in [0, 1]
+    probabilities: bool = False  # targets must lie in [0, 1] …
+    distribution: bool = False  # … and those of a sample add up to 1
 
-    def values(self, run: Backend, a: Array, y: Array, out: Array) -> None:
+    def values(self, run: Backend, z: Array, a: Array, y: Array, out: Array) -> None:
         """``out ←`` what each output adds to its sample's cost; all ``(batch, outputs)``."""
         tiny = float(run.xp.finfo(out.dtype).tiny)
-        run.elementwise(self.value, out, a=a, y=y, k=float(a.shape[1]), tiny=tiny)
+        run.elementwise(self.value, out, z=z, a=a, y=y, k=float(a.shape[1]), tiny=tiny)
 
     def output_delta(
         self, run: Backend, activation: Activation, a: Rows, y: Rows, out: Rows
@@ -48,14 +50,20 @@ _ABSOLUTE = Cost("mean_absolute_error", "abs(a - y) / k", "sign(a - y) / k")
 # Every output its own yes or no (Nielsen, eq. 63) …
 _BERNOULLI = Cost(
     "cross_entropy",
-    "-(y * log(maximum(a, tiny)) + (1 - y) * log(maximum(1 - a, tiny)))",
+    # -y ln a - (1 - y) ln(1 - a), where a is σ(z), rearranged so that nothing is lost far out
+    "maximum(z, 0) - y * z + log(1 + exp(-abs(z)))",
     None,
     simplifies="sigmoid",
     probabilities=True,
 )
 # … or all outputs together one choice (Nielsen, eq. 80).
 _CATEGORICAL = Cost(
-    "log_likelihood", "-y * log(maximum(a, tiny))", None, simplifies="softmax", probabilities=True
+    "log_likelihood",
+    "-y * log(maximum(a, tiny))",
+    None,
+    simplifies="softmax",
+    probabilities=True,
+    distribution=True,
 )
 
 NAMES = (

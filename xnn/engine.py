@@ -7,8 +7,10 @@ written as a reader would write it, layer by layer, and compiled by the backend
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -52,10 +54,17 @@ class Engine:
             self.sizes.append(layer.outputs(self.sizes[-1]))
             start = parameter.stop
         self.flat = run.zeros((start,), self.dtype)
+        #: Held by whatever computes, chunk by chunk: a device is for one thread at a time.
+        self.lock = threading.RLock()
 
     @property
     def outputs(self) -> int:
         return self.sizes[-1]
+
+    @cached_property
+    def one_hot(self) -> Array:
+        """Row i is the target of class i, ``(outputs, outputs)``."""
+        return self.run.upload(np.eye(self.outputs, dtype=self.dtype))
 
     def upload(self, samples: Samples) -> Samples:
         """Return samples as arrays of the device."""
@@ -93,6 +102,12 @@ class Engine:
             (down(w), None if b is None else down(b))
             for w, b in (self.views(parameter, flat) for parameter in self.parameters)
         ]
+
+    def put(self, parameter: Parameter, weights: Any, biases: Any | None) -> None:
+        """Set a layer's weights and biases to arrays of the host, which have been checked."""
+        for view, values in zip(self.views(parameter, self.flat), (weights, biases), strict=True):
+            if view is not None:
+                self.run.copy(self.run.upload(values), view)
 
     def views(self, parameter: Parameter, flat: Array) -> tuple[Array, Array | None]:
         """Return views of a layer's weights and biases in a flat buffer."""

@@ -23,7 +23,7 @@ class Inference:
         self.engine = engine
         self._forwards: dict[tuple[int, float], Forward] = {}
         #: What takes one sample as it comes, by its shape ``(1, inputs)`` and dtype.
-        self.ready: dict[tuple[tuple[int, ...], Any], Forward] = {}
+        self.ready: dict[tuple[tuple[int, ...], Any], One] = {}
 
     def forward(self, rows: int, dtype: Any) -> Forward:
         """Return what runs ``rows`` samples of a dtype forward, or more, up to `_ROWS`."""
@@ -39,15 +39,17 @@ class Inference:
         result = np.empty((len(x), engine.outputs), engine.dtype)
         for start in range(0, len(x), _ROWS):
             rows = x[start : start + _ROWS]
-            forward = self.forward(len(rows), x.dtype)
-            engine.run.copy(rows, forward.inputs[: len(rows)])
-            forward.replay()
-            result[start : start + _ROWS] = engine.run.download(forward.outputs[: len(rows)])
+            with engine.lock:
+                forward = self.forward(len(rows), x.dtype)
+                engine.run.copy(rows, forward.inputs[: len(rows)])
+                forward.replay()
+                outputs = engine.run.download(forward.outputs[: len(rows)])
+            result[start : start + _ROWS] = outputs
         return result
 
     def make_ready(self, x: NDArray[Any]) -> None:
         """Make `ready` what takes inputs like ``x`` ``(1, inputs)``."""
-        self.ready[x.shape, x.dtype] = self.forward(1, x.dtype)
+        self.ready[x.shape, x.dtype] = One(self.engine, self.forward(1, x.dtype))
 
     def evaluate(self, samples: Samples) -> tuple[float, float | None]:
         """Return cost and accuracy over samples that lie on the device.
@@ -102,10 +104,26 @@ class Forward:
         self.outputs = self.work.outputs
         memories = self.work.memories(0)
         self.replay = engine.run.compile(lambda: engine.forward(memories))
-        self._copy, self._download = engine.run.copy, engine.run.download
 
-    def __call__(self, x: Array) -> Any:
-        """Return the outputs for inputs ``(rows, inputs)`` of the host."""
-        self._copy(x, self.inputs)
-        self.replay()
-        return self._download(self.outputs)
+
+class One:
+    """The outputs for one sample as it comes: as little Python as will do."""
+
+    def __init__(self, engine: Engine, forward: Forward) -> None:
+        run = engine.run
+        self._copy, self._finite, self._download = run.copy, run.finite, run.download
+        self._inputs, self._outputs, self._replay = forward.inputs, forward.outputs, forward.replay
+        self._weighted = forward.work.memories(0)[0].z.values[0]
+
+    def __call__(self, x: NDArray[Any]) -> NDArray[Any] | None:
+        """Return the outputs ``(1, outputs)`` for ``x`` ``(1, inputs)`` of the host.
+
+        None where ``x`` has numbers that are not finite: all of the first layer's weighted inputs
+        are then not finite either, and there are fewer of these to look at.
+        """
+        self._copy(x, self._inputs)
+        self._replay()
+        if not self._finite(self._weighted):
+            return None
+        result: NDArray[Any] = self._download(self._outputs)
+        return result

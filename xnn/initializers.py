@@ -76,14 +76,21 @@ def draw(initializer: Initializer, rng: np.random.Generator, outputs: int, input
     )
 
 
-def as_given(argument: str, values: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return ``values`` as float64, refused where they are not finite numbers of ``shape``."""
+def as_given(
+    argument: str, values: ArrayLike, shape: tuple[int, ...], dtype: Any = np.float64
+) -> NDArray[np.float64]:
+    """Return ``values`` as float64, refused where they are not of ``shape``, or not finite.
+
+    Finite they must be as ``dtype``.
+    """
     try:
-        array = np.asarray(values, np.float64)
-    except (TypeError, ValueError):
+        array = np.asarray(values)
+    except ValueError:
         raise ValueError(f"{argument} must be numbers of shape {shape}") from None
+    if array.dtype.kind not in "buif":
+        raise ValueError(f"{argument} have dtype {array.dtype}, but must be real numbers")
     if array.shape != shape:
         raise ValueError(f"{argument} have shape {array.shape}, but must have shape {shape}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{argument} hold NaN or infinity, but must be finite")
-    return array
+    if not (np.abs(array.astype(np.float64)) <= np.finfo(dtype).max).all():
+        raise ValueError(f"{argument} hold NaN or infinity, but must be finite as {dtype}")
+    return array.astype(np.float64)

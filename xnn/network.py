@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import os
-import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import costs, layers, saving
+from . import checks, costs, layers, saving
 from .backends import Array, select
-from .callbacks import CallbackLike
+from .callbacks import Callback, CallbackLike
 from .engine import Engine
 from .history import History
 from .inference import Inference
@@ -81,10 +81,12 @@ class Network:
         for layer, parameter in zip(described, self._engine.parameters, strict=True):
             try:
                 weights, biases = layer.draw(parameter.weights, self._rng)
+                shape = parameter.rows, parameter.weights
+                weights = as_given("initializer's weights", weights, shape, self.dtype)
+                biases = as_given("initializer's biases", biases, shape[:1], self.dtype)
             except ValueError as error:
                 raise ValueError(f"layers: {layer}: {error}") from None
-            views = self._engine.views(parameter, self._engine.flat)
-            self._put(views, weights, biases)
+            self._engine.put(parameter, weights, biases)
 
     def _build(
         self, inputs: int, described: Sequence[Layer], cost: Any, device: str, dtype: Any
@@ -98,8 +100,6 @@ class Network:
         chosen = costs.get(cost, described[-1].function)
         self._engine = Engine(described, inputs, chosen, select(device), kind)
         self._inference = Inference(self._engine)
-        # One workspace serves all calls, so only one may run; a callback of fit() may call again.
-        self._lock = threading.RLock()
 
     # What it is.
 
@@ -129,28 +129,26 @@ class Network:
         return self._engine.dtype
 
     @property
-    def weights(self) -> tuple[Array, ...]:
+    def weights(self) -> Arrays:
         """Each layer's weights ``(units, inputs)``.
 
-        These are live views: writing to one changes the network. May be set to a sequence of arrays
-        of these shapes.
+        These are live views on the device: what is written to one, element by element or as
+        ``net.weights[0] = array``, is in the network. May be set to a sequence of such arrays.
         """
-        views = self._engine.views
-        return tuple(views(p, self._engine.flat)[0] for p in self._engine.parameters)
+        return Arrays("weights", self._engine, 0)
 
     @weights.setter
     def weights(self, values: Sequence[ArrayLike]) -> None:
-        self._set("weights", self.weights, values)
+        self.weights.assign(values)
 
     @property
-    def biases(self) -> tuple[Array | None, ...]:
-        """Each layer's biases ``(units,)``, live views like `weights`; None for a layer without."""
-        views = self._engine.views
-        return tuple(views(p, self._engine.flat)[1] for p in self._engine.parameters)
+    def biases(self) -> Arrays:
+        """Each layer's biases ``(units,)``, live like `weights`; None for a layer without."""
+        return Arrays("biases", self._engine, 1)
 
     @biases.setter
     def biases(self, values: Sequence[ArrayLike | None]) -> None:
-        self._set("biases", self.biases, values)
+        self.biases.assign(values)
 
     def __repr__(self) -> str:
         engine = self._engine
@@ -211,7 +209,8 @@ class Network:
             Whether to show a progress bar; None shows one on a terminal only.
 
         Raises `ValueError` for bad input before any work, and `FloatingPointError` where training
-        diverges. Ctrl-C ends training: the network keeps its weights, the history its epochs.
+        diverges. Ctrl-C ends training: the network keeps its weights, the history its epochs. Other
+        threads may use the network meanwhile; they see it as it is between some steps and the next.
         """
         samples = self._samples(x, y)
         validation = None
@@ -219,31 +218,30 @@ class Network:
             if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
                 raise ValueError("validation_data must be a pair (x, y)")
             validation = self._samples(*validation_data, ("validation x", "validation y"))
-        _whole("epochs", epochs)
-        _whole("batch_size", batch_size)
         if not isinstance(callbacks, list | tuple):
             raise ValueError(f"callbacks is {callbacks!r}, but must be a list")
         for callback in callbacks:
-            if not callable(getattr(callback, "epoch_end", callback)):
-                raise ValueError(
-                    f"callbacks has {callback!r}, which is no callback and no function"
-                )
-        with self._lock:
-            return train(
-                self._inference,
-                samples,
-                epochs=int(epochs),
-                batch_size=int(batch_size),
-                optimizer=_optimizer(optimizer),
-                rng=self._rng,
-                validation=validation,
-                callbacks=callbacks,
-                shuffle=shuffle,
-                progress=progress,
-            )
+            known = isinstance(callback, Callback) or callable(callback)
+            if isinstance(callback, type) or not known:
+                what = "which is no callback and no function"
+                raise ValueError(f"callbacks has {callback!r}, {what}")
+        return train(
+            self._inference,
+            samples,
+            epochs=checks.whole("epochs", epochs),
+            batch_size=checks.whole("batch_size", batch_size),
+            optimizer=_optimizer(optimizer),
+            rng=self._rng,
+            validation=validation,
+            callbacks=callbacks,
+            shuffle=shuffle,
+            progress=progress,
+        )
 
     def predict(self, x: ArrayLike) -> NDArray[Any]:
         """Return the outputs ``(n, outputs)`` for samples as `fit` takes them.
+
+        That goes for ``uint8`` too: it is taken as pixels and scaled to 0…1.
 
         Raises `ValueError` where ``x`` does not fit or holds NaN.
         """
@@ -251,17 +249,15 @@ class Network:
         if type(x) is np.ndarray:
             ready = inference.ready.get((x.shape, x.dtype))
             if ready is not None:
-                with self._lock:
-                    outputs: NDArray[Any] = ready(x)
-                # NaN in a sample makes every output NaN: then the long way finds out where.
-                if (first := outputs.item(0)) == first:
+                with self._engine.lock:
+                    outputs = ready(x)
+                if outputs is not None:
                     return outputs
-        rows = check_inputs(x, self._engine.sizes[0])
-        with self._lock:
-            outputs = inference.predict(rows)
-            if type(x) is np.ndarray and x.shape == rows.shape and len(x) == 1:
-                inference.make_ready(x)
-        return outputs
+        rows = check_inputs(x, self._engine.sizes[0], self.dtype)
+        result = inference.predict(rows)
+        if type(x) is np.ndarray and x.shape == rows.shape and len(x) == 1:
+            inference.make_ready(x)
+        return result
 
     def classify(self, x: ArrayLike) -> NDArray[np.intp]:
         """Return for each sample the class with the largest output, shape ``(n,)``.
@@ -277,13 +273,13 @@ class Network:
     def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
         """Return mean cost and accuracy on samples and targets as `fit` takes them."""
         samples = self._samples(x, y)
-        with self._lock:
+        with self._engine.lock:
             return Evaluation(*self._inference.evaluate(self._engine.upload(samples)))
 
     def backprop(self, x: ArrayLike, y: ArrayLike) -> Gradients:
         """Return the gradient of the mean cost over samples and targets as `fit` takes them."""
         samples = self._samples(x, y)
-        with self._lock:
+        with self._engine.lock:
             pairs = self._inference.gradients(self._engine.upload(samples))
         return Gradients([b for _, b in pairs], [w for w, _ in pairs])
 
@@ -294,13 +290,14 @@ class Network:
 
         Raises `OSError` where the file cannot be written; a file already there is then unharmed.
         """
-        with self._lock:
-            state = self.__getstate__()
+        state = self.__getstate__()
         saving.write(path, state["arrays"], state["description"])
 
     def __getstate__(self) -> dict[str, Any]:
         arrays = {}
-        for i, (weights, biases) in enumerate(self._engine.split(self._engine.flat)):
+        with self._engine.lock:
+            pairs = self._engine.split(self._engine.flat)
+        for i, (weights, biases) in enumerate(pairs):
             arrays[f"{i}.weights"] = weights
             if biases is not None:
                 arrays[f"{i}.biases"] = biases
@@ -314,7 +311,7 @@ class Network:
             "description": description,
             "arrays": arrays,
             "device": self.device,
-            "rng": self._rng,
+            "rng": copy.deepcopy(self._rng),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -322,66 +319,95 @@ class Network:
         self._rng = state["rng"]
         made = [layers.from_description(d) for d in described["layers"]]
         inputs, made = _layers([described["inputs"], *made])
-        self._build(inputs, made, described["cost"], state["device"], described["dtype"])
         arrays = dict(state["arrays"])
-        for i, parameter in enumerate(self._engine.parameters):
-            views = self._engine.views(parameter, self._engine.flat)
+        pairs = []
+        for i, (layer, size) in enumerate(zip(made, [inputs, *map(_units, made)], strict=False)):
+            parameter = layer.parameter(size, 0, lambda columns: columns)
+            # Shapes first: no memory on a description's word alone.
             weights = arrays.pop(f"{i}.weights")
-            self._put(views, weights, arrays.pop(f"{i}.biases") if parameter.bias else None)
+            shape, dtype = (parameter.rows, parameter.weights), described["dtype"]
+            weights = as_given(f"{i}.weights", weights, shape, dtype)
+            biases = None
+            if parameter.bias:
+                biases = arrays.pop(f"{i}.biases")
+                biases = as_given(f"{i}.biases", biases, (parameter.rows,), dtype)
+            pairs.append((weights, biases))
         if arrays:
             raise ValueError(f"arrays {', '.join(sorted(arrays))} belong to no layer")
+        self._build(inputs, made, described["cost"], state["device"], described["dtype"])
+        for parameter, pair in zip(self._engine.parameters, pairs, strict=True):
+            self._engine.put(parameter, *pair)
 
     def _samples(self, x: Any, y: Any, names: tuple[str, str] = ("x", "y")) -> Samples:
         engine = self._engine
         function = engine.layers[-1].function
-        return check_samples(x, y, engine.sizes[0], engine.outputs, function, engine.cost, names)
+        size = engine.sizes[0], engine.outputs
+        return check_samples(x, y, size, function, engine.cost, engine.dtype, names)
 
-    def _set(self, argument: str, views: Sequence[Any], values: Any) -> None:
+
+class Arrays(Sequence[Array]):
+    """The weights or the biases of all layers; ``arrays[i] = values`` writes into the network."""
+
+    def __init__(self, name: str, engine: Engine, which: int) -> None:
+        self._name = name
+        self._engine = engine
+        self._views = [engine.views(p, engine.flat)[which] for p in engine.parameters]
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def __getitem__(self, i: Any) -> Any:
+        return self._views[i]
+
+    def __setitem__(self, i: int, values: ArrayLike | None) -> None:
+        index = range(len(self))[i]
+        self._write([(index, values)])
+
+    def __repr__(self) -> str:
+        return repr(self._views)
+
+    def assign(self, values: Sequence[ArrayLike | None]) -> None:
+        """Write one array a layer; all are checked before the first is written.
+
+        Raises `ValueError` where number, shape or numbers do not fit.
+        """
         values = list(values)
-        if len(values) != len(views):
+        if len(values) != len(self):
             raise ValueError(
-                f"{argument} has {len(values)} arrays, but there are {len(views)} layers"
+                f"{self._name} has {len(values)} arrays, but there are {len(self)} layers"
             )
-        checked = []
-        for i, (view, value) in enumerate(zip(views, values, strict=True)):
-            if view is None and value is not None:
-                raise ValueError(f"{argument}[{i}] is given, but that layer has none")
-            checked.append(
-                None if view is None else as_given(f"{argument}[{i}]", value, view.shape)
-            )
-        with self._lock:
-            self._put(views, *checked)
+        self._write(list(enumerate(values)))
 
-    def _put(self, views: Sequence[Array | None], *values: NDArray[Any] | None) -> None:
-        run = self._engine.run
-        for view, value in zip(views, values, strict=True):
-            if view is not None and value is not None:
-                if value.shape != view.shape:
-                    raise ValueError(
-                        f"an array has shape {value.shape}, its layer wants {view.shape}"
-                    )
-                run.copy(run.upload(value), view)
+    def _write(self, values: list[tuple[int, Any]]) -> None:
+        engine, checked = self._engine, []
+        for i, value in values:
+            view, name = self._views[i], f"{self._name}[{i}]"
+            if view is None and value is not None:
+                raise ValueError(f"{name} is given, but that layer has none")
+            if view is not None:
+                host = engine.run.download(value) if isinstance(value, type(view)) else value
+                checked.append((view, as_given(name, host, view.shape, engine.dtype)))
+        with engine.lock:
+            for view, array in checked:
+                engine.run.copy(engine.run.upload(array), view)
 
 
 def load(path: str | os.PathLike[str], *, device: str = "cpu", seed: int | None = None) -> Network:
     """Return the network that `Network.save` wrote.
 
+    ``device`` is where it is to run, as for `Network`; ``seed`` decides shuffles from here on.
+
     Raises `ValueError` that names the file where it holds no network, `OSError` where it cannot be
     read.
     """
-    arrays, description = saving.read(path)
+    select(device)
+    state: dict[str, Any] = {"device": device, "rng": _generator(seed)}
+    state["arrays"], state["description"] = saving.read(path)
     network = Network.__new__(Network)
     try:
-        network.__setstate__(
-            {
-                "arrays": arrays,
-                "description": description,
-                "device": device,
-                "rng": _generator(seed),
-            }
-        )
+        network.__setstate__(state)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{os.fspath(path)}: not a network that xnn can read: {error}") from None
+        raise ValueError(f"{os.fsdecode(path)}: not a network that xnn can read: {error}") from None
     return network
 
 
@@ -403,12 +429,12 @@ def _layers(given: Any) -> tuple[int, list[Layer]]:
     ]
 
 
+def _units(layer: Layer) -> int:
+    return layer.outputs(0)
+
+
 def _generator(seed: Any) -> np.random.Generator:
-    if seed is not None and (
-        isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0
-    ):
-        raise ValueError(f"seed is {seed!r}, but must be a whole number of at least 0, or None")
-    return np.random.default_rng(seed)
+    return np.random.default_rng(None if seed is None else checks.whole("seed", seed, least=0))
 
 
 def _optimizer(given: Any) -> Optimizer:
@@ -419,8 +445,3 @@ def _optimizer(given: Any) -> Optimizer:
     if isinstance(given, int | float | np.number):
         return SGD(given)  # type: ignore[arg-type]
     raise ValueError(f"optimizer is {given!r}, but must be one such as xnn.SGD(3.0), or a rate")
-
-
-def _whole(argument: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{argument} is {value!r}, but must be a whole number of at least 1")

@@ -12,7 +12,6 @@ decay, μ the momentum. Biases do not decay.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import schedules
+from . import checks, schedules
 from .backends import Array, Backend
 from .parameters import Parameter
 from .schedules import LearningRate
@@ -39,14 +38,14 @@ class Updates(ABC):
         self.examples = examples
 
     @abstractmethod
-    def begin(self, rates: Array, batch: int) -> Step:
+    def begin(self, rates: Array, batch: int) -> UpdateStep:
         """Begin a step for each of ``rates`` ``(steps,)``, on mini-batches of ``batch`` samples.
 
         Called while compiling: what it does is repeated at each replay.
         """
 
 
-class Step(ABC):
+class UpdateStep(ABC):
     """One training step of an optimizer, or several compiled in a row."""
 
     at: int = 0  # which of them
@@ -85,7 +84,8 @@ class SGD(Optimizer):
     Nesterov    v as above,  W ← W + μ v - η (g + λ/n W)    (Sutskever et al. 2013; Bengio 2012)
     ==========  ==================================================================
 
-    g is the gradient of the cost averaged over the mini-batch.
+    g is the gradient of the cost averaged over the mini-batch. η is part of the velocity, as in the
+    book; in PyTorch it is not, which differs where the rate changes from step to step.
 
     Parameters
     ----------
@@ -97,7 +97,8 @@ class SGD(Optimizer):
     nesterov
         Whether momentum looks ahead.
     weight_decay
-        λ as the book defines it: at each step weights shrink by ηλ/n.
+        λ as the book defines it: at each step weights shrink by ηλ/n. It is n times what PyTorch
+        calls ``weight_decay``.
     clip_norm
         The gradient of all parameters together is scaled down to this Euclidean norm
         (Pascanu et al. 2013).
@@ -116,12 +117,13 @@ class SGD(Optimizer):
 
     def __post_init__(self) -> None:
         schedules.check(self.learning_rate)
-        _number("momentum", self.momentum, "a number of at least 0 and less than 1", below=1)
-        _number("weight_decay", self.weight_decay, "a number of at least 0")
+        wanted = "a number of at least 0 and less than 1"
+        checks.number("momentum", self.momentum, wanted, least=0, below=1)
+        checks.number("weight_decay", self.weight_decay, "a number of at least 0", least=0)
         for name in ("clip_norm", "clip_value"):
             value = getattr(self, name)
             if value is not None:
-                _number(name, value, "a positive number or None", above=0)
+                checks.number(name, value, "a positive number or None", above=0)
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov is True, but momentum is 0; give a momentum such as 0.9")
 
@@ -160,11 +162,11 @@ class _SGDUpdates(Updates):
 class _Plain(_SGDUpdates):
     """The gradient lands in the weights."""
 
-    def begin(self, rates: Array, batch: int) -> Step:
+    def begin(self, rates: Array, batch: int) -> UpdateStep:
         return _PlainStep(self, rates, batch)
 
 
-class _PlainStep(Step):
+class _PlainStep(UpdateStep):
     def __init__(self, updates: _Plain, rates: Array, batch: int) -> None:
         self.run, self.flat, self.decay = updates.run, updates.flat, updates.decay
         self.minus = _Minus(self.run, rates, batch)
@@ -191,11 +193,11 @@ class _Momentum(_SGDUpdates):
         self.velocity = self.run.zeros(self.flat.shape, self.flat.dtype)
         self.decays = self.decaying() if self.decay else None
 
-    def begin(self, rates: Array, batch: int) -> Step:
+    def begin(self, rates: Array, batch: int) -> UpdateStep:
         return _MomentumStep(self, rates, batch)
 
 
-class _MomentumStep(Step):
+class _MomentumStep(UpdateStep):
     def __init__(self, updates: _Momentum, rates: Array, batch: int) -> None:
         self.updates, self.run, self.rates = updates, updates.run, rates
         self.minus = _Minus(self.run, rates, batch)
@@ -226,11 +228,11 @@ class _General(_SGDUpdates):
         self.velocity = self.run.zeros(self.flat.shape, self.flat.dtype)
         self.decays = self.decaying() if self.decay else None
 
-    def begin(self, rates: Array, batch: int) -> Step:
+    def begin(self, rates: Array, batch: int) -> UpdateStep:
         return _GeneralStep(self, rates, batch)
 
 
-class _GeneralStep(Step):
+class _GeneralStep(UpdateStep):
     def __init__(self, updates: _General, rates: Array, batch: int) -> None:
         self.updates, self.run, self.rates, self.batch = updates, updates.run, rates, batch
 
@@ -245,10 +247,7 @@ class _GeneralStep(Step):
         if sgd.clip_value is not None:
             run.elementwise("maximum(minimum(g, c), -c)", g, g=g, c=sgd.clip_value)
         if sgd.clip_norm is not None:
-            square = run.scratch((1, 1), g.dtype)
-            run.gemm(g[None, :], g[:, None], square)
-            run.elementwise("minimum(1, c / sqrt(s))", square, s=square, c=sgd.clip_norm)
-            run.elementwise("g * s", g, g=g, s=square[0])
+            self.clip(g, sgd.clip_norm)
         if self.updates.decays is not None:
             run.elementwise("g + w * decays", g, g=g, w=w, decays=self.updates.decays)
         run.elementwise("mu * v - rate * g", v, mu=sgd.momentum, v=v, rate=rate, g=g)
@@ -256,6 +255,30 @@ class _GeneralStep(Step):
             run.elementwise("w + mu * v - rate * g", w, w=w, mu=sgd.momentum, v=v, rate=rate, g=g)
         else:
             run.elementwise("w + v", w, w=w, v=v)
+
+    def clip(self, g: Array, norm: float) -> None:
+        """Scale ``g`` down to a Euclidean norm of at most ``norm``.
+
+        The squares are of g over its sum of absolute values, which do not overflow where g's would.
+        """
+        run = self.run
+        scaled, total = run.scratch(g.shape, g.dtype), run.scratch((1,), g.dtype)
+        square = run.scratch((1, 1), g.dtype)
+        tiny = float(run.xp.finfo(g.dtype).tiny)
+        run.elementwise("abs(g)", scaled, g=g)
+        run.row_sums(scaled[None, :], total)
+        run.elementwise("g / maximum(s, tiny)", scaled, g=g, s=total, tiny=tiny)
+        run.gemm(scaled[None, :], scaled[:, None], square)
+        # The factor is norm / (s √q), and at most 1.
+        run.elementwise(
+            "minimum(1, c / maximum(s * sqrt(q), tiny))",
+            total,
+            c=norm,
+            s=total,
+            q=square[0],
+            tiny=tiny,
+        )
+        run.elementwise("g * f", g, g=g, f=total)
 
 
 class _Minus:
@@ -276,12 +299,3 @@ class _Minus:
 def _item(values: Array, at: int) -> Array:
     """Return ``values[at]`` as a view of shape ``()``, not as a copy."""
     return values[at : at + 1].reshape(())
-
-
-def _number(
-    argument: str, value: Any, wanted: str, above: float | None = None, below: float = math.inf
-) -> None:
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    low = number and (value > above if above is not None else value >= 0)
-    if not (low and value < below):
-        raise ValueError(f"{argument} is {value!r}, but must be {wanted}")

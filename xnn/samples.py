@@ -48,17 +48,19 @@ def scale(dtype: Any) -> float:
 def check_samples(
     x: Any,
     y: Any,
-    inputs: int,
-    outputs: int,
+    size: tuple[int, int],
     activation: Activation,
     cost: Cost,
+    dtype: Any,
     names: tuple[str, str] = ("x", "y"),
 ) -> Samples:
     """Return inputs and targets checked against each other and the network.
 
+    ``size`` is the network's inputs and outputs, ``dtype`` its dtype, ``activation`` the last one.
     Raises `ValueError` that names the argument, what came and what is wanted.
     """
-    x = check_inputs(x, inputs, names[0])
+    inputs, outputs = size
+    x = check_inputs(x, inputs, dtype, names[0])
     if len(x) == 0:
         raise ValueError(f"{names[0]} is empty, but must hold at least one sample")
     y_name = names[1]
@@ -76,8 +78,14 @@ def check_samples(
             f"{y_name} has shape {y.shape}, but the network has {outputs} outputs: "
             f"give {'numbers' if outputs == 1 else 'labels'} (n,) or rows (n, {outputs})"
         )
-    _finite(values, y_name)
+    _finite(values, dtype, y_name)
     low, high = values.min(), values.max()
+    if cost.distribution and abs(sums := values.sum(axis=1, dtype=np.float64) - 1).max() > 1e-3:
+        row = int(abs(sums).argmax())
+        raise ValueError(
+            f"{y_name} has numbers that add up to {sums[row] + 1:g} in row {row}, "
+            f"but cost {cost.name} wants rows that add up to 1"
+        )
     if cost.probabilities and (low < 0 or high > 1):
         raise ValueError(
             f"{y_name} has values from {low:g} to {high:g}, but cost {cost.name} wants 0 to 1"
@@ -85,7 +93,7 @@ def check_samples(
     return Samples(x, None, values, _scoring(values, activation))
 
 
-def check_inputs(x: Any, inputs: int, name: str = "x") -> Any:
+def check_inputs(x: Any, inputs: int, dtype: Any, name: str = "x") -> Any:
     """Return ``x`` as an array ``(n, inputs)``, not copied where it is one.
 
     Samples of more dimensions, such as images ``(n, 28, 28)``, are laid out in rows.
@@ -100,34 +108,45 @@ def check_inputs(x: Any, inputs: int, name: str = "x") -> Any:
     if x.ndim == 0 or (found := int(np.prod(x.shape[1:]))) != inputs:
         came = f"shape {x.shape}" + (f", {found} numbers a sample" if x.ndim else "")
         raise ValueError(f"{name} has {came}, but the network has {inputs} inputs")
-    _finite(x, name)
+    _finite(x, dtype, name)
     return x.reshape(len(x), inputs)
 
 
 def _array(values: Any, name: str) -> NDArray[Any]:
     try:
         array = np.asarray(values)
-    except ValueError:
-        raise ValueError(f"{name} has rows of different lengths, but must be an array") from None
+    except (RuntimeError, TypeError, ValueError) as error:
+        # Rows of different lengths, a tensor that is not to be had as an array, …
+        why = str(error).splitlines()[0]
+        raise ValueError(
+            f"{name} is not an array of numbers, nor can it be made one: {why}"
+        ) from None
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name} has masked elements, but must have all its numbers")
     if array.dtype.kind not in "buif":
         hint = "; labels are the whole numbers 0, 1, 2, …" if name.startswith("y") else ""
         raise ValueError(f"{name} has dtype {array.dtype}, but must hold real numbers{hint}")
     return array
 
 
-def _finite(array: NDArray[Any], name: str) -> None:
+def _finite(array: NDArray[Any], dtype: Any, name: str) -> None:
+    """Refuse what is not finite, or would not be as ``dtype``."""
     if array.dtype.kind != "f":
         return
+    most = np.finfo(dtype).max
     rows = max(1, _BLOCK // max(1, array[0].size)) if len(array) else 1
     for start in range(0, len(array), rows):
-        good = np.isfinite(array[start : start + rows])
+        block = array[start : start + rows]
+        good = np.abs(block) <= most
         if not good.all():
-            row = start + int(np.argwhere(~good)[0][0])
-            raise ValueError(f"{name} has NaN or infinity in row {row}, but must be finite numbers")
+            at = tuple(np.argwhere(~good)[0])
+            row, value = start + int(at[0]), float(block[at])
+            what = f"{value:g}, too large for {dtype}," if np.isfinite(value) else "NaN or infinity"
+            raise ValueError(f"{name} has {what} in row {row}, but must be finite numbers")
 
 
 def _labels(y: NDArray[Any], outputs: int, name: str) -> NDArray[Any]:
-    if y.dtype.kind not in "ui":
+    if y.dtype.kind not in "uib":
         raise ValueError(
             f"{name} has shape {y.shape} and dtype {y.dtype}, "
             f"but the network has {outputs} outputs: "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,19 +24,22 @@ def write(
     """
     from safetensors.numpy import save
 
-    target = Path(path)
     header = {"xnn": json.dumps({"format": _FORMAT, **description})}
     data = save(dict(arrays), metadata=header)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    target = Path(os.path.realpath(os.fsdecode(path)))  # what a link points to, not the link
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink()
+        temporary.replace(target)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, os.fsdecode(path)) from None
         raise
 
 
@@ -47,26 +51,20 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[st
     """
     from safetensors import SafetensorError, safe_open
 
-    name = os.fspath(path)
+    name = os.fsdecode(path)
     with open(path, "rb"):  # for an OSError that names the file
         pass
     try:
         with safe_open(name, framework="np") as file:
             metadata = file.metadata() or {}
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-    except SafetensorError as error:
-        raise ValueError(f"{name}: not a safetensors file: {error}") from None
+    except (SafetensorError, AttributeError, TypeError) as error:  # or dtypes unknown to NumPy
+        raise ValueError(f"{name}: not a safetensors file that xnn can read: {error}") from None
     try:
         description = json.loads(metadata["xnn"])
         version = description.pop("format")
-    except (KeyError, ValueError, AttributeError, TypeError):
+    except (KeyError, ValueError, AttributeError, TypeError, RecursionError):
         raise ValueError(f"{name}: a safetensors file, but not one of xnn") from None
     if version != _FORMAT:
         raise ValueError(f"{name}: format {version!r}, but this version of xnn reads {_FORMAT}")
     return arrays, description
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import checks
+
 
 class Schedule:
     """A learning rate for each moment of training."""
@@ -31,9 +33,9 @@ class Step(Schedule):
     factor: float = 0.1
 
     def __post_init__(self) -> None:
-        _positive("rate", self.rate)
-        _positive("every", self.every)
-        _positive("factor", self.factor)
+        checks.positive("rate", self.rate)
+        checks.positive("every", self.every)
+        checks.positive("factor", self.factor)
 
     def __call__(self, epoch: float) -> float:
         return self.rate * math.pow(self.factor, epoch // self.every)
@@ -51,10 +53,9 @@ class Cosine(Schedule):
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        _positive("rate", self.rate)
-        _positive("epochs", self.epochs)
-        if not 0 <= self.final < math.inf:
-            raise ValueError(f"final is {self.final!r}, but must be a number of at least 0")
+        checks.positive("rate", self.rate)
+        checks.positive("epochs", self.epochs)
+        checks.number("final", self.final, "a number of at least 0", least=0)
 
     def __call__(self, epoch: float) -> float:
         along = min(epoch / self.epochs, 1.0)
@@ -63,15 +64,18 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class WarmUp(Schedule):
-    """``then`` (a rate or another schedule), reached in a straight line from 0 over ``epochs``."""
+    """``then`` (a rate, or another schedule), times what grows from 0 to 1 over ``epochs``.
+
+    The other schedule runs from the beginning, also while this one grows (Goyal et al. 2017, 2.2).
+    """
 
     then: float | Schedule
     epochs: float
 
     def __post_init__(self) -> None:
-        _positive("epochs", self.epochs)
+        checks.positive("epochs", self.epochs)
         if not isinstance(self.then, Schedule):
-            _positive("then", self.then)
+            checks.number("then", self.then, "a positive number or a schedule", above=0)
 
     def __call__(self, epoch: float) -> float:
         rate = self.then(epoch) if isinstance(self.then, Schedule) else self.then
@@ -84,8 +88,9 @@ LearningRate = float | Schedule | Callable[[int], float]
 
 def check(learning_rate: Any) -> None:
     """Raise `ValueError` where ``learning_rate`` is neither a positive number nor a function."""
-    if not callable(learning_rate):
-        _positive("learning_rate", learning_rate)
+    if isinstance(learning_rate, type) or not callable(learning_rate):
+        wanted = "a positive number, a schedule or a function of the epoch"
+        checks.number("learning_rate", learning_rate, wanted, above=0)
 
 
 def rates(learning_rate: LearningRate, epoch: int, steps: int) -> NDArray[np.float64]:
@@ -93,22 +98,13 @@ def rates(learning_rate: LearningRate, epoch: int, steps: int) -> NDArray[np.flo
 
     Raises `ValueError` where a function gives anything but a number of at least 0.
     """
+    wanted = "a number of at least 0"
     if isinstance(learning_rate, Schedule):
-        values: Any = [learning_rate(epoch + step / steps) for step in range(steps)]
-    else:
-        values = learning_rate(epoch) if callable(learning_rate) else learning_rate
-    try:
-        result = np.full(steps, values, np.float64)
-        if (result >= 0).all() and np.isfinite(result).all():
-            return result
-    except (TypeError, ValueError):
-        pass
-    raise ValueError(
-        f"learning_rate gave {values!r} at epoch {epoch}, but must give a number of at least 0"
-    )
-
-
-def _positive(argument: str, value: Any) -> None:
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not (number and 0 < value < math.inf):
-        raise ValueError(f"{argument} is {value!r}, but must be a positive number")
+        times = [epoch + step / steps for step in range(steps)]
+        given = [checks.number("learning_rate", learning_rate(t), wanted, least=0) for t in times]
+        return np.array(given)
+    if callable(learning_rate):
+        rate = learning_rate(epoch)
+        what = f"learning_rate({epoch})"
+        return np.full(steps, checks.number(what, rate, wanted, least=0))
+    return np.full(steps, float(learning_rate))

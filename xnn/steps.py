@@ -40,6 +40,8 @@ class Trainer:
         self.engine = engine
         self.samples = samples
         run, n = engine.run, len(samples)
+        if samples.labels is not None:
+            _ = engine.one_hot  # made before anything is compiled
         self.batch = batch = min(batch, n)
         self.steps = -(-n // batch)
         self.updates = optimizer.start(run, engine.flat, engine.parameters, n)
@@ -65,15 +67,20 @@ class Trainer:
         ``rates`` holds the learning rate of each step.
         """
         run = self.engine.run
-        order, rates = run.upload(order), run.upload(rates.astype(self.engine.dtype))
+        with np.errstate(over="ignore"):
+            rates = rates.astype(self.engine.dtype)
+        if not np.isfinite(rates).all():
+            raise ValueError(f"learning_rate is too large for {self.engine.dtype}")
+        order, rates = run.upload(order), run.upload(rates)
         sample = step = 0
         for chunk in self.plan:
             done = slice(step, step + chunk.steps)
-            run.copy(order[sample : sample + chunk.samples], chunk.index)
-            run.copy(rates[done], chunk.rates)
-            chunk.replay()
-            run.copy(chunk.costs, self._costs[done])
-            run.copy(chunk.hits, self._hits[done])
+            with self.engine.lock:
+                run.copy(order[sample : sample + chunk.samples], chunk.index)
+                run.copy(rates[done], chunk.rates)
+                chunk.replay()
+                run.copy(chunk.costs, self._costs[done])
+                run.copy(chunk.hits, self._hits[done])
             sample, step = sample + chunk.samples, done.stop
             yield step
 

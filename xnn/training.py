@@ -23,10 +23,11 @@ _GLANCE = 0.5  # seconds between looks at the figures of a running epoch
 class Run:
     """A training run under way; what callbacks see (`xnn.callbacks.Training`)."""
 
-    def __init__(self, engine: Engine, epochs: int) -> None:
+    def __init__(self, engine: Engine, epochs: int, figures: frozenset[str]) -> None:
         self.epoch = -1
         self.epochs = epochs
         self.history = History()
+        self.figures = figures
         self._engine = engine
 
     def stop(self, reason: str) -> None:
@@ -34,12 +35,15 @@ class Run:
         self.history.stopped = reason
 
     def snapshot(self) -> Any:
-        """Return a copy of all parameters."""
-        return self._engine.run.download(self._engine.flat)
+        """Return a copy of all parameters, on the host."""
+        with self._engine.lock:
+            return self._engine.run.download(self._engine.flat)
 
     def restore(self, snapshot: Any) -> None:
         """Set all parameters to a copy made before."""
-        self._engine.run.copy(self._engine.run.upload(snapshot), self._engine.flat)
+        run = self._engine.run
+        with self._engine.lock:
+            run.copy(run.upload(snapshot), self._engine.flat)
 
 
 def train(
@@ -62,41 +66,61 @@ def train(
     and leaves the parameters as they are.
     """
     engine = inference.engine
-    samples = engine.upload(samples)
-    validation = None if validation is None else engine.upload(validation)
-    trainer = Trainer(engine, samples, batch_size, optimizer)
-    run = Run(engine, epochs)
+    run = Run(engine, epochs, _figures(samples, validation))
+    good = run.snapshot()
+    if not np.isfinite(good).all():
+        raise ValueError("the network's weights or biases hold NaN or infinity; set them anew")
+    with engine.lock:
+        samples = engine.upload(samples)
+        validation = None if validation is None else engine.upload(validation)
+        trainer = Trainer(engine, samples, batch_size, optimizer)
     around = [c if isinstance(c, Callback) else _AfterEpoch(c) for c in callbacks]
     order = np.arange(len(samples))
     for callback in around:
         callback.begin(run)
-    with engine.stage(trainer.batch), _Bar(len(samples), epochs, progress) as bar:
-        try:
+    try:
+        with engine.stage(trainer.batch), _Bar(len(samples), epochs, progress) as bar:
             for run.epoch in range(epochs):
                 if shuffle:
                     order = rng.permutation(len(samples))
                 began = time.perf_counter()
-                _train_epoch(run, trainer, order, optimizer, bar)
+                good = _train_epoch(run, trainer, order, optimizer, good, bar)
                 if validation is not None:
-                    run.history.record("validation_", *inference.evaluate(validation))
+                    with engine.lock:
+                        figures = inference.evaluate(validation)
+                    run.history.record("validation_", *figures)
                 run.history.seconds.append(time.perf_counter() - began)
                 bar.epoch(run)
                 for callback in around:
                     callback.epoch_end(run)
                 if run.history.stopped is not None:
                     break
-        except KeyboardInterrupt:
-            run.stop(f"interrupted in epoch {run.epoch}")
-            _trim(run.history)
-            print(f"\nxnn: {run.history.stopped}; the network keeps its weights", file=sys.stderr)
-    for callback in around:
-        callback.end(run)
+                good = run.snapshot() if around else good  # callbacks may have changed parameters
+    except KeyboardInterrupt:
+        if not np.isfinite(run.snapshot()).all():
+            run.restore(good)  # it had diverged, and that may be why
+        run.stop(f"interrupted in epoch {run.epoch}")
+        _trim(run.history)
+        print(f"\nxnn: {run.history.stopped}; the network keeps its weights", file=sys.stderr)
+    finally:
+        for callback in around:
+            callback.end(run)
     return run.history
 
 
-def _train_epoch(run: Run, trainer: Trainer, order: Any, optimizer: Optimizer, bar: _Bar) -> None:
+def _figures(samples: Samples, validation: Samples | None) -> frozenset[str]:
+    """Return which figures there will be."""
+    figures = {"cost"} | ({"accuracy"} if samples.scoring else set())
+    if validation is not None:
+        figures |= {"validation_cost"} | ({"validation_accuracy"} if validation.scoring else set())
+    return frozenset(figures)
+
+
+def _train_epoch(
+    run: Run, trainer: Trainer, order: Any, optimizer: Optimizer, good: Any, bar: _Bar
+) -> Any:
+    """Train for an epoch on from the parameters ``good``; return the new ones, on the host."""
     rates = optimizer.rates(run.epoch, trainer.steps)
-    good = run.snapshot()
     glanced = time.perf_counter()
     done = 0
     for done in trainer.epoch(order, rates):
@@ -107,10 +131,12 @@ def _train_epoch(run: Run, trainer: Trainer, order: Any, optimizer: Optimizer, b
             _refuse_divergence(run, trainer, bad, good)
             bar.show(run, min(done * trainer.batch, len(order)), cost)
     cost, accuracy, bad = trainer.figures(done)
-    if bad is None and not np.isfinite(run.snapshot()).all():
+    parameters = run.snapshot()
+    if bad is None and not np.isfinite(parameters).all():
         bad = done - 1
     _refuse_divergence(run, trainer, bad, good)
     run.history.record("", cost, accuracy)
+    return parameters
 
 
 def _refuse_divergence(run: Run, trainer: Trainer, bad: int | None, good: Any) -> None:

@@ -26,9 +26,9 @@ class Workspace:
         run, dtype, sizes = engine.run, engine.dtype, engine.sizes
         rows = batch * steps
         self.outputs = run.zeros((rows, sizes[-1]), dtype)
+        self.weighted = run.zeros((rows, sizes[-1]), dtype)
         self.targets = run.zeros((rows, sizes[-1]), dtype)
         self.labels = run.zeros((rows,), np.intp)
-        self._identity = run.upload(np.eye(sizes[-1], dtype=dtype))
 
         def between(layer: int, rows: int, column: float) -> Rows:
             """Return rows of inputs of a layer, and ``column`` behind where it has a bias."""
@@ -51,6 +51,7 @@ class Workspace:
         """Return each layer's arrays for one of the mini-batches."""
         rows = slice(step * self.batch, (step + 1) * self.batch)
         outputs = Rows.plain(self.outputs[rows])
+        weighted = Rows.plain(self.weighted[rows])
         activations = [self._first[rows], *self._hidden, outputs]
         between: list[Rows | None] = list(self._deltas) or [None] * len(self._hidden)
         deltas = [None, *between, self._output_delta]
@@ -58,7 +59,7 @@ class Workspace:
             Memory(
                 inputs=activations[i],
                 scale=self.scale if i == 0 else 1.0,
-                z=[*self._z, outputs][i],
+                z=[*self._z, weighted][i],
                 outputs=activations[i + 1],
                 parameter=parameter,
                 matrix=parameter.matrix(self.engine.flat),
@@ -92,7 +93,7 @@ class Workspace:
         """Make targets of labels, or the other way round."""
         run, targets, labels = self.engine.run, self.targets[:rows], self.labels[:rows]
         if labelled:
-            run.gather(self._identity, labels, targets)
+            run.gather(self.engine.one_hot, labels, targets)
         elif scoring == "argmax":
             run.argmax(targets, labels)
 
@@ -112,11 +113,12 @@ class Score:
     def record(self, scoring: Scoring) -> None:
         """Fill `costs` and `hits` from the workspace's outputs."""
         run, rows, groups = self.engine.run, self.rows, self.groups
-        a, y = self.work.outputs[:rows], self.work.targets[:rows]
-        self.engine.cost.values(run, a, y, out=self._values)
+        work = self.work
+        z, a, y = work.weighted[:rows], work.outputs[:rows], work.targets[:rows]
+        self.engine.cost.values(run, z, a, y, out=self._values)
         run.row_sums(self._values.reshape(groups, -1), self.costs)
         if scoring == "argmax":
-            labels = self.work.labels[:rows]
+            labels = work.labels[:rows]
             run.argmax(a, self._classes)
             run.elementwise("abs(c - l) < 0.5", self._right, c=self._classes, l=labels)
         elif scoring == "threshold":

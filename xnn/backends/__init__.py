@@ -1,6 +1,6 @@
 """Devices: the one place that knows about CPU and GPU."""
 
 from .base import Array, Backend, DeviceError, Replay
-from .select import select
+from .select import KINDS, select
 
-__all__ = ["Array", "Backend", "DeviceError", "Replay", "select"]
+__all__ = ["KINDS", "Array", "Backend", "DeviceError", "Replay", "select"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 # An array of whichever device: numpy.ndarray on the CPU, cupy.ndarray on a GPU.
 Array = Any
 Replay = Callable[[], None]
+#: A function and the arguments that it is to be called with.
+Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 class DeviceError(RuntimeError):
@@ -39,6 +41,10 @@ class Backend(ABC):
     chunk_bytes: ClassVar[int] = 512 * 1024
     #: At most this many steps are compiled into one replay.
     chunk_steps: ClassVar[int] = 32
+
+    def __init__(self) -> None:
+        self._tape: list[Call] | None = None
+        self._kept: list[Any] = []
 
     # Arrays.
 
@@ -82,7 +88,8 @@ class Backend(ABC):
     def elementwise(self, formula: str, out: Array, **operands: float | Array) -> None:
         """Evaluate a formula (see `xnn.backends.formulas`) into ``out``, which may be an operand.
 
-        Operands broadcast against ``out``.
+        Operands broadcast against ``out``. NaN in any operand that counts gives NaN, also by
+        ``maximum``, ``minimum`` and ``sign``, so that divergence does not hide.
         """
 
     @abstractmethod
@@ -98,6 +105,10 @@ class Backend(ABC):
         """``out[i] ← argmax_j values[i, j]``, the first of equals, as integers ``(m,)``."""
 
     @abstractmethod
+    def finite(self, values: Array) -> bool:
+        """Return whether all numbers are finite. The host waits for it: not for within a step."""
+
+    @abstractmethod
     def copy(self, source: Array, out: Array) -> None:
         """``out ← source``, converted to the dtype of ``out``.
 
@@ -110,9 +121,16 @@ class Backend(ABC):
 
     # Control.
 
-    @abstractmethod
     def compile(self, step: Callable[[], None]) -> Replay:
         """Return a function without arguments that repeats what ``step`` does."""
+        tape: list[Call] = []
+        kept: list[Any] = []
+        self._tape, self._kept = tape, kept
+        try:
+            step()
+        finally:
+            self._tape, self._kept = None, []
+        return self._replay(tape, kept)
 
     def stage(self, multiplications: int) -> AbstractContextManager[None]:
         """Return what to train within, where the largest product takes so many multiplications.
@@ -124,3 +142,23 @@ class Backend(ABC):
     @abstractmethod
     def synchronize(self) -> None:
         """Return when all work given to the device is done."""
+
+    # How operations are noted.
+
+    def _do(self, function: Callable[..., Any], *arguments: Any, keep: Sequence[Any] = ()) -> None:
+        """Make a call, or note it where a step is being compiled.
+
+        ``keep`` holds what must live as long as the note: the owners of bare pointers.
+        """
+        if self._tape is None:
+            self._now(function, arguments)
+        else:
+            self._tape.append((function, arguments))
+            self._kept.extend(keep)
+
+    def _now(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        function(*arguments)
+
+    @abstractmethod
+    def _replay(self, tape: list[Call], kept: list[Any]) -> Replay:
+        """Return a function that makes the calls of a tape."""

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from .base import Backend, DeviceError
 from .cpu import CpuBackend
 
-_NAME = re.compile(r"(?:(?:gpu|cuda)(?::(?P<number>\d+))?|cpu|auto)")
+_NAME = re.compile(r"([a-z]+)(?::(\d+))?")
+
+
+def _cpu(number: int) -> Backend:
+    return CpuBackend()
+
+
+def _gpu(number: int) -> Backend:
+    from .gpu import open_gpu
+
+    return open_gpu(number)
+
+
+#: What opens a device of each kind, by its number.
+KINDS: dict[str, Callable[[int], Backend]] = {"cpu": _cpu, "gpu": _gpu, "cuda": _gpu}
 
 
 def select(device: str = "auto") -> Backend:
@@ -18,18 +33,14 @@ def select(device: str = "auto") -> Backend:
     Raises `ValueError` for a name that is none of these, and `DeviceError`, saying what to
     install, for a GPU that is not to be had.
     """
+    if device == "auto":
+        try:
+            return _gpu(0)
+        except DeviceError:
+            return _cpu(0)
     match = _NAME.fullmatch(device) if isinstance(device, str) else None
-    if match is None:
+    if match is None or match[1] not in KINDS or (match[2] and match[1] == "cpu"):
         raise ValueError(
             f"device is {device!r}, but must be 'auto', 'cpu', 'gpu', or a GPU such as 'gpu:1'"
         )
-    if device == "cpu":
-        return CpuBackend()
-    try:
-        from .gpu import open_gpu
-
-        return open_gpu(int(match["number"] or 0))
-    except DeviceError:
-        if device == "auto":
-            return CpuBackend()
-        raise
+    return KINDS[match[1]](int(match[2] or 0))

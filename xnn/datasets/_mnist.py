@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import checks
 from . import book, idx, npz
 
 Pair = tuple[NDArray[Any], NDArray[Any]]
@@ -26,13 +27,14 @@ _FILES = {
 }
 _TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of an answer
 _MOST = 70_000
+_VALIDATION = 10_000
 _SIDE = 28
 
 
 def mnist(
     path: str | os.PathLike[str] | None = None,
     *,
-    validation: int = 10_000,
+    validation: int | None = None,
     download: bool = True,
 ) -> tuple[Pair, ...]:
     """Return MNIST as pairs ``(x, y)``: training, validation and test.
@@ -48,24 +50,25 @@ def mnist(
         the environment variable ``XNN_DATA`` names, then in the user's cache, and else downloads
         the IDX files (11 MB) into the cache.
     validation
-        How many of the last training samples make the validation pair: 10,000, as in the book,
-        leaves 50,000. With 0 there are two pairs only, training (60,000) and test.
+        How many of the last training samples make the validation pair. None is as in the book:
+        10,000, which leaves 50,000; or the validation set that a file brings of its own. With 0
+        there are two pairs only, training (60,000) and test.
     download
         Whether to download. Each file's SHA-256 is checked.
 
     Raises `ValueError` that names the file where one is damaged or no MNIST, `FileNotFoundError`
     where there is none, `OSError` where no mirror could be reached.
     """
-    train, test = _join(_load(path, download))
-    x, y = train
-    whole = isinstance(validation, int) and not isinstance(validation, bool)
-    if not (whole and 0 <= validation < len(x)):
-        raise ValueError(
-            f"validation is {validation!r}, but must be a whole number from 0 to {len(x) - 1}"
-        )
-    if not validation:
-        return train, test
-    split = len(x) - validation
+    *training, test = _load(path, download)
+    if validation is None and len(training) == 2:
+        return *training, test
+    x, y = (np.concatenate(parts) for parts in zip(*training, strict=True))
+    count = _VALIDATION if validation is None else checks.whole("validation", validation, least=0)
+    if count >= len(x):
+        raise ValueError(f"validation is {count}, but there are only {len(x)} samples to train on")
+    if not count:
+        return (x, y), test
+    split = len(x) - count
     return (x[:split], y[:split]), (x[split:], y[split:]), test
 
 
@@ -79,6 +82,8 @@ def _load(path: str | os.PathLike[str] | None, download: bool) -> list[Pair]:
             )
         return found
     if named := os.environ.get("XNN_DATA"):
+        if not Path(named).exists():
+            raise FileNotFoundError(f"{named}: no such folder, but XNN_DATA names it")
         for folder in (Path(named), Path(named, "mnist")):
             if (found := _find(folder)) is not None:
                 return found
@@ -109,7 +114,7 @@ def _find(place: Path) -> list[Pair] | None:
         pairs = []
         for images, labels in (complete[:2], complete[2:]):
             pair = idx.read(images, 3, _MOST), idx.read(labels, 1, _MOST)
-            pairs += _checked(images, [pair])
+            pairs += _checked(images, [pair], labels)
         return pairs
     if (place / "mnist.npz").is_file():
         return _read_npz(place / "mnist.npz")
@@ -123,8 +128,11 @@ def _read_npz(path: Path) -> list[Pair]:
     return _checked(path, [(arrays[0], arrays[1]), (arrays[2], arrays[3])])
 
 
-def _checked(path: Path, pairs: list[Pair]) -> list[Pair]:
-    """Return the pairs as rows of 784 numbers and labels below 10."""
+def _checked(path: Path, pairs: list[Pair], labels: Path | None = None) -> list[Pair]:
+    """Return the pairs as rows of 784 numbers and labels below 10.
+
+    ``labels`` is the file that the labels are from, where it is another one.
+    """
     result = []
     for x, y in pairs:
         if x.shape[1:] not in ((_SIDE, _SIDE), (_SIDE * _SIDE,)):
@@ -132,18 +140,9 @@ def _checked(path: Path, pairs: list[Pair]) -> list[Pair]:
         if y.shape != (len(x),):
             raise ValueError(f"{path}: has {len(x)} images, but labels of shape {y.shape}")
         if y.dtype.kind not in "ui" or (len(y) and not 0 <= y.min() <= y.max() <= 9):
-            raise ValueError(f"{path}: has labels that are not whole numbers from 0 to 9")
+            raise ValueError(f"{labels or path}: has labels that are not whole numbers from 0 to 9")
         result.append((x.reshape(len(x), _SIDE * _SIDE), y.astype(np.int64)))
     return result
-
-
-def _join(pairs: list[Pair]) -> tuple[Pair, Pair]:
-    """Return training and test; the book's file comes with the validation set split off."""
-    *training, test = pairs
-    if len(training) == 1:
-        return training[0], test
-    x, y = zip(*training, strict=True)
-    return (np.concatenate(x), np.concatenate(y)), test
 
 
 def _cache() -> Path:

@@ -90,7 +90,7 @@ class _Machine:
                 )
             try:
                 _INSTRUCTIONS[code](self)
-            except (IndexError, KeyError, TypeError, UnicodeDecodeError) as error:
+            except (IndexError, KeyError, TypeError, UnicodeError) as error:
                 raise self.source.refuse(f"has a broken pickle: {error!r}") from None
         raise self.source.refuse("has a pickle of too many instructions")
 
@@ -218,4 +218,4 @@ def _array(made: Any) -> NDArray[Any]:
         raise ValueError(f"an array of shape {shape!r}")
     if math.prod(shape) * _DTYPES[name] != len(data):
         raise ValueError(f"an array of shape {shape} in {len(data)} bytes")
-    return np.frombuffer(data, f"<{name}").reshape(shape)
+    return np.frombuffer(bytearray(data), f"<{name}").reshape(shape)

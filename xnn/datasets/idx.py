@@ -31,4 +31,4 @@ def read(path: Path, dimensions: int, most: int) -> NDArray[np.uint8]:
             raise source.refuse(f"promises {shape[0]} entries, but at most {most} are wanted")
         data = source.take(math.prod(shape), "data")
         source.end()
-    return np.frombuffer(data, np.uint8).reshape(shape)
+    return np.frombuffer(bytearray(data), np.uint8).reshape(shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import math
 import zipfile
 import zlib
@@ -21,6 +22,8 @@ def read(path: Path, names: tuple[str, ...], most: int) -> list[NDArray[np.uint8
 
     Raises `ValueError` that names the file where it does not hold them, and never unpickles.
     """
+    with path.open("rb"):  # what cannot be opened is an OSError, what cannot be read is not
+        pass
     try:
         with zipfile.ZipFile(path) as archive:
             return [_read_array(archive, name, most) for name in names]
@@ -29,9 +32,11 @@ def read(path: Path, names: tuple[str, ...], most: int) -> list[NDArray[np.uint8
     except (
         zipfile.BadZipFile,
         zlib.error,
+        lzma.LZMAError,
         EOFError,
         KeyError,
         NotImplementedError,
+        OSError,
         RuntimeError,
         ValueError,
     ) as error:
@@ -60,4 +65,4 @@ def _read_array(archive: zipfile.ZipFile, name: str, most: int) -> NDArray[np.ui
         data = file.read(size)
         if len(data) < size or file.read(1):
             raise _RefusedError(f"{name} is not {size} bytes long, as its header says")
-    return np.frombuffer(data, np.uint8).reshape(shape)
+    return np.frombuffer(bytearray(data), np.uint8).reshape(shape)

@@ -28,7 +28,7 @@ class Memory:
 
     inputs: Rows  # (batch, inputs), with a column of ones (over scale) where there is a bias
     scale: float
-    z: Rows  # (batch, units): the weighted inputs; may be the same memory as outputs
+    z: Rows  # (batch, units): the weighted inputs
     outputs: Rows  # (batch, units): a = σ(z)
     parameter: Parameter
     matrix: Array  # (units, inputs [+ 1]): [W b]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import activations, initializers
+from .. import activations, checks, initializers
 from ..activations import Activation
 from ..backends import Backend
 from ..initializers import Drawn, Initializer
@@ -43,16 +43,15 @@ class Dense(Layer):
     bias: bool = True
 
     def __post_init__(self) -> None:
-        if (
-            not isinstance(self.units, int | np.integer)
-            or isinstance(self.units, bool)
-            or self.units < 1
-        ):
-            raise ValueError(f"units is {self.units!r}, but must be a whole number of at least 1")
-        if not isinstance(self.bias, bool):
+        checks.whole("units", self.units)
+        if not isinstance(self.bias, bool | np.bool_):
             raise ValueError(f"bias is {self.bias!r}, but must be True or False")
         activations.get(self.activation)
         initializers.check(self.initializer)
+        if self.activation == "softmax" and self.units == 1:
+            raise ValueError("units is 1, but softmax of one unit is always 1; take sigmoid")
+        if isinstance(self.initializer, tuple) and not self.bias:
+            raise ValueError("initializer has biases, but bias is False; give weights alone")
 
     @cached_property
     def function(self) -> Activation:  # type: ignore[override]
@@ -62,7 +61,7 @@ class Dense(Layer):
         return int(self.units)
 
     def parameter(self, inputs: int, start: int, row: Callable[[int], int]) -> Parameter:
-        return Parameter(start, int(self.units), inputs, self.bias, row(inputs + self.bias))
+        return Parameter(start, int(self.units), inputs, bool(self.bias), row(inputs + self.bias))
 
     def draw(self, inputs: int, rng: np.random.Generator) -> Drawn:
         initializer = self.initializer
@@ -88,5 +87,6 @@ class Dense(Layer):
             "kind": "dense",
             "units": int(self.units),
             "activation": self.activation,
-            "bias": self.bias,
+            "initializer": self.initializer if isinstance(self.initializer, str) else "auto",
+            "bias": bool(self.bias),
         }

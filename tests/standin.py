@@ -1,0 +1,209 @@
+"""A stand-in for a GPU, for machines that have none.
+
+`Array` wraps a NumPy array and behaves like a CuPy array at its edges: it does not mix with NumPy
+arrays, is not converted implicitly, and comes to the host by ``.get()`` alone. `StandInBackend`
+does the arithmetic of the CPU's backend on what is inside, and counts what a GPU would have to do:
+transfers, allocations, launches, and looks at its memory that make the host wait.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+
+from xnn.backends.cpu import CpuBackend
+
+#: What has happened on all stand-in devices of this process.
+counts: Counter[str] = Counter()
+
+
+class Array:
+    """What a device holds; see the module."""
+
+    __array_ufunc__ = None  # NumPy's functions and operators refuse it
+    __hash__ = None
+
+    def __init__(self, host):
+        assert type(host) is np.ndarray
+        self._host = host
+
+    shape = property(lambda self: self._host.shape)
+    dtype = property(lambda self: self._host.dtype)
+    ndim = property(lambda self: self._host.ndim)
+    size = property(lambda self: self._host.size)
+    itemsize = property(lambda self: self._host.itemsize)
+    strides = property(lambda self: self._host.strides)
+    T = property(lambda self: Array(self._host.T))
+
+    def __len__(self):
+        return len(self._host)
+
+    def __repr__(self):
+        return f"Array({self._host!r})"
+
+    def __array__(self, *_, **__):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`")
+
+    def __array_function__(self, function, *_):
+        raise TypeError(f"{function.__name__} of NumPy got an array of a device")
+
+    def __getitem__(self, key):
+        return Array(self._host[_no_arrays(key)])
+
+    def __setitem__(self, key, value):
+        if isinstance(value, np.ndarray) and value.ndim:
+            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+        counts["launches"] += 1
+        self._host[_no_arrays(key)] = _inside(value)
+
+    def __iadd__(self, other):
+        counts["launches"] += 1
+        self._host += _inside(other)
+        return self
+
+    def reshape(self, *shape):
+        view = self._host.view()
+        view = view.reshape(*shape)
+        if not np.shares_memory(view, self._host):
+            counts["allocations"] += 1
+        return Array(view)
+
+    def get(self):
+        counts["downloads"] += 1
+        return self._host.copy()
+
+    def _wait(self):
+        counts["waits"] += 1
+        return self._host
+
+    def item(self, *at):
+        return self._wait().item(*at)
+
+    def __float__(self):
+        return float(self._wait())
+
+    def __int__(self):
+        return int(self._wait())
+
+    def __bool__(self):
+        return bool(self._wait())
+
+    def __iter__(self):
+        raise TypeError("iterating over an array of a device would fetch each element")
+
+
+def _no_arrays(key):
+    for part in key if isinstance(key, tuple) else (key,):
+        if isinstance(part, np.ndarray | Array):
+            raise TypeError("indexing by arrays is not a view")
+    return key
+
+
+def _inside(value):
+    return value._host if isinstance(value, Array) else value
+
+
+def _device(value, argument):
+    """Return what is inside an array of the device; an operation takes nothing else."""
+    if not isinstance(value, Array):
+        raise TypeError(f"{argument} is {type(value).__name__}, but must be an array of the device")
+    return value._host
+
+
+class StandInBackend(CpuBackend):
+    """The CPU's arithmetic behind the edges of a GPU."""
+
+    def __init__(self, number=0):
+        super().__init__()
+        self.device = "standin" if not number else f"standin:{number}"
+        self.xp = SimpleNamespace(dtype=np.dtype, finfo=np.finfo)
+        self._in_step = False
+
+    def zeros(self, shape, dtype):
+        if self._tape is not None and not self._in_step:
+            raise RuntimeError("zeros: a step makes no arrays; it asks for scratch")
+        counts["allocations"] += 1
+        return Array(super().zeros(shape, dtype))
+
+    def scratch(self, shape, dtype):
+        self._in_step = True
+        try:
+            return self.zeros(shape, dtype)
+        finally:
+            self._in_step = False
+
+    def upload(self, array):
+        if isinstance(array, Array):
+            return array
+        if self._tape is not None:
+            raise RuntimeError("upload: nothing crosses within a step")
+        counts["uploads"] += 1
+        return Array(np.array(array, order="C"))
+
+    def download(self, array):
+        return array.get()
+
+    def gemm(self, a, b, out, alpha=1.0, beta=0.0):
+        a, b, out = _device(a, "a"), _device(b, "b"), _device(out, "out")
+        super().gemm(a, b, out, _number(alpha), _number(beta))
+
+    def elementwise(self, formula, out, **operands):
+        operands = {name: _number(value) for name, value in operands.items()}
+        super().elementwise(formula, _device(out, "out"), **operands)
+
+    def softmax(self, z, out):
+        CpuBackend.softmax(_Plain(self), _device(z, "z"), _device(out, "out"))
+
+    def row_sums(self, values, out):
+        super().row_sums(_device(values, "values"), _device(out, "out"))
+
+    def argmax(self, values, out):
+        super().argmax(_device(values, "values"), _device(out, "out"))
+
+    def finite(self, values):
+        counts["waits"] += 1
+        return super().finite(_device(values, "values"))
+
+    def copy(self, source, out):
+        if not isinstance(source, Array):
+            source = self.upload(source)
+        counts["copies"] += self._tape is None
+        super().copy(_device(source, "source"), _device(out, "out"))
+
+    def gather(self, source, index, out):
+        parts = _device(source, "source"), _device(index, "index"), _device(out, "out")
+        CpuBackend.gather(_Plain(self), *parts)
+
+    def _now(self, function, arguments):
+        counts["launches"] += 1
+        super()._now(function, arguments)
+
+    def _replay(self, tape, kept):
+        replay = super()._replay(tape, kept)
+
+        def counted():
+            counts["replays"] += 1
+            replay()
+
+        return counted
+
+
+class _Plain:
+    """The backend as the CPU's own code wants it: its scratch is NumPy's."""
+
+    def __init__(self, backend):
+        self._do = backend._do
+        self._backend = backend
+
+    def scratch(self, shape, dtype):
+        return _device(self._backend.scratch(shape, dtype), "scratch")
+
+
+def _number(value):
+    if isinstance(value, Array):
+        return value._host
+    if isinstance(value, np.ndarray):
+        raise TypeError("an operand is a NumPy array, but must be a number or of the device")
+    return value

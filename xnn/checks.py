@@ -1,0 +1,43 @@
+"""Arguments that are numbers: checked, and refused with what came and what is wanted."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+
+def number(
+    argument: str,
+    value: Any,
+    wanted: str,
+    *,
+    above: float = -math.inf,
+    least: float = -math.inf,
+    below: float = math.inf,
+) -> float:
+    """Return a finite real ``value`` as a float, if ``above < value``, ``least ≤ value < below``.
+
+    Raises `ValueError`: ``argument`` is …, but must be ``wanted``.
+    """
+    if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
+        try:
+            result = float(value)
+        except OverflowError:
+            result = math.inf
+        if math.isfinite(result) and above < result < below and result >= least:
+            return result
+    raise ValueError(f"{argument} is {value!r}, but must be {wanted}")
+
+
+def positive(argument: str, value: Any) -> float:
+    """Return a positive, finite ``value`` as a float, or raise `ValueError`."""
+    return number(argument, value, "a positive number", above=0)
+
+
+def whole(argument: str, value: Any, least: int = 1) -> int:
+    """Return an integer ``value`` of at least ``least``, or raise `ValueError`."""
+    if isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least:
+        return int(value)
+    raise ValueError(f"{argument} is {value!r}, but must be a whole number of at least {least}")
