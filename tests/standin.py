@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from xnn.backends import Backend
 from xnn.backends.cpu import CpuBackend
 
 #: What has happened on all stand-in devices of this process.
@@ -165,6 +166,9 @@ class StandInBackend(CpuBackend):
     def finite(self, values):
         counts["waits"] += 1
         return super().finite(_device(values, "values"))
+
+    def function(self, step, takes, gives, checks):
+        return Backend.function(self, step, takes, gives, checks)
 
     def copy(self, source, out):
         if not isinstance(source, Array):

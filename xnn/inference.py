@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ class Inference:
         self.engine = engine
         self._forwards: dict[tuple[int, float], Forward] = {}
         #: What takes one sample as it comes, by its shape ``(1, inputs)`` and dtype.
-        self.ready: dict[tuple[tuple[int, ...], Any], One] = {}
+        self.ready: dict[tuple[tuple[int, ...], Any], Callable[[Any], Any | None]] = {}
 
     def forward(self, rows: int, dtype: Any) -> Forward:
         """Return what runs ``rows`` samples of a dtype forward, or more, up to `_ROWS`."""
@@ -48,8 +49,20 @@ class Inference:
         return result
 
     def make_ready(self, x: NDArray[Any]) -> None:
-        """Make `ready` what takes inputs like ``x`` ``(1, inputs)``."""
-        self.ready[x.shape, x.dtype] = One(self.engine, self.forward(1, x.dtype))
+        """Make `ready` what takes inputs like ``x`` ``(1, inputs)``.
+
+        It gives outputs ``(1, outputs)``, or None where numbers in the inputs are not finite: the
+        first layer's weighted inputs are then not finite either, all of them.
+        """
+        with self.engine.lock:
+            work = self.forward(1, x.dtype).work
+            memories = work.memories(0)
+            self.ready[x.shape, x.dtype] = self.engine.run.function(
+                lambda: self.engine.forward(memories),
+                takes=work.inputs,
+                gives=work.outputs,
+                checks=memories[0].z.values[0],
+            )
 
     def evaluate(self, samples: Samples) -> tuple[float, float | None]:
         """Return cost and accuracy over samples that lie on the device.
@@ -104,26 +117,3 @@ class Forward:
         self.outputs = self.work.outputs
         memories = self.work.memories(0)
         self.replay = engine.run.compile(lambda: engine.forward(memories))
-
-
-class One:
-    """The outputs for one sample as it comes: as little Python as will do."""
-
-    def __init__(self, engine: Engine, forward: Forward) -> None:
-        run = engine.run
-        self._copy, self._finite, self._download = run.copy, run.finite, run.download
-        self._inputs, self._outputs, self._replay = forward.inputs, forward.outputs, forward.replay
-        self._weighted = forward.work.memories(0)[0].z.values[0]
-
-    def __call__(self, x: NDArray[Any]) -> NDArray[Any] | None:
-        """Return the outputs ``(1, outputs)`` for ``x`` ``(1, inputs)`` of the host.
-
-        None where ``x`` has numbers that are not finite: all of the first layer's weighted inputs
-        are then not finite either, and there are fewer of these to look at.
-        """
-        self._copy(x, self._inputs)
-        self._replay()
-        if not self._finite(self._weighted):
-            return None
-        result: NDArray[Any] = self._download(self._outputs)
-        return result

@@ -100,6 +100,7 @@ class Network:
         chosen = costs.get(cost, described[-1].function)
         self._engine = Engine(described, inputs, chosen, select(device), kind)
         self._inference = Inference(self._engine)
+        self._lock = self._engine.lock
 
     # What it is.
 
@@ -249,8 +250,8 @@ class Network:
         if type(x) is np.ndarray:
             ready = inference.ready.get((x.shape, x.dtype))
             if ready is not None:
-                with self._engine.lock:
-                    outputs = ready(x)
+                with self._lock:
+                    outputs: NDArray[Any] | None = ready(x)
                 if outputs is not None:
                     return outputs
         rows = check_inputs(x, self._engine.sizes[0], self.dtype)

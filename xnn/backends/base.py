@@ -132,6 +132,23 @@ class Backend(ABC):
             self._tape, self._kept = None, []
         return self._replay(tape, kept)
 
+    def function(
+        self, step: Callable[[], None], takes: Array, gives: Array, checks: Array
+    ) -> Callable[[Any], Any | None]:
+        """Return ``step`` as a function of one host array to another, as quick as it can be.
+
+        It puts its argument where the step ``takes`` it and returns a copy of what it ``gives``, or
+        None where what it ``checks`` is then not finite.
+        """
+        replay = self.compile(step)
+
+        def call(argument: Any) -> Any | None:
+            self.copy(argument, takes)
+            replay()
+            return self.download(gives) if self.finite(checks) else None
+
+        return call
+
     def stage(self, multiplications: int) -> AbstractContextManager[None]:
         """Return what to train within, where the largest product takes so many multiplications.
 

@@ -118,6 +118,27 @@ class CpuBackend(Backend):
         if not direct:
             self._do(np.copyto, out, raw, "unsafe")
 
+    def function(
+        self, step: Callable[[], None], takes: Array, gives: Array, checks: Array
+    ) -> Callable[[Any], Any | None]:
+        # As in `Backend`, less what Python takes for it: a third of the time for a small network.
+        replay, slow, checks = (
+            self.compile(step),
+            super().function(step, takes, gives, checks),
+            checks,
+        )
+        copy, dot, copy_out = np.copyto, checks.reshape(-1).dot, gives.copy
+        flat, isfinite, widest = checks.reshape(-1), math.isfinite, takes.itemsize
+
+        def call(argument: Any) -> Any | None:
+            if argument.itemsize > widest:  # numbers may overflow
+                return slow(argument)
+            copy(takes, argument, "unsafe")
+            replay()
+            return copy_out() if isfinite(dot(flat)) else slow(argument)
+
+        return call
+
     def stage(self, multiplications: int) -> AbstractContextManager[None]:
         return nullcontext() if multiplications >= _WORTH_THREADS else _ONE_THREAD
 
