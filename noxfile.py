@@ -45,6 +45,14 @@ def tests(session: nox.Session, backend: str) -> None:
 
 
 @nox.session
+def cuda(session: nox.Session) -> None:
+    """What needs no GPU: the CUDA source compiles; CuPy without a driver is told."""
+    session.install("-e", ".[test]", "cupy-cuda12x>=14", "nvidia-cuda-nvrtc-cu12>=12.8")
+    tests = [f"tests/test_{name}.py" for name in ("cuda", "backends", "examples")]
+    session.run("pytest", *tests, *session.posargs)
+
+
+@nox.session
 def torch(session: nox.Session) -> None:
     """The tests that compare with PyTorch."""
     session.install("torch==2.13.0", *_torch_index())

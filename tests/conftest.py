@@ -17,6 +17,11 @@ def pytest_addoption(parser):
     )
 
 
+def pytest_configure(config):
+    """Networks that a test makes without naming a device are on the one under test."""
+    os.environ["XNN_DEVICE"] = config.getoption("--device")
+
+
 def pytest_report_header(config):
     return f"device: {config.getoption('--device')}"
 
@@ -24,17 +29,6 @@ def pytest_report_header(config):
 @pytest.fixture(scope="session")
 def device(request):
     return request.config.getoption("--device")
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _default_device(request):
-    """Networks that a test makes without naming a device are on the one under test."""
-    patch = pytest.MonkeyPatch()
-    patch.setitem(
-        xnn.Network.__init__.__kwdefaults__, "device", request.config.getoption("--device")
-    )
-    yield
-    patch.undo()
 
 
 @pytest.fixture(scope="session")

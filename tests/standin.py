@@ -36,6 +36,7 @@ class Array:
     size = property(lambda self: self._host.size)
     itemsize = property(lambda self: self._host.itemsize)
     strides = property(lambda self: self._host.strides)
+    nbytes = property(lambda self: self._host.nbytes)
     T = property(lambda self: Array(self._host.T))
 
     def __len__(self):
@@ -63,6 +64,15 @@ class Array:
         counts["launches"] += 1
         self._host += _inside(other)
         return self
+
+    def __gt__(self, other):
+        return Array(np.asarray(self._host > _inside(other)))
+
+    def argmax(self, axis):
+        return Array(self._host.argmax(axis))
+
+    def astype(self, dtype):
+        return Array(self._host.astype(dtype))
 
     def reshape(self, *shape):
         view = self._host.view()
@@ -116,8 +126,9 @@ def _device(value, argument):
 class StandInBackend(CpuBackend):
     """The CPU's arithmetic behind the edges of a GPU."""
 
-    def __init__(self, number=0):
+    def __init__(self, number=0, precision="float32"):
         super().__init__()
+        self.precision = precision
         self.device = "standin" if not number else f"standin:{number}"
         self.xp = SimpleNamespace(dtype=np.dtype, finfo=np.finfo)
         self._in_step = False
@@ -163,9 +174,12 @@ class StandInBackend(CpuBackend):
     def argmax(self, values, out):
         super().argmax(_device(values, "values"), _device(out, "out"))
 
-    def finite(self, values):
+    def finite(self, values, most=np.inf):
         counts["waits"] += 1
-        return super().finite(_device(values, "values"))
+        return super().finite(_device(values, "values"), most)
+
+    def adopt(self, array):
+        return array if isinstance(array, Array) else None
 
     def function(self, step, takes, gives, checks):
         return Backend.function(self, step, takes, gives, checks)

@@ -22,8 +22,8 @@ def warm_trainer(optimizer, layers, batch=10, n=205):
     y = rng.integers(0, net.sizes[-1], n)
     engine = net._engine
     function = engine.layers[-1].function
-    samples = check_samples(x, y, (784, 10), function, engine.cost, np.float32)
-    trainer = Trainer(engine, engine.upload(samples), batch, optimizer)
+    samples = check_samples(engine.run, x, y, (784, 10), function, engine.cost, np.float32)
+    trainer = Trainer(engine, samples, batch, optimizer)
     for _ in trainer.epoch(rng.permutation(n), optimizer.rates(0, trainer.steps)):
         pass
     return trainer
@@ -81,7 +81,7 @@ def run_python(code, **environment):
         check=True,
         capture_output=True,
         text=True,
-        env={**os.environ, **environment},
+        env={**os.environ, "XNN_DEVICE": "cpu", **environment},
     ).stdout
     return json.loads(out)
 

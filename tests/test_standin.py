@@ -7,6 +7,7 @@ import xnn
 from xnn.layers import Dense
 
 from . import standin
+from .helpers import parameters
 from .standin import counts
 
 
@@ -104,3 +105,158 @@ def test_it_computes_what_the_cpu_does(data):
         history = net.fit(*data, epochs=3, optimizer=optimizer, validation_data=data)
         figures.append((history.cost, history.accuracy, history.validation_cost))
     assert figures[0] == figures[1]
+
+
+class Fragile(standin.StandInBackend):
+    """A device that is lost at a certain replay."""
+
+    left = 0
+
+    def _replay(self, tape, kept):
+        replay = super()._replay(tape, kept)
+
+        def fragile():
+            Fragile.left -= 1
+            if Fragile.left < 0:
+                raise xnn.DeviceError("fragile failed")
+            replay()
+
+        return fragile
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+def test_a_device_lost_in_training_leaves_the_last_good_weights(data, monkeypatch, stopping):
+    monkeypatch.setitem(xnn.backends.KINDS, "fragile", Fragile)
+    net = xnn.Network([20, 3], seed=0, device="fragile")
+    Fragile.left = 10  # four replays an epoch: in the third
+    kept = []
+    callbacks = [lambda run: kept.append(parameters(net))]
+    if stopping:
+        callbacks.append(xnn.EarlyStopping("cost"))
+    with pytest.raises(xnn.DeviceError, match="fragile failed; the network is on the CPU now"):
+        net.fit(*data, epochs=9, optimizer=0.1, callbacks=callbacks)
+    assert len(kept) == 2
+    assert net.device == "cpu"
+    assert (parameters(net) == kept[1]).all()
+    net.fit(*data, epochs=1)
+
+
+def test_networks_move(data, tmp_path):
+    net = xnn.Network([20, Dense(4, "tanh", bias=False), Dense(3)], seed=0, device="cpu")
+    wanted = net.predict(data[0])
+    assert net.to("standin") is net
+    assert net.device == "standin"
+    np.testing.assert_array_equal(net.predict(data[0]), wanted)
+    net.save(tmp_path / "net")
+    np.testing.assert_array_equal(xnn.load(tmp_path / "net", device="cpu").predict(data[0]), wanted)
+    net.to("cpu").fit(*data, epochs=1)
+    assert net.device == "cpu"
+
+
+def test_the_environment_names_a_device(monkeypatch):
+    monkeypatch.setenv("XNN_DEVICE", "standin")
+    assert xnn.Network([2, 1]).device == "standin"
+    assert xnn.Network([2, 1], device="cpu").device == "cpu"
+    monkeypatch.setenv("XNN_DEVICE", "abacus")
+    with pytest.raises(ValueError, match="XNN_DEVICE is 'abacus', but must be 'auto', 'cpu'"):
+        xnn.Network([2, 1])
+    monkeypatch.setenv("XNN_DEVICE", "")
+    assert xnn.Network([2, 1]).device == "cpu"
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A device on which no data set fits."""
+    monkeypatch.setattr(standin.StandInBackend, "fits", lambda self, size: size == 0)
+
+
+@pytest.mark.parametrize("targets", ["labels", "values"])
+@pytest.mark.parametrize("n", [1000, 995])
+def test_data_that_do_not_fit_are_streamed(small, n, targets):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (n, 20)).astype(np.uint8)
+    y = rng.integers(0, 3, n) if targets == "labels" else rng.random((n, 3))
+    trained = []
+    for device in ("cpu", "standin"):
+        net = xnn.Network([20, 30, 3], seed=0, device=device)
+        history = net.fit(x, y, epochs=3, optimizer=1.0, validation_data=(x, y))
+        trained.append((parameters(net), history.cost, history.validation_cost))
+    assert (trained[0][0] == trained[1][0]).all()
+    assert trained[0][1:] == trained[1][1:]
+
+
+def test_what_crosses_where_data_do_not_fit(small, data):
+    runs = []
+    for epochs in (3, 13):
+        counts.clear()
+        network().fit(*data, epochs=epochs, optimizer=1.0)
+        runs.append(dict(counts))
+    # Four chunks an epoch, each with images and labels, and the rates.
+    assert runs[1]["uploads"] - runs[0]["uploads"] == 10 * (4 * 2 + 1)
+    assert runs[1]["allocations"] == runs[0]["allocations"]
+
+
+def test_a_streamed_lot_is_sent_one_ahead(small, data, monkeypatch):
+    told = []
+    feed = xnn.backends.base.Feed
+    send, take = feed.send, feed.take
+    monkeypatch.setattr(feed, "send", lambda *a: (told.append("send"), send(*a))[1])
+    monkeypatch.setattr(feed, "take", lambda *a: (told.append("take"), take(*a))[1])
+    network().fit(*data, epochs=1)
+    # Four lots, of images and labels: the second is on its way when the first is taken.
+    assert told == ["send"] * 4 + ["take"] * 2 + (["send"] * 2 + ["take"] * 2) * 2 + ["take"] * 2
+
+
+def test_arrays_of_the_device_go_in_and_come_out(data):
+    x, y = data
+    run = standin.StandInBackend()
+    on_device = run.upload(x), run.upload(y)
+    host, there = network(), network()
+    host.fit(x, y, epochs=2)
+    counts.clear()
+    there.fit(*on_device, epochs=2)
+    first = counts["uploads"]
+    there.fit(*on_device, epochs=1)
+    # A run uploads ones for labels' rows once, and then order and rates; the data are there.
+    assert counts["uploads"] - first == 2
+    host.fit(x, y, epochs=1)
+    assert (parameters(host) == parameters(there)).all()
+    outputs = there.predict(on_device[0])
+    assert isinstance(outputs, standin.Array)
+    np.testing.assert_array_equal(outputs.get(), host.predict(x))
+    np.testing.assert_array_equal(there.classify(on_device[0]).get(), host.classify(x))
+    assert there.evaluate(*on_device) == host.evaluate(x, y)
+    for ours, theirs in zip(there.backprop(*on_device), host.backprop(x, y), strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            assert isinstance(a, standin.Array)
+            np.testing.assert_array_equal(a.get(), b)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.full((3, 20), np.nan), "x has NaN or infinity in row 0"),
+        (np.full((3, 20), 1e39), r"x has 1e\+39, too large for float32, in row 0"),
+        (np.zeros((3, 21)), r"x has shape \(3, 21\), 21 numbers a sample, but the network has 20"),
+    ],
+    ids=["NaN", "large", "shape"],
+)
+def test_arrays_of_the_device_are_checked(x, message):
+    with pytest.raises(ValueError, match=message):
+        network().predict(standin.StandInBackend().upload(x))
+
+
+def test_arrays_of_a_device_do_not_go_into_a_network_elsewhere():
+    with pytest.raises(ValueError, match=r"x is not an array of numbers.*use `.get\(\)`"):
+        xnn.Network([20, 3], device="cpu").predict(standin.StandInBackend().zeros((1, 20), "f"))
+
+
+def test_precision():
+    net = network(precision="tf32")
+    assert net._engine.run.precision == "tf32"
+    assert net.to("cpu").to("standin")._engine.run.precision == "tf32"
+    assert network()._engine.run.precision == "float32"
+    with pytest.raises(ValueError, match=r"precision is 'fp16', but must be 'float32' or 'tf32'"):
+        network(precision="fp16")
+    with pytest.raises(ValueError, match=r"precision is 'tf32'.* but dtype is float64"):
+        network(precision="tf32", dtype="float64")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -68,13 +69,14 @@ class Engine:
 
     def upload(self, samples: Samples) -> Samples:
         """Return samples as arrays of the device."""
-        up = self.run.upload
-        return Samples(
-            up(samples.x),
-            None if samples.labels is None else up(samples.labels),
-            None if samples.values is None else up(samples.values),
-            samples.scoring,
-        )
+        up = {name: self.run.upload(array) for name, array in samples.arrays().items()}
+        return replace(samples, **up)
+
+    def fits(self, samples: Samples) -> bool:
+        """Return whether samples may lie on the device as a whole; some may lie there already."""
+        arrays = samples.arrays().values()
+        there = any(not isinstance(array, np.ndarray) for array in arrays)
+        return there or self.run.fits(sum(array.nbytes for array in arrays))
 
     def stage(self, batch: int) -> AbstractContextManager[None]:
         """Return what to train within, with mini-batches of so many samples."""

@@ -34,19 +34,26 @@ class Inference:
             self._forwards[key] = Forward(self.engine, *key)
         return self._forwards[key]
 
-    def predict(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Return the outputs ``(n, outputs)`` for checked inputs ``(n, inputs)`` of the host."""
-        engine = self.engine
-        result = np.empty((len(x), engine.outputs), engine.dtype)
+    def predict(self, x: Array) -> Array:
+        """Return the outputs ``(n, outputs)`` for checked inputs ``(n, inputs)``.
+
+        They are where the inputs are: on the host, or on the device.
+        """
+        engine, shape = self.engine, (len(x), self.engine.outputs)
+        host = isinstance(x, np.ndarray)
+        result = np.empty(shape, engine.dtype) if host else engine.run.zeros(shape, engine.dtype)
         for start in range(0, len(x), _ROWS):
             rows = x[start : start + _ROWS]
             with engine.lock:
                 forward = self.forward(len(rows), x.dtype)
                 engine.run.copy(rows, forward.inputs[: len(rows)])
                 forward.replay()
-                outputs = engine.run.download(forward.outputs[: len(rows)])
-            result[start : start + _ROWS] = outputs
-        return result
+                outputs, out = forward.outputs[: len(rows)], result[start : start + _ROWS]
+                if host:
+                    out[...] = engine.run.download(outputs)
+                else:
+                    engine.run.copy(outputs, out)
+        return result if host else engine.run.hand_out(result)
 
     def make_ready(self, x: NDArray[Any]) -> None:
         """Make `ready` what takes inputs like ``x`` ``(1, inputs)``.
@@ -90,8 +97,11 @@ class Inference:
             return cost, None
         return cost, float(run.download(hits).mean(dtype=np.float64))
 
-    def gradients(self, samples: Samples) -> list[tuple[NDArray[Any], NDArray[Any] | None]]:
-        """Return each layer's gradients of the mean cost, weights and biases, on the host."""
+    def gradients(self, samples: Samples) -> list[tuple[Array, Array | None]]:
+        """Return each layer's gradients of the mean cost, weights and biases.
+
+        They are where the inputs are.
+        """
         engine, n = self.engine, len(samples)
         flat = engine.run.zeros(engine.flat.shape, engine.dtype)
 
@@ -105,7 +115,10 @@ class Inference:
             memories = work.memories(0)
             engine.forward(memories)
             engine.backward(memories, Rows.plain(work.targets), add)
-        return engine.split(flat)
+        if isinstance(samples.x, np.ndarray):
+            return engine.split(flat)
+        engine.run.hand_out(flat)
+        return [engine.views(parameter, flat) for parameter in engine.parameters]
 
 
 class Forward:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import checks, costs, layers, saving
-from .backends import Array, select
+from .backends import Array, DeviceError, select
 from .callbacks import Callback, CallbackLike
 from .engine import Engine
 from .history import History
@@ -52,9 +52,13 @@ class Network:
         Decides first weights and shuffles, and with them a whole training run. None takes a new
         one from the operating system.
     device
-        ``"cpu"``, ``"gpu"``, ``"gpu:1"`` …, or ``"auto"``: a GPU if one works.
+        ``"cpu"``, ``"gpu"``, ``"gpu:1"`` …, or ``"auto"``: a GPU if one works. None is what the
+        environment variable ``XNN_DEVICE`` names, else the CPU.
     dtype
         ``"float32"`` or ``"float64"``.
+    precision
+        How matrix products of float32 are computed: ``"float32"``, exactly so; or ``"tf32"``, by
+        tensor cores with 10 bits of the 23 on GPUs that have them, as before on others.
 
     Raises `ValueError` for arguments that make no network, `xnn.DeviceError` where the device is
     not to be had.
@@ -72,12 +76,13 @@ class Network:
         cost: str | None = None,
         *,
         seed: int | None = None,
-        device: str = "cpu",
+        device: str | None = None,
         dtype: Any = "float32",
+        precision: str = "float32",
     ) -> None:
         inputs, described = _layers(layers)
         self._rng = _generator(seed)
-        self._build(inputs, described, cost, device, dtype)
+        self._build(inputs, described, cost, device, dtype, precision)
         for layer, parameter in zip(described, self._engine.parameters, strict=True):
             try:
                 weights, biases = layer.draw(parameter.weights, self._rng)
@@ -89,7 +94,13 @@ class Network:
             self._engine.put(parameter, weights, biases)
 
     def _build(
-        self, inputs: int, described: Sequence[Layer], cost: Any, device: str, dtype: Any
+        self,
+        inputs: int,
+        described: Sequence[Layer],
+        cost: Any,
+        device: str | None,
+        dtype: Any,
+        precision: str,
     ) -> None:
         try:
             kind = np.dtype(dtype)
@@ -97,8 +108,11 @@ class Network:
             kind = np.dtype(object)
         if dtype is None or kind not in (np.float32, np.float64):
             raise ValueError(f"dtype is {dtype!r}, but must be 'float32' or 'float64'")
+        if precision == "tf32" and kind == np.float64:
+            raise ValueError("precision is 'tf32', which is one of float32, but dtype is float64")
         chosen = costs.get(cost, described[-1].function)
-        self._engine = Engine(described, inputs, chosen, select(device), kind)
+        self._engine = Engine(described, inputs, chosen, select(device, precision), kind)
+        self._precision = precision
         self._inference = Inference(self._engine)
         self._lock = self._engine.lock
 
@@ -191,7 +205,9 @@ class Network:
         ----------
         x
             Samples ``(n, inputs)`` of any real dtype, or of more dimensions with as many numbers a
-            sample. ``uint8`` is taken as pixels and scaled to 0…1 batch by batch.
+            sample. ``uint8`` is taken as pixels and scaled to 0…1 batch by batch. What lies on
+            the network's GPU, by CuPy or DLPack, is used where it is; what does not fit there stays
+            here and crosses as it is used.
         y
             Labels ``(n,)``, integers from 0 to outputs - 1; or rows ``(n, outputs)``; or, for one
             output, numbers ``(n,)``.
@@ -209,9 +225,10 @@ class Network:
         progress
             Whether to show a progress bar; None shows one on a terminal only.
 
-        Raises `ValueError` for bad input before any work, and `FloatingPointError` where training
-        diverges. Ctrl-C ends training: the network keeps its weights, the history its epochs. Other
-        threads may use the network meanwhile; they see it as it is between some steps and the next.
+        Raises `ValueError` for bad input before any work; `FloatingPointError` where training
+        diverges; `xnn.DeviceError` where a GPU fails, and the network is then on the CPU. Ctrl-C
+        ends training: the network keeps its weights, the history its epochs. Other threads may use
+        the network meanwhile; they see it as it is between some steps and the next.
         """
         samples = self._samples(x, y)
         validation = None
@@ -226,23 +243,33 @@ class Network:
             if isinstance(callback, type) or not known:
                 what = "which is no callback and no function"
                 raise ValueError(f"callbacks has {callback!r}, {what}")
-        return train(
-            self._inference,
-            samples,
-            epochs=checks.whole("epochs", epochs),
-            batch_size=checks.whole("batch_size", batch_size),
-            optimizer=_optimizer(optimizer),
-            rng=self._rng,
-            validation=validation,
-            callbacks=callbacks,
-            shuffle=shuffle,
-            progress=progress,
-        )
+        try:
+            return train(
+                self._inference,
+                samples,
+                epochs=checks.whole("epochs", epochs),
+                batch_size=checks.whole("batch_size", batch_size),
+                optimizer=_optimizer(optimizer),
+                rng=self._rng,
+                validation=validation,
+                callbacks=callbacks,
+                shuffle=shuffle,
+                progress=progress,
+            )
+        except DeviceError as error:
+            if error.parameters is None:  # before the first step
+                raise
+            self.__setstate__({**self._state(error.parameters), "device": "cpu"})
+            what = "the network is on the CPU now, with the weights from before the epoch"
+            raise DeviceError(f"{error}; {what}") from None
 
     def predict(self, x: ArrayLike) -> NDArray[Any]:
         """Return the outputs ``(n, outputs)`` for samples as `fit` takes them.
 
         That goes for ``uint8`` too: it is taken as pixels and scaled to 0…1.
+
+        For an array that lies on the network's GPU, of CuPy or of any library that speaks DLPack,
+        they are an array of CuPy there.
 
         Raises `ValueError` where ``x`` does not fit or holds NaN.
         """
@@ -254,8 +281,8 @@ class Network:
                     outputs: NDArray[Any] | None = ready(x)
                 if outputs is not None:
                     return outputs
-        rows = check_inputs(x, self._engine.sizes[0], self.dtype)
-        result = inference.predict(rows)
+        rows = check_inputs(self._engine.run, x, self._engine.sizes[0], self.dtype)
+        result: NDArray[Any] = inference.predict(rows)
         if type(x) is np.ndarray and x.shape == rows.shape and len(x) == 1:
             inference.make_ready(x)
         return result
@@ -275,16 +302,26 @@ class Network:
         """Return mean cost and accuracy on samples and targets as `fit` takes them."""
         samples = self._samples(x, y)
         with self._engine.lock:
-            return Evaluation(*self._inference.evaluate(self._engine.upload(samples)))
+            return Evaluation(*self._inference.evaluate(samples))
 
     def backprop(self, x: ArrayLike, y: ArrayLike) -> Gradients:
         """Return the gradient of the mean cost over samples and targets as `fit` takes them."""
         samples = self._samples(x, y)
         with self._engine.lock:
-            pairs = self._inference.gradients(self._engine.upload(samples))
+            pairs = self._inference.gradients(samples)
         return Gradients([b for _, b in pairs], [w for w, _ in pairs])
 
     # Where it goes.
+
+    def to(self, device: str) -> Network:
+        """Move the network to a device and return it.
+
+        Raises `ValueError` for a name that is none, `xnn.DeviceError` where it is not to be had.
+        """
+        select(device)
+        with self._lock:
+            self.__setstate__({**self.__getstate__(), "device": device})
+        return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to a safetensors file: parameters, and what it is in the header.
@@ -295,13 +332,17 @@ class Network:
         saving.write(path, state["arrays"], state["description"])
 
     def __getstate__(self) -> dict[str, Any]:
+        with self._lock:
+            return self._state(self._engine.run.download(self._engine.flat))
+
+    def _state(self, flat: NDArray[Any]) -> dict[str, Any]:
+        """Return all that the network is, with its parameters from a flat buffer of the host."""
         arrays = {}
-        with self._engine.lock:
-            pairs = self._engine.split(self._engine.flat)
-        for i, (weights, biases) in enumerate(pairs):
-            arrays[f"{i}.weights"] = weights
+        for i, parameter in enumerate(self._engine.parameters):
+            weights, biases = self._engine.views(parameter, flat)
+            arrays[f"{i}.weights"] = np.ascontiguousarray(weights)
             if biases is not None:
-                arrays[f"{i}.biases"] = biases
+                arrays[f"{i}.biases"] = np.ascontiguousarray(biases)
         description = {
             "inputs": self.sizes[0],
             "layers": [layer.describe() for layer in self.layers],
@@ -312,6 +353,7 @@ class Network:
             "description": description,
             "arrays": arrays,
             "device": self.device,
+            "precision": self._precision,
             "rng": copy.deepcopy(self._rng),
         }
 
@@ -335,7 +377,8 @@ class Network:
             pairs.append((weights, biases))
         if arrays:
             raise ValueError(f"arrays {', '.join(sorted(arrays))} belong to no layer")
-        self._build(inputs, made, described["cost"], state["device"], described["dtype"])
+        where = state["device"], described["dtype"], state["precision"]
+        self._build(inputs, made, described["cost"], *where)
         for parameter, pair in zip(self._engine.parameters, pairs, strict=True):
             self._engine.put(parameter, *pair)
 
@@ -343,7 +386,7 @@ class Network:
         engine = self._engine
         function = engine.layers[-1].function
         size = engine.sizes[0], engine.outputs
-        return check_samples(x, y, size, function, engine.cost, engine.dtype, names)
+        return check_samples(engine.run, x, y, size, function, engine.cost, engine.dtype, names)
 
 
 class Arrays(Sequence[Array]):
@@ -393,16 +436,23 @@ class Arrays(Sequence[Array]):
                 engine.run.copy(engine.run.upload(array), view)
 
 
-def load(path: str | os.PathLike[str], *, device: str = "cpu", seed: int | None = None) -> Network:
+def load(
+    path: str | os.PathLike[str],
+    *,
+    device: str | None = None,
+    precision: str = "float32",
+    seed: int | None = None,
+) -> Network:
     """Return the network that `Network.save` wrote.
 
-    ``device`` is where it is to run, as for `Network`; ``seed`` decides shuffles from here on.
+    ``device`` and ``precision`` say where and how it is to run, as for `Network`; ``seed`` decides
+    shuffles from here on.
 
     Raises `ValueError` that names the file where it holds no network, `OSError` where it cannot be
     read.
     """
-    select(device)
-    state: dict[str, Any] = {"device": device, "rng": _generator(seed)}
+    select(device, precision)
+    state: dict[str, Any] = {"device": device, "precision": precision, "rng": _generator(seed)}
     state["arrays"], state["description"] = saving.read(path)
     network = Network.__new__(Network)
     try:

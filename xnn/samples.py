@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .activations import Activation
+from .backends import Array, Backend
 from .costs import Cost
 
 #: How a right answer is told: by the largest output, by an output on its side of ½, or not at all.
@@ -33,6 +34,11 @@ class Samples:
     def __len__(self) -> int:
         return len(self.x)
 
+    def arrays(self) -> dict[str, Any]:
+        """Return the arrays that there are, by their names."""
+        named = {"x": self.x, "labels": self.labels, "values": self.values}
+        return {name: array for name, array in named.items() if array is not None}
+
     def __getitem__(self, rows: slice) -> Samples:
         """Return some of them, as views."""
         labels = None if self.labels is None else self.labels[rows]
@@ -46,6 +52,7 @@ def scale(dtype: Any) -> float:
 
 
 def check_samples(
+    run: Backend,
     x: Any,
     y: Any,
     size: tuple[int, int],
@@ -57,28 +64,31 @@ def check_samples(
     """Return inputs and targets checked against each other and the network.
 
     ``size`` is the network's inputs and outputs, ``dtype`` its dtype, ``activation`` the last one.
+    Arrays that lie on the network's device stay there; targets are looked at in a copy.
     Raises `ValueError` that names the argument, what came and what is wanted.
     """
     inputs, outputs = size
-    x = check_inputs(x, inputs, dtype, names[0])
+    x = check_inputs(run, x, inputs, dtype, names[0])
     if len(x) == 0:
         raise ValueError(f"{names[0]} is empty, but must hold at least one sample")
     y_name = names[1]
-    y = _array(y, y_name)
+    given = _array(run, y, y_name)
+    y = given if isinstance(given, np.ndarray) else run.download(given)
     if y.ndim == 0 or len(y) != len(x):
         came = f"{len(y)} rows" if y.ndim else "a single number"
         raise ValueError(
             f"{y_name} has {came}, but {names[0]} has {len(x)}: give one target a sample"
         )
     if outputs > 1 and y.ndim == 1:
-        return Samples(x, _labels(y, outputs, y_name), None, "argmax")
+        _check_labels(y, outputs, y_name)
+        return Samples(x, given, None, "argmax")
     values = y.reshape(len(y), -1) if y.ndim == 1 else y
     if values.ndim != 2 or values.shape[1] != outputs:
         raise ValueError(
             f"{y_name} has shape {y.shape}, but the network has {outputs} outputs: "
             f"give {'numbers' if outputs == 1 else 'labels'} (n,) or rows (n, {outputs})"
         )
-    _finite(values, dtype, y_name)
+    _check_finite(run, values, dtype, y_name)
     low, high = values.min(), values.max()
     if cost.distribution and abs(sums := values.sum(axis=1, dtype=np.float64) - 1).max() > 1e-3:
         row = int(abs(sums).argmax())
@@ -90,16 +100,16 @@ def check_samples(
         raise ValueError(
             f"{y_name} has values from {low:g} to {high:g}, but cost {cost.name} wants 0 to 1"
         )
-    return Samples(x, None, values, _scoring(values, activation))
+    return Samples(x, None, given.reshape(values.shape), _scoring(values, activation))
 
 
-def check_inputs(x: Any, inputs: int, dtype: Any, name: str = "x") -> Any:
-    """Return ``x`` as an array ``(n, inputs)``, not copied where it is one.
+def check_inputs(run: Backend, x: Any, inputs: int, dtype: Any, name: str = "x") -> Any:
+    """Return ``x`` as an array ``(n, inputs)`` of host or device, not copied where it is one.
 
     Samples of more dimensions, such as images ``(n, 28, 28)``, are laid out in rows.
     Raises `ValueError` where it is not real, finite numbers of a fitting shape.
     """
-    x = _array(x, name)
+    x = _array(run, x, name)
     if x.ndim == 1:
         hint = f"; a batch comes first: {name}[None]" if len(x) == inputs else ""
         raise ValueError(
@@ -108,13 +118,16 @@ def check_inputs(x: Any, inputs: int, dtype: Any, name: str = "x") -> Any:
     if x.ndim == 0 or (found := int(np.prod(x.shape[1:]))) != inputs:
         came = f"shape {x.shape}" + (f", {found} numbers a sample" if x.ndim else "")
         raise ValueError(f"{name} has {came}, but the network has {inputs} inputs")
-    _finite(x, dtype, name)
+    _check_finite(run, x, dtype, name)
     return x.reshape(len(x), inputs)
 
 
-def _array(values: Any, name: str) -> NDArray[Any]:
+def _array(run: Backend, values: Any, name: str) -> Array:
+    """Return an array of the device where ``values`` is one, else of the host."""
     try:
-        array = np.asarray(values)
+        array = run.adopt(values)
+        if array is None:
+            array = np.asarray(values)
     except (RuntimeError, TypeError, ValueError) as error:
         # Rows of different lengths, a tensor that is not to be had as an array, …
         why = str(error).splitlines()[0]
@@ -129,11 +142,15 @@ def _array(values: Any, name: str) -> NDArray[Any]:
     return array
 
 
-def _finite(array: NDArray[Any], dtype: Any, name: str) -> None:
+def _check_finite(run: Backend, array: Array, dtype: Any, name: str) -> None:
     """Refuse what is not finite, or would not be as ``dtype``."""
     if array.dtype.kind != "f":
         return
     most = np.finfo(dtype).max
+    if not isinstance(array, np.ndarray):
+        if run.finite(array, float(most)):
+            return
+        array = run.download(array)  # to say where
     rows = max(1, _BLOCK // max(1, array[0].size)) if len(array) else 1
     for start in range(0, len(array), rows):
         block = array[start : start + rows]
@@ -145,7 +162,7 @@ def _finite(array: NDArray[Any], dtype: Any, name: str) -> None:
             raise ValueError(f"{name} has {what} in row {row}, but must be finite numbers")
 
 
-def _labels(y: NDArray[Any], outputs: int, name: str) -> NDArray[Any]:
+def _check_labels(y: NDArray[Any], outputs: int, name: str) -> None:
     if y.dtype.kind not in "uib":
         raise ValueError(
             f"{name} has shape {y.shape} and dtype {y.dtype}, "
@@ -157,7 +174,6 @@ def _labels(y: NDArray[Any], outputs: int, name: str) -> NDArray[Any]:
         raise ValueError(f"{name} has labels down to {low}, but they count from 0")
     if high >= outputs:
         raise ValueError(f"{name} has labels up to {high}, but the network has {outputs} outputs")
-    return y
 
 
 def _scoring(values: NDArray[Any], activation: Activation) -> Scoring:

@@ -6,7 +6,7 @@ taken in one go, which for small networks costs more than the arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,7 @@ class _Chunk:
 
     steps: int
     samples: int
+    work: Workspace
     index: Array
     rates: Array
     costs: Array  # (steps,) summed over each mini-batch
@@ -33,12 +34,61 @@ class _Chunk:
     replay: Replay
 
 
+class _Resident:
+    """Samples that lie on the device. In an epoch their order crosses, no more."""
+
+    def __init__(self, engine: Engine, samples: Samples) -> None:
+        self.run = engine.run
+        self.samples = engine.upload(samples)
+
+    def begin(self, order: NDArray[np.intp], chunks: Sequence[_Chunk]) -> None:
+        """Begin an epoch of these chunks."""
+        self._order, self._at = self.run.upload(order), 0
+
+    def prepare(self, chunk: _Chunk) -> None:
+        """Set what the next chunk of the epoch is to read."""
+        at, self._at = self._at, self._at + chunk.samples
+        self.run.copy(self._order[at : self._at], chunk.index)
+
+    def load(self, work: Workspace, index: Array) -> None:
+        """Fill a workspace, within a step."""
+        work.gather(self.samples, index)
+
+
+class _Streamed:
+    """Samples of the host that do not fit. They cross chunk by chunk, one ahead."""
+
+    def __init__(self, engine: Engine, samples: Samples, rows: int) -> None:
+        self.samples = samples
+        self._feeds = {
+            name: engine.run.feed(array, rows) for name, array in samples.arrays().items()
+        }
+
+    def begin(self, order: NDArray[np.intp], chunks: Sequence[_Chunk]) -> None:
+        ends = np.cumsum([chunk.samples for chunk in chunks])
+        self._lots = iter(np.split(order, ends[:-1]))
+        self._send()
+
+    def prepare(self, chunk: _Chunk) -> None:
+        self._send()
+        for name, feed in self._feeds.items():
+            feed.take(chunk.work.place_for(name)[: chunk.samples])
+
+    def load(self, work: Workspace, index: Array) -> None:
+        work.complete(self.samples, len(index))
+
+    def _send(self) -> None:
+        lot = next(self._lots, None)
+        if lot is not None:
+            for feed in self._feeds.values():
+                feed.send(lot)
+
+
 class Trainer:
-    """Training steps over samples that lie on the device, compiled for one optimizer."""
+    """Training steps over samples, compiled for one optimizer."""
 
     def __init__(self, engine: Engine, samples: Samples, batch: int, optimizer: Optimizer) -> None:
         self.engine = engine
-        self.samples = samples
         run, n = engine.run, len(samples)
         if samples.labels is not None:
             _ = engine.one_hot  # made before anything is compiled
@@ -49,6 +99,12 @@ class Trainer:
         full, last = divmod(n, batch)
         most = max(1, min(run.chunk_bytes // (batch * row), run.chunk_steps, full))
         whole, rest = divmod(full, most)
+        self._source: _Resident | _Streamed
+        if engine.fits(samples):
+            self._source = _Resident(engine, samples)
+        else:
+            self._source = _Streamed(engine, samples, batch * most)
+        self.samples = self._source.samples
         factor = scale(samples.x.dtype)
         work = Workspace(engine, batch, most, factor)
         self.plan: list[_Chunk] = [self._chunk(work, most)] * whole
@@ -71,17 +127,18 @@ class Trainer:
             rates = rates.astype(self.engine.dtype)
         if not np.isfinite(rates).all():
             raise ValueError(f"learning_rate is too large for {self.engine.dtype}")
-        order, rates = run.upload(order), run.upload(rates)
-        sample = step = 0
+        rates = run.upload(rates)
+        self._source.begin(order, self.plan)
+        step = 0
         for chunk in self.plan:
             done = slice(step, step + chunk.steps)
             with self.engine.lock:
-                run.copy(order[sample : sample + chunk.samples], chunk.index)
+                self._source.prepare(chunk)
                 run.copy(rates[done], chunk.rates)
                 chunk.replay()
                 run.copy(chunk.costs, self._costs[done])
                 run.copy(chunk.hits, self._hits[done])
-            sample, step = sample + chunk.samples, done.stop
+            step = done.stop
             yield step
 
     def figures(self, steps: int) -> tuple[float, float | None, int | None]:
@@ -102,10 +159,10 @@ class Trainer:
         index = run.zeros((rows,), np.intp)
         rates = run.zeros((steps,), engine.dtype)
         score = Score(engine, work, steps, rows)
-        samples, updates = self.samples, self.updates
+        source, updates = self._source, self.updates
 
         def train() -> None:
-            work.gather(samples, index)
+            source.load(work, index)
             step = updates.begin(rates, work.batch)
             for i in range(steps):
                 step.at = i
@@ -114,6 +171,6 @@ class Trainer:
                 engine.forward(memories)
                 engine.backward(memories, Rows.plain(work.targets[batch]), step.gradient)
                 step.apply()
-            score.record(samples.scoring)
+            score.record(source.samples.scoring)
 
-        return _Chunk(steps, rows, index, rates, score.costs, score.hits, run.compile(train))
+        return _Chunk(steps, rows, work, index, rates, score.costs, score.hits, run.compile(train))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .backends import DeviceError
 from .callbacks import Callback, CallbackLike, Training
 from .engine import Engine
 from .history import History
@@ -28,7 +29,9 @@ class Run:
         self.epochs = epochs
         self.history = History()
         self.figures = figures
+        self.lost = False  # whether the device has failed
         self._engine = engine
+        self.good = self.snapshot()  # all parameters as they last were finite, on the host
 
     def stop(self, reason: str) -> None:
         """End training after this epoch; ``reason`` becomes ``history.stopped``."""
@@ -41,6 +44,9 @@ class Run:
 
     def restore(self, snapshot: Any) -> None:
         """Set all parameters to a copy made before."""
+        if self.lost:
+            self.good = snapshot
+            return
         run = self._engine.run
         with self._engine.lock:
             run.copy(run.upload(snapshot), self._engine.flat)
@@ -63,28 +69,50 @@ def train(
 
     A cost or parameter that is NaN or infinite ends training with `FloatingPointError`, which names
     epoch and step; the parameters are then those with which that epoch began. Ctrl-C ends training
-    and leaves the parameters as they are.
+    and leaves the parameters as they are. A device that fails is a `DeviceError`, which carries the
+    last good parameters.
     """
     engine = inference.engine
     run = Run(engine, epochs, _figures(samples, validation))
-    good = run.snapshot()
-    if not np.isfinite(good).all():
+    if not np.isfinite(run.good).all():
         raise ValueError("the network's weights or biases hold NaN or infinity; set them anew")
     with engine.lock:
-        samples = engine.upload(samples)
-        validation = None if validation is None else engine.upload(validation)
         trainer = Trainer(engine, samples, batch_size, optimizer)
+        if validation is not None and engine.fits(validation):
+            validation = engine.upload(validation)
     around = [c if isinstance(c, Callback) else _AfterEpoch(c) for c in callbacks]
-    order = np.arange(len(samples))
     for callback in around:
         callback.begin(run)
+    try:
+        _train_epochs(
+            run, inference, trainer, optimizer, rng, validation, around, shuffle, progress
+        )
+    except DeviceError as error:
+        error.parameters = run.good
+        raise
+    return run.history
+
+
+def _train_epochs(
+    run: Run,
+    inference: Inference,
+    trainer: Trainer,
+    optimizer: Optimizer,
+    rng: np.random.Generator,
+    validation: Samples | None,
+    around: Sequence[Callback],
+    shuffle: bool,
+    progress: bool | None,
+) -> None:
+    engine, samples, epochs = inference.engine, trainer.samples, run.epochs
+    order = np.arange(len(samples))
     try:
         with engine.stage(trainer.batch), _Bar(len(samples), epochs, progress) as bar:
             for run.epoch in range(epochs):
                 if shuffle:
                     order = rng.permutation(len(samples))
                 began = time.perf_counter()
-                good = _train_epoch(run, trainer, order, optimizer, good, bar)
+                _train_epoch(run, trainer, order, optimizer, bar)
                 if validation is not None:
                     with engine.lock:
                         figures = inference.evaluate(validation)
@@ -95,17 +123,20 @@ def train(
                     callback.epoch_end(run)
                 if run.history.stopped is not None:
                     break
-                good = run.snapshot() if around else good  # callbacks may have changed parameters
+                if around:
+                    run.good = run.snapshot()  # callbacks may have changed parameters
     except KeyboardInterrupt:
         if not np.isfinite(run.snapshot()).all():
-            run.restore(good)  # it had diverged, and that may be why
+            run.restore(run.good)  # it had diverged, and that may be why
         run.stop(f"interrupted in epoch {run.epoch}")
         _trim(run.history)
         print(f"\nxnn: {run.history.stopped}; the network keeps its weights", file=sys.stderr)
+    except DeviceError:
+        run.lost = True
+        raise
     finally:
         for callback in around:
             callback.end(run)
-    return run.history
 
 
 def _figures(samples: Samples, validation: Samples | None) -> frozenset[str]:
@@ -116,10 +147,7 @@ def _figures(samples: Samples, validation: Samples | None) -> frozenset[str]:
     return frozenset(figures)
 
 
-def _train_epoch(
-    run: Run, trainer: Trainer, order: Any, optimizer: Optimizer, good: Any, bar: _Bar
-) -> Any:
-    """Train for an epoch on from the parameters ``good``; return the new ones, on the host."""
+def _train_epoch(run: Run, trainer: Trainer, order: Any, optimizer: Optimizer, bar: _Bar) -> None:
     rates = optimizer.rates(run.epoch, trainer.steps)
     glanced = time.perf_counter()
     done = 0
@@ -128,20 +156,20 @@ def _train_epoch(
         if now - glanced >= _GLANCE and done < trainer.steps:
             glanced = now
             cost, _, bad = trainer.figures(done)
-            _refuse_divergence(run, trainer, bad, good)
+            _refuse_divergence(run, trainer, bad)
             bar.show(run, min(done * trainer.batch, len(order)), cost)
     cost, accuracy, bad = trainer.figures(done)
     parameters = run.snapshot()
     if bad is None and not np.isfinite(parameters).all():
         bad = done - 1
-    _refuse_divergence(run, trainer, bad, good)
+    _refuse_divergence(run, trainer, bad)
+    run.good = parameters
     run.history.record("", cost, accuracy)
-    return parameters
 
 
-def _refuse_divergence(run: Run, trainer: Trainer, bad: int | None, good: Any) -> None:
+def _refuse_divergence(run: Run, trainer: Trainer, bad: int | None) -> None:
     if bad is not None:
-        run.restore(good)
+        run.restore(run.good)
         raise FloatingPointError(
             f"training diverged in epoch {run.epoch}, step {bad} of {trainer.steps}: NaN or "
             "infinity; the weights are those from before the epoch; try a lower learning rate"

@@ -69,32 +69,28 @@ class Workspace:
             for i, parameter in enumerate(self.engine.parameters)
         ]
 
+    def place_for(self, name: str) -> Array:
+        """Return where an array of `Samples` goes, by its name."""
+        return {"x": self.inputs, "labels": self.labels, "values": self.targets}[name]
+
     def gather(self, samples: Samples, index: Array) -> None:
         """Take the samples of the device that ``index`` names, as many as there are rows."""
-        run, rows = self.engine.run, len(index)
-        run.gather(samples.x, index, self.inputs[:rows])
-        if samples.labels is not None:
-            run.gather(samples.labels, index, self.labels[:rows])
-        else:
-            run.gather(samples.values, index, self.targets[:rows])
-        self._complete(samples.scoring, samples.labels is not None, rows)
+        for name, array in samples.arrays().items():
+            self.engine.run.gather(array, index, self.place_for(name)[: len(index)])
+        self.complete(samples, len(index))
 
     def place(self, samples: Samples) -> None:
-        """Take samples of the device, at most as many as there are rows."""
-        run, rows = self.engine.run, len(samples)
-        run.copy(samples.x, self.inputs[:rows])
-        if samples.labels is not None:
-            run.copy(samples.labels, self.labels[:rows])
-        else:
-            run.copy(samples.values, self.targets[:rows])
-        self._complete(samples.scoring, samples.labels is not None, rows)
+        """Take samples of host or device, at most as many as there are rows."""
+        for name, array in samples.arrays().items():
+            self.engine.run.copy(array, self.place_for(name)[: len(samples)])
+        self.complete(samples, len(samples))
 
-    def _complete(self, scoring: Scoring, labelled: bool, rows: int) -> None:
-        """Make targets of labels, or the other way round."""
+    def complete(self, samples: Samples, rows: int) -> None:
+        """Make targets of labels, or the other way round; for samples like these."""
         run, targets, labels = self.engine.run, self.targets[:rows], self.labels[:rows]
-        if labelled:
+        if samples.labels is not None:
             run.gather(self.engine.one_hot, labels, targets)
-        elif scoring == "argmax":
+        elif samples.scoring == "argmax":
             run.argmax(targets, labels)
 
 

@@ -1,6 +1,7 @@
 """Devices: the one place that knows about CPU and GPU."""
 
 from .base import Array, Backend, DeviceError, Replay
+from .discover import gpus
 from .select import KINDS, select
 
-__all__ = ["KINDS", "Array", "Backend", "DeviceError", "Replay", "select"]
+__all__ = ["KINDS", "Array", "Backend", "DeviceError", "Replay", "gpus", "select"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
@@ -15,7 +17,27 @@ Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 class DeviceError(RuntimeError):
-    """A device was asked for and is not to be had; the message says what to install or change."""
+    """A device was asked for and is not to be had, or it failed; the message says what to do."""
+
+    #: Where a device failed in training: all parameters as they last were good, on the host.
+    parameters: Any = None
+
+
+class Feed:
+    """Brings rows of a host array to a device, one lot ahead of those in use."""
+
+    def __init__(self, run: Backend, source: Any) -> None:
+        self.run = run
+        self.source = source
+        self._sent: deque[Array] = deque()
+
+    def send(self, index: Any) -> None:
+        """Begin to bring the rows that ``index`` of the host names. Two lots may be on the way."""
+        self._sent.append(self.run.upload(self.source[index]))
+
+    def take(self, out: Array) -> None:
+        """``out ←`` the lot that was sent the longest ago, converted to the dtype of ``out``."""
+        self.run.copy(self._sent.popleft(), out)
 
 
 class Backend(ABC):
@@ -59,6 +81,25 @@ class Backend(ABC):
     @abstractmethod
     def download(self, array: Array) -> Any:
         """Return a new NumPy array with the values of a device array."""
+
+    def adopt(self, array: Any) -> Array | None:
+        """Return a user's array that lies on a device of this kind as one of `xp`; else None.
+
+        It is not copied where it lies on this very device.
+        """
+        return None
+
+    def hand_out(self, array: Array) -> Array:
+        """Return an array of the device as a user may have it, in order with what they do."""
+        return array
+
+    def fits(self, size: int) -> bool:
+        """Return whether so many bytes of data may lie on the device beside what training needs."""
+        return True
+
+    def feed(self, source: Any, rows: int) -> Feed:
+        """Return what brings rows of a host array to the device, at most ``rows`` at a time."""
+        return Feed(self, source)
 
     def padded(self, columns: int, dtype: Any) -> int:
         """Return the length of a row of at least ``columns`` that keeps the next one aligned."""
@@ -105,8 +146,11 @@ class Backend(ABC):
         """``out[i] ← argmax_j values[i, j]``, the first of equals, as integers ``(m,)``."""
 
     @abstractmethod
-    def finite(self, values: Array) -> bool:
-        """Return whether all numbers are finite. The host waits for it: not for within a step."""
+    def finite(self, values: Array, most: float = math.inf) -> bool:
+        """Return whether all numbers are finite, and at most ``most`` in size.
+
+        The host waits for it: not for within a step.
+        """
 
     @abstractmethod
     def copy(self, source: Array, out: Array) -> None:

@@ -97,12 +97,13 @@ class CpuBackend(Backend):
     def argmax(self, values: Array, out: Array) -> None:
         self._do(values.argmax, 1, out)
 
-    def finite(self, values: Array) -> bool:
+    def finite(self, values: Array, most: float = math.inf) -> bool:
         if values.dtype.kind != "f":
             return True
         # A sum of squares that is finite is the quick answer, one that is not is none.
         flat = values if values.ndim == 1 else values.reshape(-1)
-        return math.isfinite(flat.dot(flat)) or bool(np.isfinite(values).all())
+        quick = most == math.inf and math.isfinite(flat.dot(flat))
+        return quick or bool((np.isfinite(values) & (np.abs(values) <= most)).all())
 
     def copy(self, source: Array, out: Array) -> None:
         if self._tape is None and source.itemsize <= out.itemsize:

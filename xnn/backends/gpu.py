@@ -1,27 +1,317 @@
-"""NVIDIA GPUs by CuPy. So far this finds out why a GPU cannot be used, and says so."""
+"""NVIDIA GPUs: CuPy's arrays and launches, cuBLAS, CUDA graphs.
+
+A step is recorded as on the CPU (`Backend.compile`); while it is, kernels are compiled and memory
+is made. The record is then captured into a CUDA graph by playing it once on a capturing stream, and
+a replay is one launch of the graph. Where the driver refuses that, a replay plays the record.
+
+CuPy 14 refuses its own cuBLAS calls while a stream captures (cupy issue 6290), though cuBLAS itself
+does not, given a workspace: so products go to a handle of our own (`cublas`).
+"""
 
 from __future__ import annotations
 
-from .base import Backend, DeviceError
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
 
-_INSTALL = 'pip install "xnn[cuda12]" (or "xnn[cuda13]" for a driver of CUDA 13)'
+import numpy as np
+
+from . import cuda_source as cuda
+from .base import Array, Backend, Call, DeviceError, Feed, Replay
+from .cublas import Cublas
+from .discover import cupy_for, first_line
+
+# Of a GPU's free memory, what a data set may take: the rest is for the workspaces of training.
+_DATA_SHARE = 0.8
+# DLPack's kinds of device whose memory a kernel can read: CUDA's own, and managed memory.
+_DLPACK_CUDA = (2, 13)
 
 
-def open_gpu(number: int) -> Backend:
+def open_gpu(number: int, precision: str = "float32") -> GpuBackend:
     """Return the backend of GPU ``number``. Raises `DeviceError` where it cannot be used."""
-    try:
-        import cupy
-    except ImportError:
-        raise DeviceError(
-            f"no GPU can be used: CuPy is not installed; with an NVIDIA GPU and driver, {_INSTALL}"
-        ) from None
-    try:
-        count = cupy.cuda.runtime.getDeviceCount()
-    except Exception as error:  # whatever CuPy meets here, the GPU is not to be had
-        raise DeviceError(
-            f"no GPU can be used: CuPy {cupy.__version__} says {str(error).splitlines()[0]!r}; "
-            "install or update NVIDIA's driver, or use device='cpu'"
-        ) from None
-    if number >= count:
-        raise DeviceError(f"no GPU {number}: this machine has {count}; the first one is 'gpu:0'")
-    raise DeviceError("no GPU can be used: this version of xnn runs on the CPU; use device='cpu'")
+    return GpuBackend(number, cupy_for(number), precision)
+
+
+class GpuBackend(Backend):
+    """One NVIDIA GPU."""
+
+    # A graph of many small steps hides the cost of its launch; memory is no concern.
+    chunk_bytes = 16 * 1024 * 1024
+    chunk_steps = 64
+
+    def __init__(self, number: int, cupy: Any, precision: str = "float32") -> None:
+        super().__init__()
+        self.device = f"gpu:{number}" if number else "gpu"
+        self.xp = cupy
+        #: Why steps are not captured into CUDA graphs; None where they are.
+        self.uncaptured: str | None = None
+        self._gpu = cupy.cuda.Device(number)
+        self._numbers: dict[tuple[float, str], Array] = {}
+        with self._told(), self._gpu:
+            # Blocking, so that what users do on CuPy's default stream is ordered with it.
+            self._stream = cupy.cuda.Stream()
+            self._cublas = Cublas(cupy, self._stream, tf32=precision == "tf32")
+
+    # Arrays.
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        with self.here():
+            return self.xp.zeros(shape, dtype)
+
+    def upload(self, array: Any) -> Array:
+        with self.here():
+            if not isinstance(array, self.xp.ndarray):
+                array = np.asarray(array)
+                array = array.astype(array.dtype.newbyteorder("="), copy=False)
+            if array.dtype.kind == "f" and array.dtype.char not in "fd":
+                array = array.astype(np.float32 if array.itemsize < 4 else np.float64)
+            cuda.ctype(array.dtype)
+            return self.xp.ascontiguousarray(self.xp.asarray(array)).reshape(array.shape)
+
+    def download(self, array: Array) -> Any:
+        with self.here():
+            return array.get(stream=self._stream)
+
+    def adopt(self, array: Any) -> Array | None:
+        if not isinstance(array, self.xp.ndarray):
+            lies_on = getattr(array, "__dlpack_device__", None)
+            if isinstance(array, np.ndarray) or lies_on is None or lies_on()[0] not in _DLPACK_CUDA:
+                return None
+        before = self.xp.cuda.get_current_stream().record()
+        with self.here() as stream:
+            if not isinstance(array, self.xp.ndarray):
+                array = self.xp.from_dlpack(array)  # which sees to the order
+            stream.wait_event(before)
+            return array if array.device == self._gpu else array.copy()
+
+    def hand_out(self, array: Array) -> Array:
+        theirs = self.xp.cuda.get_current_stream()
+        with self.here() as stream:
+            theirs.wait_event(stream.record())
+        return array
+
+    def fits(self, size: int) -> bool:
+        with self.here():
+            free = self.xp.cuda.runtime.memGetInfo()[0]
+            pool = self.xp.get_default_memory_pool()
+            return bool(size <= _DATA_SHARE * (free + pool.free_bytes()))
+
+    def feed(self, source: Any, rows: int) -> Feed:
+        return PinnedFeed(self, source, rows)
+
+    # Operations.
+
+    def gemm(
+        self, a: Array, b: Array, out: Array, alpha: float | Array = 1.0, beta: float | Array = 0.0
+    ) -> None:
+        if a.shape[1] != b.shape[0] or out.shape != (a.shape[0], b.shape[1]):
+            raise ValueError(f"gemm: {a.shape} @ {b.shape} does not give {out.shape}")
+        scalars = self._number(alpha, out.dtype), self._number(beta, out.dtype)
+        function, arguments = self._cublas.gemm(a, b, out, *scalars)
+        self._do(function, *arguments, keep=(a, b, out, *scalars))
+
+    def elementwise(self, formula: str, out: Array, **operands: float | Array) -> None:
+        used = {name: operands[name] for name in sorted(cuda.names(formula))}
+        kinds = cuda.operand_types(used)
+        text = cuda.elementwise(formula, cuda.ctype(out.dtype), kinds)
+        arrays = [out, *(v for v in used.values() if hasattr(v, "dtype"))]
+        numbers = [out.dtype.type(v) for v in used.values() if not hasattr(v, "dtype")]
+        if all(v.shape == out.shape and v.flags.c_contiguous for v in arrays):
+            rows, columns, strides = 1, out.size, [(0, 1)] * len(arrays)
+        else:
+            rows, columns = (1, *out.shape)[-2:] if out.ndim else (1, 1)
+            strides = [_strides(v, (rows, columns)) for v in arrays]
+        parameters: list[Any] = [rows, columns]
+        for array, pair in zip(arrays, strides, strict=True):
+            parameters += [array, *pair]
+        self._launch(text, rows * columns, cuda.BLOCK, (*parameters, *numbers))
+
+    def softmax(self, z: Array, out: Array) -> None:
+        text = cuda.softmax(cuda.ctype(out.dtype))
+        self._launch_rows(text, (*z.shape, z, _row(z), out, _row(out)))
+
+    def row_sums(self, values: Array, out: Array) -> None:
+        text = cuda.row_sums(cuda.ctype(out.dtype))
+        self._launch_rows(text, (*values.shape, values, _row(values), out))
+
+    def argmax(self, values: Array, out: Array) -> None:
+        text = cuda.argmax(cuda.ctype(values.dtype))
+        self._launch_rows(text, (*values.shape, values, _row(values), out))
+
+    def finite(self, values: Array, most: float = math.inf) -> bool:
+        if values.dtype.kind != "f" or values.size == 0:
+            return True
+        most = min(most, float(np.finfo(values.dtype).max))
+        with self.here():
+            return bool(-most <= float(values.min()) and float(values.max()) <= most)
+
+    def copy(self, source: Array, out: Array) -> None:
+        if not isinstance(source, self.xp.ndarray):
+            source = self.upload(source)
+        self.elementwise("a", out, a=source)
+
+    def gather(self, source: Array, index: Array, out: Array) -> None:
+        kinds = (cuda.ctype(v.dtype) for v in (source, index, out))
+        text = cuda.gather(*kinds)
+        rows = len(index)
+        columns = out.size // max(1, rows)
+        parameters = (rows, columns, out, _row(out), source, _row(source), index)
+        self._launch(text, rows * columns, cuda.BLOCK, parameters)
+
+    # Control.
+
+    def synchronize(self) -> None:
+        with self._told():
+            self._stream.synchronize()
+
+    def _now(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        with self.here():
+            function(*arguments)
+
+    def _replay(self, tape: list[Call], kept: list[Any]) -> Replay:
+        def play() -> None:
+            with self.here():
+                for function, arguments in tape:
+                    function(*arguments)
+
+        try:
+            graph = self._capture(tape)
+        except Exception as error:  # a driver or a library that refuses: slower, not wrong
+            self.uncaptured = first_line(error)
+            return play
+
+        def launch() -> None:
+            with self._told():
+                graph.launch(self._stream)
+
+        launch.kept = kept, tape, graph  # type: ignore[attr-defined]
+        return launch
+
+    def _capture(self, tape: list[Call]) -> Any:
+        with self.here():
+            self._stream.begin_capture()
+            try:
+                for function, arguments in tape:
+                    function(*arguments)
+            finally:
+                graph = self._stream.end_capture()
+            graph.upload(self._stream)
+            return graph
+
+    # How a GPU is spoken to.
+
+    def _launch_rows(self, text: str, parameters: tuple[Any, ...]) -> None:
+        self._launch(text, 32 * parameters[0], cuda.WARPS, parameters)
+
+    def _launch(self, text: str, threads: int, block: int, parameters: tuple[Any, ...]) -> None:
+        with self.here():
+            kernel = _kernel(self.xp, self._gpu.id, text)
+        if threads:
+            grid = -(-threads // block)
+            # CuPy takes a Python int for a 64-bit one, as the kernels do.
+            self._do(kernel, (grid,), (block,), parameters)
+
+    def _number(self, value: float | Array, dtype: Any) -> Array:
+        """Return a number as an array ``()`` of the device, made once."""
+        if hasattr(value, "dtype"):
+            return value
+        key = float(value), np.dtype(dtype).char
+        if key not in self._numbers:
+            with self.here():
+                self._numbers[key] = self.xp.full((), value, dtype)
+        return self._numbers[key]
+
+    @contextmanager
+    def here(self) -> Iterator[Any]:
+        """Work on this GPU's stream, and speak of what fails."""
+        with self._told(), self._gpu, self._stream:
+            yield self._stream
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn CuPy's errors into `DeviceError`s that say what to do."""
+        try:
+            yield
+        except self.xp.cuda.memory.OutOfMemoryError as error:
+            raise DeviceError(
+                f"{self.device} is out of memory ({first_line(error)}); "
+                "use a smaller batch_size or network, or device='cpu'"
+            ) from None
+        except self.xp.cuda.runtime.CUDARuntimeError as error:
+            raise DeviceError(
+                f"{self.device} failed: {first_line(error)}; "
+                "start a new process; if it happens again, look at nvidia-smi, or use device='cpu'"
+            ) from None
+
+
+class PinnedFeed(Feed):
+    """Two lots of rows, in pinned memory and on the device, that cross on a stream of their own.
+
+    While a step reads one lot, the other is gathered and crosses.
+    """
+
+    def __init__(self, run: GpuBackend, source: Any, rows: int) -> None:
+        super().__init__(run, source)
+        self._gpu = run
+        xp, shape = run.xp, (rows, *source.shape[1:])
+        with run.here():
+            self._crossing = xp.cuda.Stream(non_blocking=True)
+            self._lots = [_Lot(xp, shape, source.dtype) for _ in range(2)]
+        self._next = 0
+
+    def send(self, index: Any) -> None:
+        lot = self._lots[self._next % 2]
+        self._next += 1
+        n = len(index)
+        lot.crossed.synchronize()  # its pinned memory is free again
+        np.take(self.source, index, axis=0, out=lot.pinned[:n], mode="clip")
+        with self._gpu.here():
+            self._crossing.wait_event(lot.taken)
+            lot.array[:n].set(lot.pinned[:n], stream=self._crossing)
+            lot.crossed.record(self._crossing)
+        self._sent.append((lot, n))
+
+    def take(self, out: Array) -> None:
+        lot, n = self._sent.popleft()
+        with self._gpu.here() as stream:
+            stream.wait_event(lot.crossed)
+            self.run.copy(lot.array[:n], out)
+            lot.taken.record(stream)
+
+
+class _Lot:
+    """Room for some rows on both sides, and when they have crossed and been taken."""
+
+    def __init__(self, xp: Any, shape: tuple[int, ...], dtype: Any) -> None:
+        size = int(np.prod(shape))
+        pinned = xp.cuda.alloc_pinned_memory(max(1, size * dtype.itemsize))
+        self.pinned = np.frombuffer(pinned, dtype, size).reshape(shape)
+        self.array = xp.empty(shape, dtype)
+        self.crossed = xp.cuda.Event(disable_timing=True)
+        self.taken = xp.cuda.Event(disable_timing=True)
+
+
+@lru_cache(maxsize=4096)
+def _kernel(cupy: Any, gpu: int, text: str) -> Any:
+    """Return the kernel of a source, compiled and loaded on the current GPU ``gpu``."""
+    kernel = cupy.RawKernel(text, "run", options=("-std=c++17",))
+    kernel.compile()
+    return kernel
+
+
+def _strides(array: Array, shape: tuple[int, int]) -> tuple[int, int]:
+    """Return the strides, in elements, by which ``array`` is read as ``shape``; 0 to broadcast."""
+    extents = (1, 1, *array.shape)[-2:]
+    steps = (0, 0, *(stride // array.itemsize for stride in array.strides))[-2:]
+    if any(extent not in (1, wanted) for extent, wanted in zip(extents, shape, strict=True)):
+        raise ValueError(f"an operand of shape {array.shape} does not broadcast to {shape}")
+    return tuple(0 if e == 1 else s for e, s in zip(extents, steps, strict=True))  # type: ignore[return-value]
+
+
+def _row(array: Array) -> int:
+    """Return from one row of ``array`` to the next, in elements; within it there are no gaps."""
+    if array.ndim > 1 and array.shape[1] > 1 and array.strides[1] != array.itemsize:
+        raise ValueError(f"strides {array.strides} are not by rows")
+    return int(array.strides[0] // array.itemsize)

@@ -1,0 +1,158 @@
+"""The CUDA source of every kernel, compiled for every architecture; that needs no GPU.
+
+Which kernels there are is found by running networks on a stand-in device that writes down the
+source of each operation that it is asked for, by the very functions that the GPU's backend calls.
+"""
+
+import ctypes
+import importlib.util
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import xnn
+from xnn.backends import cuda_source as cuda
+
+from . import reference, standin
+
+ARCHITECTURES = [70, 80, 90, 100, 120]
+
+
+class Writer(standin.StandInBackend):
+    """A stand-in that notes the CUDA source of all it does."""
+
+    sources: set[str] = set()  # noqa: RUF012 - shared on purpose
+
+    def elementwise(self, formula, out, **operands):
+        used = {name: operands[name] for name in sorted(cuda.names(formula))}
+        text = cuda.elementwise(formula, cuda.ctype(out.dtype), cuda.operand_types(used))
+        self.sources.add(text)
+        super().elementwise(formula, out, **operands)
+
+    def copy(self, source, out):
+        if isinstance(source, standin.Array):
+            kinds = (("a", cuda.ctype(source.dtype)),)
+            self.sources.add(cuda.elementwise("a", cuda.ctype(out.dtype), kinds))
+        super().copy(source, out)
+
+    def softmax(self, z, out):
+        self.sources.add(cuda.softmax(cuda.ctype(out.dtype)))
+        super().softmax(z, out)
+
+    def row_sums(self, values, out):
+        self.sources.add(cuda.row_sums(cuda.ctype(out.dtype)))
+        super().row_sums(values, out)
+
+    def argmax(self, values, out):
+        self.sources.add(cuda.argmax(cuda.ctype(values.dtype)))
+        super().argmax(values, out)
+
+    def gather(self, source, index, out):
+        kinds = (cuda.ctype(array.dtype) for array in (source, index, out))
+        self.sources.add(cuda.gather(*kinds))
+        super().gather(source, index, out)
+
+
+@pytest.fixture(scope="module")
+def sources():
+    """Run every activation, cost, optimizer and kind of data once."""
+    patch = pytest.MonkeyPatch()
+    patch.setitem(xnn.backends.KINDS, "writer", Writer)
+    Writer.sources = set()
+    rng = np.random.default_rng(0)
+
+    def run(layers, cost, x, y, dtype="float32", optimizer=1e-3):
+        net = xnn.Network([4, *layers], cost, seed=0, device="writer", dtype=dtype)
+        net.fit(x, y, epochs=1, optimizer=optimizer, validation_data=(x, y))
+        net.predict(x[:1])
+        net.predict(x[:1])
+        net.backprop(x, y)
+
+    x = rng.integers(0, 256, (20, 4)).astype(np.uint8)
+    rows = np.eye(3)[rng.integers(0, 3, 20)]
+    for (cost, output), dtype in itertools.product(reference.OUTPUTS, ("float32", "float64")):
+        run([xnn.Dense(3, output)], cost, x, rows, dtype)
+    for hidden in reference.ACTIVATIONS:
+        run([xnn.Dense(5, hidden), xnn.Dense(3)], "quadratic", x, rows)
+    for options in (
+        {"momentum": 0.5, "weight_decay": 1.0},
+        {"momentum": 0.5, "nesterov": True, "weight_decay": 1.0},
+        {"clip_norm": 1.0, "clip_value": 1.0},
+        {"weight_decay": 1.0},
+    ):
+        run([xnn.Dense(3)], "quadratic", x, rows, optimizer=xnn.SGD(1e-3, **options))
+    run([xnn.Dense(1)], "cross_entropy", x, rng.integers(0, 2, 20))
+    for kind in ("bool", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)), "float64"):
+        labels = rng.integers(0, 2, 20).astype(kind if "int" in kind else "int64")
+        run([xnn.Dense(3)], "quadratic", x.astype(kind), labels)
+    patch.undo()
+    return sorted(Writer.sources)
+
+
+@pytest.fixture(scope="module")
+def nvrtc():
+    found = importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.cuda_nvrtc")
+    if not found:
+        pytest.skip("needs nvidia-cuda-nvrtc-cu12")
+    folder = Path(next(iter(found.submodule_search_locations)), "lib")
+    return ctypes.CDLL(str(next(folder.glob("libnvrtc.so.*"))))
+
+
+def compile_with(nvrtc, text, architecture):
+    """Return NVRTC's log, and whether it compiled without a warning."""
+    program = ctypes.c_void_p()
+    made = nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"x.cu", 0, None, None)
+    assert made == 0
+    flags = [b"-std=c++17", f"--gpu-architecture=sm_{architecture}".encode()]
+    status = nvrtc.nvrtcCompileProgram(program, len(flags), (ctypes.c_char_p * len(flags))(*flags))
+    size = ctypes.c_size_t()
+    nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    log = ctypes.create_string_buffer(size.value)
+    nvrtc.nvrtcGetProgramLog(program, log)
+    nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+    lines = [line for line in log.value.decode().splitlines() if line and "deprecated" not in line]
+    return status == 0 and not lines, "\n".join(lines)
+
+
+def test_there_are_kernels_of_every_kind(sources):
+    for words in (
+        "warp_maximum(most)",
+        "warp_sum(sum)",
+        "before(T a",
+        "index[row]",
+        "sigmoid(v_z)",
+    ):
+        assert any(words in text for text in sources), words
+    assert len(sources) > 60
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_kernel_compiles(sources, nvrtc, architecture):
+    for text in sources:
+        good, log = compile_with(nvrtc, text, architecture)
+        assert good, f"{log}\n{text}"
+
+
+def test_what_is_wrong_does_not_compile(nvrtc):
+    good, log = compile_with(nvrtc, cuda.softmax("float").replace("= warp_sum(", "= warp_son("), 80)
+    assert not good
+    assert "warp_son" in log
+
+
+@pytest.mark.parametrize(
+    ("formula", "text"),
+    [
+        ("a * (1 - a) * e", "((v_a * (T(1) - v_a)) * v_e)"),
+        ("-(a > 0)**2", "(-square(T(v_a > T(0))))"),
+        ("maximum(abs(a), 0.01)", "maximum(fabs(v_a), T(0.01))"),
+    ],
+)
+def test_formula_as_cuda(formula, text):
+    assert cuda.expression(formula) == text
+
+
+def test_dtypes_that_a_gpu_has_not():
+    with pytest.raises(ValueError, match="dtype complex64 cannot be used on a GPU"):
+        cuda.ctype(np.dtype("complex64"))

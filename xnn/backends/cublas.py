@@ -1,0 +1,95 @@
+"""cuBLAS on a handle of our own, by ctypes.
+
+Its numbers alpha and beta are read from device memory, so that a captured product follows a
+learning rate that changes; its workspace is given to it, so that it may be captured at all.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from .base import Array, DeviceError
+
+_POINTER_MODE_DEVICE = 1
+_TF32 = 3  # CUBLAS_TF32_TENSOR_OP_MATH
+_NO_TRANSPOSE, _TRANSPOSE = 0, 1
+# NVIDIA's advice for Hopper is 32 MiB, for others 4; a workspace costs nothing else.
+_WORKSPACE = 32 * 1024 * 1024
+
+
+class Cublas:
+    """``cublasSgemm`` and ``cublasDgemm`` on one stream."""
+
+    def __init__(self, cupy: Any, stream: Any, tf32: bool = False) -> None:
+        self._library = _load()
+        self._handle = ctypes.c_void_p()
+        self._call("cublasCreate_v2", ctypes.byref(self._handle))
+        weakref.finalize(self, self._library.cublasDestroy_v2, self._handle)
+        self._workspace = cupy.cuda.alloc(_WORKSPACE)
+        self._call("cublasSetStream_v2", self._handle, ctypes.c_void_p(stream.ptr))
+        workspace = ctypes.c_void_p(self._workspace.ptr)
+        size = ctypes.c_size_t(_WORKSPACE)
+        self._call("cublasSetWorkspace_v2", self._handle, workspace, size)
+        self._call("cublasSetPointerMode_v2", self._handle, ctypes.c_int(_POINTER_MODE_DEVICE))
+        if tf32:
+            self._call("cublasSetMathMode", self._handle, ctypes.c_int(_TF32))
+
+    def gemm(
+        self, a: Array, b: Array, out: Array, alpha: Array, beta: Array
+    ) -> tuple[Callable[..., None], tuple[Any, ...]]:
+        """Return the call that computes ``out ← alpha · a @ b + beta · out``."""
+        name = {"f": "cublasSgemm_v2", "d": "cublasDgemm_v2"}[out.dtype.char]
+        # cuBLAS counts by columns: out.T = b.T @ a.T, and a transpose is the array as it lies.
+        trans_b, ld_b = _layout(b)
+        trans_a, ld_a = _layout(a)
+        trans_out, ld_out = _layout(out)
+        if trans_out != _NO_TRANSPOSE:
+            raise ValueError("gemm: out must be stored by rows")
+        arguments = (
+            self._handle,
+            *map(ctypes.c_int, (trans_b, trans_a, out.shape[1], out.shape[0], a.shape[1])),
+            _pointer(alpha),
+            _pointer(b),
+            ctypes.c_int(ld_b),
+            _pointer(a),
+            ctypes.c_int(ld_a),
+            _pointer(beta),
+            _pointer(out),
+            ctypes.c_int(ld_out),
+        )
+        return self._call, (name, *arguments)
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        status = getattr(self._library, name)(*arguments)
+        if status != 0:
+            raise DeviceError(f"cuBLAS failed: {name} returned {status}")
+
+
+def _load() -> ctypes.CDLL:
+    try:
+        from cuda.pathfinder import load_nvidia_dynamic_lib
+
+        return ctypes.CDLL(load_nvidia_dynamic_lib("cublas").abs_path)
+    except Exception as error:
+        raise DeviceError(
+            f"no GPU can be used: cuBLAS cannot be loaded ({str(error).splitlines()[0]}); "
+            'pip install "xnn[cuda12]" (or "xnn[cuda13]") brings it'
+        ) from None
+
+
+def _pointer(array: Array) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.data.ptr)
+
+
+def _layout(x: Array) -> tuple[int, int]:
+    """Return cuBLAS's operation and leading dimension for the transpose of ``x``."""
+    rows, columns = x.shape
+    item = x.itemsize
+    if x.strides[1] == item or columns == 1:
+        return _NO_TRANSPOSE, max(columns, x.strides[0] // item if rows > 1 else 1, 1)
+    if x.strides[0] == item or rows == 1:
+        return _TRANSPOSE, max(rows, x.strides[1] // item, 1)
+    raise ValueError(f"gemm: strides {x.strides} are neither by rows nor by columns")

@@ -1,0 +1,49 @@
+"""What xnn runs on: versions, BLAS, GPUs, and what is missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import Any
+
+import numpy as np
+
+from . import backends
+
+
+def facts() -> dict[str, Any]:
+    """Return what there is on this machine, by names a person understands.
+
+    ``"GPUs"`` is a list of the GPUs that can be used, each a dict of ``device``, ``name``,
+    ``compute_capability``, ``memory`` and ``free`` in bytes, and ``graphs``: True, or why steps
+    are not captured into CUDA graphs. Where it is empty, ``"missing"`` says what to do.
+    """
+    import scipy
+
+    from . import __version__
+
+    found: dict[str, Any] = {
+        "xnn": __version__,
+        "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "NumPy": np.__version__,
+        "SciPy": scipy.__version__,
+        "BLAS": _blas(),
+    }
+    return found | backends.gpus()
+
+
+def _blas() -> str:
+    """Return the name, version and threads of the BLAS that SciPy calls."""
+    import scipy.linalg.blas  # noqa: F401 - loads it
+    import threadpoolctl
+
+    libraries = [
+        library for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"
+    ]
+    of_scipy = [library for library in libraries if "scipy" in os.fspath(library["filepath"])]
+    for library in of_scipy or libraries:
+        threads = library["num_threads"]
+        parts = [library["internal_api"], library["version"], library.get("architecture")]
+        named = " ".join(part for part in parts if part)
+        return f"{named}, {threads} thread{'s' if threads != 1 else ''}"
+    return "not known"
