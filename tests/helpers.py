@@ -9,9 +9,10 @@ def host(array):
 
 
 def copies(net):
-    """Return the network's weights and biases on the host; None where a layer has no biases."""
-    weights = [host(w) for w in net.weights]
-    return weights, [None if b is None else host(b) for b in net.biases]
+    """Return the network's weights and biases on the host; None where a layer has none."""
+    return tuple(
+        [None if a is None else host(a) for a in arrays] for arrays in (net.weights, net.biases)
+    )
 
 
 def parameters(net):

@@ -94,3 +94,33 @@ def book_epoch(weights, biases, x, y, order, batch_size, eta, decay=0.0):
 
 def relative_error(found, wanted):
     return np.linalg.norm(found - wanted) / max(np.linalg.norm(wanted), 1e-300)
+
+
+def windows(x, window, fill=0.0):
+    """Yield each place of a window, ``(row, column)``, and its pixels ``(n, high, wide, c)``."""
+    (top, bottom), (left, right) = window.padding
+    wide = np.pad(
+        np.asarray(x, np.float64),
+        ((0, 0), (top, bottom), (left, right), (0, 0)),
+        constant_values=fill,
+    )
+    (high, across), (down, right), (gap_r, gap_c) = window.size, window.stride, window.dilation
+    for i, y in enumerate(range(0, wide.shape[1] - (high - 1) * gap_r, down)):
+        for j, z in enumerate(range(0, wide.shape[2] - (across - 1) * gap_c, right)):
+            rows, columns = y + gap_r * np.arange(high), z + gap_c * np.arange(across)
+            yield (i, j), wide[:, rows][:, :, columns]
+
+
+def convolution(x, weights, biases, window, groups):
+    """Each output by its definition: the sum over window and channels, group by group."""
+    filters, _, _, channels = weights.shape
+    share = filters // groups
+    places = list(windows(x, window))
+    down, across = np.array(places[-1][0]) + 1
+    out = np.zeros((len(x), down, across, filters))
+    for (i, j), pixels in places:
+        for f in range(filters):
+            group = f // share
+            seen = pixels[..., group * channels : (group + 1) * channels]
+            out[:, i, j, f] = (seen * weights[f]).sum(axis=(1, 2, 3))
+    return out + (0 if biases is None else biases)

@@ -194,6 +194,32 @@ class StandInBackend(CpuBackend):
         parts = _device(source, "source"), _device(index, "index"), _device(out, "out")
         CpuBackend.gather(_Plain(self), *parts)
 
+    def unfold(self, x, out, window):
+        CpuBackend.unfold(_Plain(self), _device(x, "x"), _device(out, "out"), window)
+
+    def fold(self, columns, out, window):
+        super().fold(_device(columns, "columns"), _device(out, "out"), window)
+
+    def max_pool(self, x, out, index, window):
+        arrays = _device(x, "x"), _device(out, "out"), _device(index, "index")
+        CpuBackend.max_pool(_Plain(self), *arrays, window)
+
+    def max_unpool(self, delta, index, out, window):
+        arrays = _device(delta, "delta"), _device(index, "index"), _device(out, "out")
+        CpuBackend.max_unpool(_Plain(self), *arrays, window)
+
+    def pool_sums(self, x, out, window):
+        super().pool_sums(_device(x, "x"), _device(out, "out"), window)
+
+    def pool_spread(self, delta, out, window):
+        super().pool_spread(_device(delta, "delta"), _device(out, "out"), window)
+
+    def uniform(self, dice, number, out):
+        CpuBackend.uniform(_Plain(self), _device(dice, "dice"), number, _device(out, "out"))
+
+    def advance(self, dice):
+        super().advance(_device(dice, "dice"))
+
     def _now(self, function, arguments):
         counts["launches"] += 1
         super()._now(function, arguments)
@@ -210,6 +236,8 @@ class StandInBackend(CpuBackend):
 
 class _Plain:
     """The backend as the CPU's own code wants it: its scratch is NumPy's."""
+
+    _do_all = CpuBackend._do_all
 
     def __init__(self, backend):
         self._do = backend._do

@@ -14,6 +14,8 @@ import pytest
 
 import xnn
 from xnn.backends import cuda_source as cuda
+from xnn.backends import cuda_windows as windows
+from xnn.backends import gpu
 
 from . import reference, standin
 
@@ -49,6 +51,44 @@ class Writer(standin.StandInBackend):
         self.sources.add(cuda.argmax(cuda.ctype(values.dtype)))
         super().argmax(values, out)
 
+    def unfold(self, x, out, window):
+        image, place = gpu._lie(x), gpu._places(out, x, window)
+        self.sources.add(windows.unfold(cuda.ctype(x.dtype), window, image, place))
+        super().unfold(x, out, window)
+
+    def fold(self, columns, out, window):
+        image, place = gpu._lie(out), gpu._places(columns, out, window)
+        self.sources.add(windows.fold(cuda.ctype(out.dtype), window, image, place))
+        super().fold(columns, out, window)
+
+    def max_pool(self, x, out, index, window):
+        kinds = cuda.ctype(x.dtype), cuda.ctype(index.dtype)
+        self.sources.add(windows.max_pool(*kinds, window, gpu._lie(x), gpu._lie(out)))
+        super().max_pool(x, out, index, window)
+
+    def max_unpool(self, delta, index, out, window):
+        kinds = cuda.ctype(out.dtype), cuda.ctype(index.dtype)
+        self.sources.add(windows.max_unpool(*kinds, window, gpu._lie(out), gpu._lie(delta)))
+        super().max_unpool(delta, index, out, window)
+
+    def pool_sums(self, x, out, window):
+        kind = cuda.ctype(x.dtype)
+        self.sources.add(windows.pool_sums(kind, window, gpu._lie(x), gpu._lie(out)))
+        super().pool_sums(x, out, window)
+
+    def pool_spread(self, delta, out, window):
+        kind = cuda.ctype(out.dtype)
+        self.sources.add(windows.pool_spread(kind, window, gpu._lie(out), gpu._lie(delta)))
+        super().pool_spread(delta, out, window)
+
+    def uniform(self, dice, number, out):
+        self.sources.add(windows.uniform(cuda.ctype(out.dtype)))
+        super().uniform(dice, number, out)
+
+    def advance(self, dice):
+        self.sources.add(windows.ADVANCE)
+        super().advance(dice)
+
     def gather(self, source, index, out):
         kinds = (cuda.ctype(array.dtype) for array in (source, index, out))
         self.sources.add(cuda.gather(*kinds))
@@ -83,6 +123,22 @@ def sources():
         {"weight_decay": 1.0},
     ):
         run([xnn.Dense(3)], "quadratic", x, rows, optimizer=xnn.SGD(1e-3, **options))
+    images = rng.integers(0, 256, (20, 11, 10, 2)).astype(np.uint8)
+    for dtype in ("float32", "float64"):
+        layers = [
+            (11, 10, 2),
+            xnn.Conv2D(4, (3, 2), "relu", stride=(2, 1), padding="same", groups=2),
+            xnn.BatchNorm(),
+            xnn.MaxPool2D(3, stride=1, padding=1),
+            xnn.Conv2D(3, 2, dilation=2),
+            xnn.Activation("tanh"),
+            xnn.AveragePool2D(2, padding="same"),
+            xnn.Dropout(0.2),
+            xnn.GlobalAveragePool2D(),
+        ]
+        net = xnn.Network(layers, seed=0, device="writer", dtype=dtype)
+        net.fit(images, rows, epochs=1, validation_data=(images, rows))
+        net.backprop(images, rows)
     run([xnn.Dense(1)], "cross_entropy", x, rng.integers(0, 2, 20))
     for kind in ("bool", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)), "float64"):
         labels = rng.integers(0, 2, 20).astype(kind if "int" in kind else "int64")
@@ -122,6 +178,12 @@ def test_there_are_kernels_of_every_kind(sources):
         "warp_sum(sum)",
         "before(T a",
         "index[row]",
+        "columns[s *",
+        "columns[place",
+        "which",
+        "index[at]",
+        "images[pixel]",
+        "unsigned mix",
         "sigmoid(v_z)",
     ):
         assert any(words in text for text in sources), words

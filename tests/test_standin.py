@@ -61,7 +61,8 @@ def test_a_planted_numpy_call_in_a_layer_is_found(data, monkeypatch):
     """The same network trains on the CPU, where nothing is wrong with it."""
 
     def forward(self, run, at):
-        run.gemm(at.inputs.augmented, at.matrix.T, out=at.z.values, alpha=at.scale)
+        matrix = at.parameters[0].matrix(at.flat)
+        run.gemm(at.inputs.augmented, matrix.T, out=at.z.values, alpha=at.scale)
         at.outputs.values[...] = np.tanh(at.z.values)
 
     network().fit(*data, epochs=1)
@@ -217,8 +218,8 @@ def test_arrays_of_the_device_go_in_and_come_out(data):
     there.fit(*on_device, epochs=2)
     first = counts["uploads"]
     there.fit(*on_device, epochs=1)
-    # A run uploads ones for labels' rows once, and then order and rates; the data are there.
-    assert counts["uploads"] - first == 2
+    # The dice, the order and the rates: the data are there.
+    assert counts["uploads"] - first == 3
     host.fit(x, y, epochs=1)
     assert (parameters(host) == parameters(there)).all()
     outputs = there.predict(on_device[0])

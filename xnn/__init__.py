@@ -4,7 +4,19 @@ from . import datasets, schedules
 from .backends import DeviceError
 from .callbacks import Callback, EarlyStopping
 from .history import History
-from .layers import Dense, Layer
+from .layers import (
+    Activation,
+    AveragePool2D,
+    BatchNorm,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePool2D,
+    Layer,
+    MaxPool2D,
+    Reshape,
+)
 from .network import Evaluation, Gradients, Network, load
 from .optimizers import SGD, Optimizer
 
@@ -12,16 +24,25 @@ __version__ = "0.1.0"
 
 __all__ = [
     "SGD",
+    "Activation",
+    "AveragePool2D",
+    "BatchNorm",
     "Callback",
+    "Conv2D",
     "Dense",
     "DeviceError",
+    "Dropout",
     "EarlyStopping",
     "Evaluation",
+    "Flatten",
+    "GlobalAveragePool2D",
     "Gradients",
     "History",
     "Layer",
+    "MaxPool2D",
     "Network",
     "Optimizer",
+    "Reshape",
     "__version__",
     "datasets",
     "load",

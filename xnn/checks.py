@@ -41,3 +41,10 @@ def whole(argument: str, value: Any, least: int = 1) -> int:
     if isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least:
         return int(value)
     raise ValueError(f"{argument} is {value!r}, but must be a whole number of at least {least}")
+
+
+def truth(argument: str, value: Any) -> bool:
+    """Return True or False, or raise `ValueError` for anything else."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    raise ValueError(f"{argument} is {value!r}, but must be True or False")

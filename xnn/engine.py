@@ -8,19 +8,19 @@ written as a reader would write it, layer by layer, and compiled by the backend
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .backends import Array, Backend
 from .costs import Cost
 from .layers import Gradient, Layer, Memory
-from .parameters import Parameter, Rows
+from .parameters import Layout, Parameter, Rows, Shape
 from .samples import Samples
 
 
@@ -30,7 +30,7 @@ class Engine:
     Parameters
     ----------
     layers, inputs, cost
-        What the network is.
+        What the network is; ``inputs`` is the shape of a sample.
     run
         The backend of its device.
     dtype
@@ -38,23 +38,22 @@ class Engine:
     """
 
     def __init__(
-        self, layers: Sequence[Layer], inputs: int, cost: Cost, run: Backend, dtype: Any
+        self, layers: Sequence[Layer], inputs: Shape, cost: Cost, run: Backend, dtype: Any
     ) -> None:
         self.layers = tuple(layers)
         self.cost = cost
         self.run = run
         self.dtype = np.dtype(dtype)
-        self.sizes = [inputs]
-        self.parameters: list[Parameter] = []
-        start = 0
-        for layer in self.layers:
-            parameter = layer.parameter(
-                self.sizes[-1], start, lambda columns: run.padded(columns, self.dtype)
-            )
-            self.parameters.append(parameter)
-            self.sizes.append(layer.outputs(self.sizes[-1]))
-            start = parameter.stop
-        self.flat = run.zeros((start,), self.dtype)
+        #: The shape of a sample before the first layer, and behind each.
+        self.shapes = shapes(self.layers, inputs)
+        self.sizes = [prod(shape) for shape in self.shapes]
+        layout = Layout(lambda columns: run.padded(columns, self.dtype))
+        #: Each layer's, in its place in `flat`.
+        self.parameters = [
+            layer.parameters(shape, layout)
+            for layer, shape in zip(self.layers, self.shapes, strict=False)
+        ]
+        self.flat = run.zeros((layout.size,), self.dtype)
         #: Held by whatever computes, chunk by chunk: a device is for one thread at a time.
         self.lock = threading.RLock()
 
@@ -80,10 +79,20 @@ class Engine:
 
     def stage(self, batch: int) -> AbstractContextManager[None]:
         """Return what to train within, with mini-batches of so many samples."""
-        return self.run.stage(batch * max(parameter.size for parameter in self.parameters))
+        pairs = zip(self.layers, self.shapes, strict=False)
+        return self.run.stage(batch * max(layer.multiplications(shape) for layer, shape in pairs))
+
+    @property
+    def trained(self) -> list[Parameter]:
+        """What optimizers change."""
+        return [parameter for own in self.parameters for parameter in own if parameter.trained]
 
     def forward(self, memories: Sequence[Memory]) -> None:
         """Run a mini-batch forward."""
+        first = memories[0]
+        if first.scale != 1 and not self.layers[0].scales:
+            inputs = first.inputs.values
+            self.run.elementwise("x * s", inputs, x=inputs, s=first.scale)
         for layer, memory in zip(self.layers, memories, strict=True):
             layer.forward(self.run, memory)
 
@@ -97,22 +106,41 @@ class Engine:
                 layer.delta(self.run, memory)
             layer.backward(self.run, memory, gradient)
 
-    def split(self, flat: Array) -> list[tuple[NDArray[Any], NDArray[Any] | None]]:
-        """Return the weights and biases of each layer in a flat buffer, as arrays of the host."""
-        down = self.run.download
-        return [
-            (down(w), None if b is None else down(b))
-            for w, b in (self.views(parameter, flat) for parameter in self.parameters)
-        ]
+    def views(self, number: int, flat: Array) -> dict[str, Array]:
+        """Return views of a layer's arrays in a flat buffer, by their names."""
+        return self.layers[number].views(self.shapes[number], self.parameters[number], flat)
 
-    def put(self, parameter: Parameter, weights: Any, biases: Any | None) -> None:
-        """Set a layer's weights and biases to arrays of the host, which have been checked."""
-        for view, values in zip(self.views(parameter, self.flat), (weights, biases), strict=True):
-            if view is not None:
-                self.run.copy(self.run.upload(values), view)
+    def put(self, number: int, arrays: Mapping[str, Any]) -> None:
+        """Set a layer's arrays to some of the host, which have been checked."""
+        views = self.views(number, self.flat)
+        for name, values in arrays.items():
+            self.run.copy(self.run.upload(values), views[name])
 
-    def views(self, parameter: Parameter, flat: Array) -> tuple[Array, Array | None]:
-        """Return views of a layer's weights and biases in a flat buffer."""
-        matrix = parameter.matrix(flat)
-        n = parameter.weights
-        return matrix[:, :n], matrix[:, n] if parameter.bias else None
+
+def shapes(layers: Sequence[Layer], inputs: Shape) -> list[Shape]:
+    """Return the shape of a sample before the first layer, and behind each.
+
+    Raises `ValueError` that names the layer which does not fit.
+    """
+    found = [inputs]
+    for number, layer in enumerate(layers, start=1):
+        try:
+            found.append(layer.outputs(found[-1]))
+        except ValueError as error:
+            raise ValueError(f"layers[{number}]: {error}") from None
+    return found
+
+
+def array_shapes(layers: Sequence[Layer], inputs: Shape) -> list[dict[str, Shape]]:
+    """Return the names and shapes of each layer's arrays, for which no memory is taken.
+
+    Raises `ValueError` where layers do not fit.
+    """
+    layout = Layout(lambda columns: columns)
+    pairs = list(zip(layers, shapes(layers, inputs), strict=False))
+    placed = [layer.parameters(shape, layout) for layer, shape in pairs]
+    nothing = np.broadcast_to(np.zeros(()), (layout.size,))
+    return [
+        {name: view.shape for name, view in layer.views(shape, own, nothing).items()}
+        for (layer, shape), own in zip(pairs, placed, strict=True)
+    ]

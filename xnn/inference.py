@@ -97,35 +97,38 @@ class Inference:
             return cost, None
         return cost, float(run.download(hits).mean(dtype=np.float64))
 
-    def gradients(self, samples: Samples) -> list[tuple[Array, Array | None]]:
-        """Return each layer's gradients of the mean cost, weights and biases.
+    def gradients(self, samples: Samples) -> list[dict[str, Array]]:
+        """Return each layer's gradients of the mean cost, by the names of its arrays.
 
         They are where the inputs are.
         """
         engine, n = self.engine, len(samples)
         flat = engine.run.zeros(engine.flat.shape, engine.dtype)
 
-        def add(parameter: Parameter, left: Array, right: Array, factor: float) -> None:
+        def add(
+            parameter: Parameter, left: Array, right: Array, factor: float, again: bool = False
+        ) -> None:
             engine.run.gemm(left, right, parameter.matrix(flat), alpha=factor / n, beta=1.0)
 
         for start in range(0, n, _ROWS):
             block = samples[start : start + _ROWS]
-            work = Workspace(engine, len(block), 1, scale(samples.x.dtype))
+            work = Workspace(engine, len(block), 1, scale(samples.x.dtype), backward=True)
             work.place(block)
             memories = work.memories(0)
             engine.forward(memories)
             engine.backward(memories, Rows.plain(work.targets), add)
         if isinstance(samples.x, np.ndarray):
-            return engine.split(flat)
-        engine.run.hand_out(flat)
-        return [engine.views(parameter, flat) for parameter in engine.parameters]
+            flat = engine.run.download(flat)
+        else:
+            engine.run.hand_out(flat)
+        return [engine.views(i, flat) for i in range(len(engine.layers))]
 
 
 class Forward:
     """Forward for some rows, compiled."""
 
     def __init__(self, engine: Engine, rows: int, scale: float) -> None:
-        self.work = Workspace(engine, rows, 1, scale, training=False)
+        self.work = Workspace(engine, rows, 1, scale)
         self.inputs = self.work.inputs
         self.outputs = self.work.outputs
         memories = self.work.memories(0)

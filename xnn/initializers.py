@@ -3,46 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# Weights (outputs, inputs) and biases (outputs,), both float64.
+# Weights, with the outputs first, and biases (outputs,), both float64.
 Drawn = tuple[NDArray[np.float64], NDArray[np.float64]]
 #: A name in `NAMES`, or the arrays themselves: weights, or a pair of weights and biases.
 Initializer = str | ArrayLike | tuple[ArrayLike, ArrayLike]
+# Of weights (outputs, inputs), or of kernels (filters, height, width, channels).
+_Shape = tuple[int, ...]
 
 
-def normal(rng: np.random.Generator, outputs: int, inputs: int) -> Drawn:
+def normal(rng: np.random.Generator, shape: _Shape) -> Drawn:
     """Weights and biases N(0, 1): the book's first (Nielsen, chapter 1)."""
-    biases = rng.standard_normal(outputs)
-    return rng.standard_normal((outputs, inputs)), biases
+    biases = rng.standard_normal(shape[0])
+    return rng.standard_normal(shape), biases
 
 
-def scaled_normal(rng: np.random.Generator, outputs: int, inputs: int) -> Drawn:
+def scaled_normal(rng: np.random.Generator, shape: _Shape) -> Drawn:
     """Weights N(0, 1/inputs), biases N(0, 1): the book's second (Nielsen, chapter 3)."""
-    weights, biases = normal(rng, outputs, inputs)
-    return weights / np.sqrt(inputs), biases
+    weights, biases = normal(rng, shape)
+    return weights / np.sqrt(_inputs(shape)), biases
 
 
-def glorot(rng: np.random.Generator, outputs: int, inputs: int) -> Drawn:
+def glorot(rng: np.random.Generator, shape: _Shape) -> Drawn:
     """Weights uniform in ±√(6 / (inputs + outputs)), biases 0 (Glorot and Bengio 2010, eq. 16)."""
-    bound = np.sqrt(6 / (inputs + outputs))
-    return rng.uniform(-bound, bound, (outputs, inputs)), np.zeros(outputs)
+    bound = np.sqrt(6 / (_inputs(shape) + shape[0] * prod(shape[1:-1])))
+    return rng.uniform(-bound, bound, shape), np.zeros(shape[0])
 
 
-def he(rng: np.random.Generator, outputs: int, inputs: int) -> Drawn:
+def he(rng: np.random.Generator, shape: _Shape) -> Drawn:
     """Weights N(0, 2/inputs), biases 0, for rectified linear units (He et al. 2015, eq. 10)."""
-    return rng.standard_normal((outputs, inputs)) * np.sqrt(2 / inputs), np.zeros(outputs)
+    return rng.standard_normal(shape) * np.sqrt(2 / _inputs(shape)), np.zeros(shape[0])
 
 
-def zeros(rng: np.random.Generator, outputs: int, inputs: int) -> Drawn:
+def zeros(rng: np.random.Generator, shape: _Shape) -> Drawn:
     """All weights and biases 0."""
-    return np.zeros((outputs, inputs)), np.zeros(outputs)
+    return np.zeros(shape), np.zeros(shape[0])
 
 
-NAMES: dict[str, Callable[[np.random.Generator, int, int], Drawn]] = {
+def _inputs(shape: _Shape) -> int:
+    """Return how many numbers each output is made of."""
+    return prod(shape[1:])
+
+
+NAMES: dict[str, Callable[[np.random.Generator, _Shape], Drawn]] = {
     "normal": normal,
     "scaled_normal": scaled_normal,
     "glorot": glorot,
@@ -51,29 +59,37 @@ NAMES: dict[str, Callable[[np.random.Generator, int, int], Drawn]] = {
 }
 
 
-def check(initializer: Any) -> None:
-    """Raise `ValueError` where ``initializer`` is a name that is not known."""
+def check(initializer: Any, bias: bool) -> None:
+    """Raise `ValueError` for a name that is not known, or for biases where there are none."""
     if isinstance(initializer, str) and initializer not in (*NAMES, "auto"):
         known = ", ".join(NAMES)
         raise ValueError(f"initializer is {initializer!r}, but must be auto, {known}, or arrays")
+    if isinstance(initializer, tuple) and not bias:
+        raise ValueError("initializer has biases, but bias is False; give weights alone")
 
 
-def draw(initializer: Initializer, rng: np.random.Generator, outputs: int, inputs: int) -> Drawn:
-    """Return first weights ``(outputs, inputs)`` and biases ``(outputs,)``.
+def draw(
+    initializer: Initializer, activation: str, rng: np.random.Generator, shape: _Shape, bias: bool
+) -> dict[str, NDArray[np.float64]]:
+    """Return first ``weights`` of a shape, and ``biases`` where there are any.
 
     Raises `ValueError` where given arrays have other shapes or hold NaN.
     """
     if isinstance(initializer, str):
-        return NAMES[initializer](rng, outputs, inputs)
-    given = initializer if isinstance(initializer, tuple) else (initializer, np.zeros(outputs))
-    if len(given) != 2:
-        raise ValueError(
-            f"initializer is a tuple of {len(given)}, but must be weights, or (weights, biases)"
-        )
-    return (
-        as_given("initializer's weights", given[0], (outputs, inputs)),
-        as_given("initializer's biases", given[1], (outputs,)),
-    )
+        if initializer == "auto":
+            initializer = "he" if "relu" in activation else "glorot"
+        pair: Any = NAMES[initializer](rng, shape)
+    else:
+        pair = initializer if isinstance(initializer, tuple) else (initializer, np.zeros(shape[0]))
+        if len(pair) != 2:
+            raise ValueError(
+                f"initializer is a tuple of {len(pair)}, but must be weights, or (weights, biases)"
+            )
+    weights, biases = pair
+    drawn = {"weights": as_given("initializer's weights", weights, shape)}
+    if bias:
+        drawn["biases"] = as_given("initializer's biases", biases, shape[:1])
+    return drawn
 
 
 def as_given(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,12 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 from . import checks, costs, layers, saving
 from .backends import Array, DeviceError, select
 from .callbacks import Callback, CallbackLike
-from .engine import Engine
+from .engine import Engine, array_shapes
 from .history import History
 from .inference import Inference
 from .initializers import as_given
-from .layers import Dense, Layer
+from .layers import Dense, Layer, shown
 from .optimizers import SGD, Optimizer
+from .parameters import Shape
 from .samples import Samples, check_inputs, check_samples
 from .training import train
 
@@ -33,8 +35,8 @@ class Evaluation(NamedTuple):
 class Gradients(NamedTuple):
     """The gradient of the mean cost, a list of one array a layer; unpacks as in the book."""
 
-    biases: list[NDArray[Any] | None]  #: each ``(units,)``; None for a layer without
-    weights: list[NDArray[Any]]  #: each ``(units, inputs)``
+    biases: list[NDArray[Any] | None]  #: shaped as `Network.biases`; None for a layer without
+    weights: list[NDArray[Any] | None]  #: shaped as `Network.weights`
 
 
 class Network:
@@ -43,7 +45,8 @@ class Network:
     Parameters
     ----------
     layers
-        The number of inputs, then the layers. A number stands for the book's first layer,
+        The number of inputs, or their shape ``(height, width, channels)``; then the layers. A
+        number stands for the book's first layer,
         ``Dense(number, activation="sigmoid", initializer="normal")``.
     cost
         ``"quadratic"``, ``"cross_entropy"``, ``"log_likelihood"``, ``"mean_squared_error"`` or
@@ -83,19 +86,18 @@ class Network:
         inputs, described = _layers(layers)
         self._rng = _generator(seed)
         self._build(inputs, described, cost, device, dtype, precision)
-        for layer, parameter in zip(described, self._engine.parameters, strict=True):
+        for i, layer in enumerate(described):
             try:
-                weights, biases = layer.draw(parameter.weights, self._rng)
-                shape = parameter.rows, parameter.weights
-                weights = as_given("initializer's weights", weights, shape, self.dtype)
-                biases = as_given("initializer's biases", biases, shape[:1], self.dtype)
+                drawn = layer.draw(self._engine.shapes[i], self._rng)
+                for name, array in drawn.items():
+                    as_given(f"initializer's {name}", array, array.shape, self.dtype)
             except ValueError as error:
                 raise ValueError(f"layers: {layer}: {error}") from None
-            self._engine.put(parameter, weights, biases)
+            self._engine.put(i, drawn)
 
     def _build(
         self,
-        inputs: int,
+        inputs: Shape,
         described: Sequence[Layer],
         cost: Any,
         device: str | None,
@@ -129,6 +131,11 @@ class Network:
         return list(self._engine.sizes)
 
     @property
+    def shapes(self) -> list[Shape]:
+        """The shape of a sample before the first layer, then behind each."""
+        return list(self._engine.shapes)
+
+    @property
     def cost(self) -> str:
         """The cost's name."""
         return self._engine.cost.name
@@ -145,21 +152,21 @@ class Network:
 
     @property
     def weights(self) -> Arrays:
-        """Each layer's weights ``(units, inputs)``.
+        """Each layer's weights, ``(units, inputs)`` of `Dense`; None for a layer without.
 
         These are live views on the device: what is written to one, element by element or as
         ``net.weights[0] = array``, is in the network. May be set to a sequence of such arrays.
         """
-        return Arrays("weights", self._engine, 0)
+        return Arrays("weights", self._engine)
 
     @weights.setter
-    def weights(self, values: Sequence[ArrayLike]) -> None:
+    def weights(self, values: Sequence[ArrayLike | None]) -> None:
         self.weights.assign(values)
 
     @property
     def biases(self) -> Arrays:
         """Each layer's biases ``(units,)``, live like `weights`; None for a layer without."""
-        return Arrays("biases", self._engine, 1)
+        return Arrays("biases", self._engine)
 
     @biases.setter
     def biases(self, values: Sequence[ArrayLike | None]) -> None:
@@ -167,20 +174,22 @@ class Network:
 
     def __repr__(self) -> str:
         engine = self._engine
-        total = sum(p.size for p in engine.parameters)
-        rows = [("input", str(engine.sizes[0]), "", "", "")]
-        for layer, parameter in zip(engine.layers, engine.parameters, strict=True):
-            kind, name = type(layer).__name__.lower(), layer.function.name
-            size = f"{parameter.size:,}"
-            rows.append((kind, str(parameter.weights), f"→ {parameter.rows}", name, size))
-        kinds, froms, tos, names, sizes = (
+        total = sum(parameter.size for parameter in engine.trained)
+        rows = [("input", shown(engine.shapes[0]), "", "", "")]
+        for i, layer in enumerate(engine.layers):
+            kind, name = type(layer).__name__.lower(), getattr(layer, "activation", "")
+            size = sum(parameter.size for parameter in engine.parameters[i] if parameter.trained)
+            told = f"{size:,}" if size else ""
+            inputs, outputs = map(shown, engine.shapes[i : i + 2])
+            rows.append((kind, inputs, f"→ {outputs}", name, told))
+        kinds, froms, tos, names, totals = (
             max(map(len, column)) for column in zip(*rows, strict=True)
         )
         lines = [
             f"Network: {total:,} parameters, {self.cost} cost, {engine.dtype} on {self.device}"
         ]
-        for kind, n, to, name, size in rows:
-            line = f"  {kind:<{kinds}}  {n:>{froms}} {to:<{tos}}  {name:<{names}}  {size:>{sizes}}"
+        for kind, n, to, name, told in rows:
+            line = f"  {kind:<{kinds}}  {n:>{froms}} {to:<{tos}}  {name:<{names}}  {told:>{totals}}"
             lines.append(line.rstrip())
         return "\n".join(lines)
 
@@ -283,6 +292,8 @@ class Network:
                     return outputs
         rows = check_inputs(self._engine.run, x, self._engine.sizes[0], self.dtype)
         result: NDArray[Any] = inference.predict(rows)
+        if len(self._engine.shapes[-1]) > 1:
+            return result.reshape(len(rows), *self._engine.shapes[-1])
         if type(x) is np.ndarray and x.shape == rows.shape and len(x) == 1:
             inference.make_ready(x)
         return result
@@ -308,8 +319,10 @@ class Network:
         """Return the gradient of the mean cost over samples and targets as `fit` takes them."""
         samples = self._samples(x, y)
         with self._engine.lock:
-            pairs = self._inference.gradients(samples)
-        return Gradients([b for _, b in pairs], [w for w, _ in pairs])
+            found = self._inference.gradients(samples)
+        return Gradients(
+            [arrays.get("biases") for arrays in found], [arrays.get("weights") for arrays in found]
+        )
 
     # Where it goes.
 
@@ -338,13 +351,11 @@ class Network:
     def _state(self, flat: NDArray[Any]) -> dict[str, Any]:
         """Return all that the network is, with its parameters from a flat buffer of the host."""
         arrays = {}
-        for i, parameter in enumerate(self._engine.parameters):
-            weights, biases = self._engine.views(parameter, flat)
-            arrays[f"{i}.weights"] = np.ascontiguousarray(weights)
-            if biases is not None:
-                arrays[f"{i}.biases"] = np.ascontiguousarray(biases)
+        for i in range(len(self.layers)):
+            for name, view in self._engine.views(i, flat).items():
+                arrays[f"{i}.{name}"] = np.ascontiguousarray(view)
         description = {
-            "inputs": self.sizes[0],
+            "inputs": self.sizes[0] if len(self.shapes[0]) == 1 else list(self.shapes[0]),
             "layers": [layer.describe() for layer in self.layers],
             "cost": self.cost,
             "dtype": str(self.dtype),
@@ -362,25 +373,23 @@ class Network:
         self._rng = state["rng"]
         made = [layers.from_description(d) for d in described["layers"]]
         inputs, made = _layers([described["inputs"], *made])
-        arrays = dict(state["arrays"])
-        pairs = []
-        for i, (layer, size) in enumerate(zip(made, [inputs, *map(_units, made)], strict=False)):
-            parameter = layer.parameter(size, 0, lambda columns: columns)
+        arrays, dtype = dict(state["arrays"]), described["dtype"]
+        checked: list[dict[str, Any]] = []
+        for i, wanted in enumerate(array_shapes(made, inputs)):
             # Shapes first: no memory on a description's word alone.
-            weights = arrays.pop(f"{i}.weights")
-            shape, dtype = (parameter.rows, parameter.weights), described["dtype"]
-            weights = as_given(f"{i}.weights", weights, shape, dtype)
-            biases = None
-            if parameter.bias:
-                biases = arrays.pop(f"{i}.biases")
-                biases = as_given(f"{i}.biases", biases, (parameter.rows,), dtype)
-            pairs.append((weights, biases))
+            names = {name: f"{i}.{name}" for name in wanted}
+            checked.append(
+                {
+                    name: as_given(full, arrays.pop(full), wanted[name], dtype)
+                    for name, full in names.items()
+                }
+            )
         if arrays:
             raise ValueError(f"arrays {', '.join(sorted(arrays))} belong to no layer")
         where = state["device"], described["dtype"], state["precision"]
         self._build(inputs, made, described["cost"], *where)
-        for parameter, pair in zip(self._engine.parameters, pairs, strict=True):
-            self._engine.put(parameter, *pair)
+        for i, own in enumerate(checked):
+            self._engine.put(i, own)
 
     def _samples(self, x: Any, y: Any, names: tuple[str, str] = ("x", "y")) -> Samples:
         engine = self._engine
@@ -392,10 +401,11 @@ class Network:
 class Arrays(Sequence[Array]):
     """The weights or the biases of all layers; ``arrays[i] = values`` writes into the network."""
 
-    def __init__(self, name: str, engine: Engine, which: int) -> None:
+    def __init__(self, name: str, engine: Engine) -> None:
         self._name = name
         self._engine = engine
-        self._views = [engine.views(p, engine.flat)[which] for p in engine.parameters]
+        layers = range(len(engine.layers))
+        self._views = [engine.views(i, engine.flat).get(name) for i in layers]
 
     def __len__(self) -> int:
         return len(self._views)
@@ -462,26 +472,29 @@ def load(
     return network
 
 
-def _layers(given: Any) -> tuple[int, list[Layer]]:
-    """Return the number of inputs and the layers, from what the constructor was given."""
+def _layers(given: Any) -> tuple[Shape, list[Layer]]:
+    """Return the shape of the inputs and the layers, from what the constructor was given."""
     wanted = "a list such as [784, 30, 10]: the number of inputs, then the layers"
     if not isinstance(given, list | tuple):
         raise ValueError(f"layers is {given!r}, but must be {wanted}")
     if len(given) < 2:
         raise ValueError(f"layers has {len(given)} entries, but must be {wanted}")
+    shape = given[0]
+    if isinstance(shape, tuple | list):
+        if len(shape) not in (1, 3):
+            wanted = "a number of inputs, or (height, width, channels)"
+            raise ValueError(f"layers[0] is {shape!r}, but must be {wanted}")
+        given = [prod(checks.whole("layers[0]", n) for n in shape), *given[1:]]
     for i, entry in enumerate(given):
         number = isinstance(entry, int | np.integer) and not isinstance(entry, bool)
         if not (number and entry >= 1) and not (i and isinstance(entry, Layer)):
             kinds = "a whole number of at least 1" + (" or a layer" if i else ", the inputs")
             raise ValueError(f"layers[{i}] is {entry!r}, but must be {kinds}")
-    return int(given[0]), [
+    inputs = tuple(map(int, shape)) if isinstance(shape, tuple | list) else (int(given[0]),)
+    return inputs, [
         entry if isinstance(entry, Layer) else Dense(int(entry), "sigmoid", "normal")
         for entry in given[1:]
     ]
-
-
-def _units(layer: Layer) -> int:
-    return layer.outputs(0)
 
 
 def _generator(seed: Any) -> np.random.Generator:

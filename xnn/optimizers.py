@@ -51,8 +51,13 @@ class UpdateStep(ABC):
     at: int = 0  # which of them
 
     @abstractmethod
-    def gradient(self, parameter: Parameter, left: Array, right: Array, factor: float) -> None:
-        """Take ``factor · left @ right``, a parameter's gradient summed over the mini-batch."""
+    def gradient(
+        self, parameter: Parameter, left: Array, right: Array, factor: float, again: bool = False
+    ) -> None:
+        """Take ``factor · left @ right``, a parameter's gradient summed over the mini-batch.
+
+        ``again`` says that it is to be added to what the parameter has had in this step.
+        """
 
     def apply(self) -> None:  # noqa: B027 - where the gradient lands in the weights, that was all
         """Change the parameters, when all gradients are there."""
@@ -174,14 +179,17 @@ class _PlainStep(UpdateStep):
         if self.decay:
             self.run.elementwise("1 - rate * decay", self.keep, rate=rates, decay=self.decay)
 
-    def gradient(self, parameter: Parameter, left: Array, right: Array, factor: float) -> None:
+    def gradient(
+        self, parameter: Parameter, left: Array, right: Array, factor: float, again: bool = False
+    ) -> None:
         matrix, minus = parameter.matrix(self.flat), self.minus(self.at, factor)
-        if not self.decay:
+        n = parameter.weights
+        if again or not self.decay or not n:
             self.run.gemm(left, right, matrix, alpha=minus, beta=1.0)
             return
-        n, keep = parameter.weights, _item(self.keep, self.at)
+        keep = _item(self.keep, self.at)
         self.run.gemm(left, right[:, :n], matrix[:, :n], alpha=minus, beta=keep)
-        if parameter.bias:
+        if parameter.biases:
             self.run.gemm(left, right[:, n:], matrix[:, n:], alpha=minus, beta=1.0)
 
 
@@ -202,13 +210,15 @@ class _MomentumStep(UpdateStep):
         self.updates, self.run, self.rates = updates, updates.run, rates
         self.minus = _Minus(self.run, rates, batch)
 
-    def gradient(self, parameter: Parameter, left: Array, right: Array, factor: float) -> None:
+    def gradient(
+        self, parameter: Parameter, left: Array, right: Array, factor: float, again: bool = False
+    ) -> None:
         self.run.gemm(
             left,
             right,
             parameter.matrix(self.updates.velocity),
             alpha=self.minus(self.at, factor),
-            beta=self.updates.sgd.momentum,
+            beta=1.0 if again else self.updates.sgd.momentum,
         )
 
     def apply(self) -> None:
@@ -236,9 +246,11 @@ class _GeneralStep(UpdateStep):
     def __init__(self, updates: _General, rates: Array, batch: int) -> None:
         self.updates, self.run, self.rates, self.batch = updates, updates.run, rates, batch
 
-    def gradient(self, parameter: Parameter, left: Array, right: Array, factor: float) -> None:
+    def gradient(
+        self, parameter: Parameter, left: Array, right: Array, factor: float, again: bool = False
+    ) -> None:
         into = parameter.matrix(self.updates.buffer)
-        self.run.gemm(left, right, into, alpha=factor / self.batch)
+        self.run.gemm(left, right, into, alpha=factor / self.batch, beta=float(again))
 
     def apply(self) -> None:
         run, sgd = self.run, self.updates.sgd

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .backends import Array, Backend
 
+#: The shape of one sample: ``(features,)`` or ``(height, width, channels)``.
+Shape = tuple[int, ...]
+
 
 @dataclass(frozen=True)
 class Parameter:
-    """A matrix ``(rows, weights [+ 1])``: a layer's weights, and its biases as one more column.
+    """A matrix ``(rows, weights + biases)`` in the flat buffer: columns that decay, then others.
 
     Its rows are ``row`` numbers apart, so that each begins where the processor likes it; what
     lies between is zero and stays so.
@@ -19,16 +23,17 @@ class Parameter:
     start: int
     rows: int
     weights: int
-    bias: bool
+    biases: int
     row: int
+    trained: bool = True  # or kept with the others, but no optimizer's business
 
     @property
     def columns(self) -> int:
-        return self.weights + self.bias
+        return self.weights + self.biases
 
     @property
     def size(self) -> int:
-        """The numbers that are trained."""
+        """How many numbers it has."""
         return self.rows * self.columns
 
     @property
@@ -39,6 +44,26 @@ class Parameter:
     def matrix(self, flat: Array) -> Array:
         """Return the matrix ``(rows, columns)`` as a view of ``flat``."""
         return flat[self.start : self.stop].reshape(self.rows, self.row)[:, : self.columns]
+
+    def part(self, rows: slice) -> Parameter:
+        """Return some of its rows."""
+        first, stop, _ = rows.indices(self.rows)
+        return replace(self, start=self.start + first * self.row, rows=stop - first)
+
+
+class Layout:
+    """Gives parameters their places in a flat buffer, one behind the other."""
+
+    def __init__(self, row: Callable[[int], int]) -> None:
+        self._row = row  # the length in memory of a row of so many columns
+        self.size = 0
+
+    def place(self, rows: int, weights: int, biases: int, trained: bool = True) -> Parameter:
+        """Return a new parameter, behind those that there are."""
+        row = self._row(weights + biases)
+        made = Parameter(self.size, rows, weights, biases, row, trained)
+        self.size = made.stop
+        return made
 
 
 @dataclass(frozen=True)
@@ -72,3 +97,7 @@ class Rows:
 
     def __getitem__(self, rows: slice) -> Rows:
         return Rows(self.values[rows], self.augmented[rows], self.whole[rows])
+
+    def shaped(self, shape: Shape) -> Array:
+        """Return the values ``(batch, *shape)``, as a view."""
+        return self.values if len(shape) == 1 else self.values.reshape(len(self.values), *shape)

@@ -87,14 +87,21 @@ class _Streamed:
 class Trainer:
     """Training steps over samples, compiled for one optimizer."""
 
-    def __init__(self, engine: Engine, samples: Samples, batch: int, optimizer: Optimizer) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        samples: Samples,
+        batch: int,
+        optimizer: Optimizer,
+        rng: np.random.Generator,
+    ) -> None:
         self.engine = engine
         run, n = engine.run, len(samples)
         if samples.labels is not None:
             _ = engine.one_hot  # made before anything is compiled
         self.batch = batch = min(batch, n)
         self.steps = -(-n // batch)
-        self.updates = optimizer.start(run, engine.flat, engine.parameters, n)
+        self.updates = optimizer.start(run, engine.flat, engine.trained, n)
         row = run.padded(engine.sizes[0] + 1, engine.dtype) * engine.dtype.itemsize
         full, last = divmod(n, batch)
         most = max(1, min(run.chunk_bytes // (batch * row), run.chunk_steps, full))
@@ -106,12 +113,17 @@ class Trainer:
             self._source = _Streamed(engine, samples, batch * most)
         self.samples = self._source.samples
         factor = scale(samples.x.dtype)
-        work = Workspace(engine, batch, most, factor)
+        # A key drawn from the network's generator, and how many steps there have been.
+        self._random = any(layer.random for layer in engine.layers)
+        key = rng.integers(2**32, dtype=np.uint32) if self._random else 0
+        self.dice = run.upload(np.array([key, 0], np.uint32))
+        work = Workspace(engine, batch, most, factor, backward=True, dice=self.dice)
         self.plan: list[_Chunk] = [self._chunk(work, most)] * whole
         if rest:
             self.plan.append(self._chunk(work, rest))
         if last:
-            self.plan.append(self._chunk(Workspace(engine, last, 1, factor), 1))
+            work = Workspace(engine, last, 1, factor, backward=True, dice=self.dice)
+            self.plan.append(self._chunk(work, 1))
         self._costs = run.zeros((self.steps,), engine.dtype)
         self._hits = run.zeros((self.steps,), engine.dtype)
         self._sizes = np.full(self.steps, batch)
@@ -171,6 +183,8 @@ class Trainer:
                 engine.forward(memories)
                 engine.backward(memories, Rows.plain(work.targets[batch]), step.gradient)
                 step.apply()
+                if self._random:
+                    run.advance(self.dice)
             score.record(source.samples.scoring)
 
         return _Chunk(steps, rows, work, index, rates, score.costs, score.hits, run.compile(train))

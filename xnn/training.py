@@ -77,7 +77,7 @@ def train(
     if not np.isfinite(run.good).all():
         raise ValueError("the network's weights or biases hold NaN or infinity; set them anew")
     with engine.lock:
-        trainer = Trainer(engine, samples, batch_size, optimizer)
+        trainer = Trainer(engine, samples, batch_size, optimizer, rng)
         if validation is not None and engine.fits(validation):
             validation = engine.upload(validation)
     around = [c if isinstance(c, Callback) else _AfterEpoch(c) for c in callbacks]

@@ -6,7 +6,7 @@ import numpy as np
 
 from .backends import Array
 from .engine import Engine
-from .layers import Memory
+from .layers import Memory, Site
 from .parameters import Rows
 from .samples import Samples, Scoring
 
@@ -14,33 +14,64 @@ from .samples import Samples, Scoring
 class Workspace:
     """The arrays for ``steps`` mini-batches of ``batch`` samples, run one after another.
 
-    Each mini-batch has its own inputs, targets and outputs; what lies between is shared.
+    Each mini-batch has its own inputs, targets and outputs; what lies between is shared. ``scale``
+    is what inputs are to be multiplied by; ``backward`` asks for what that way takes; ``dice``,
+    from which random numbers come, make it one for training.
     """
 
     def __init__(
-        self, engine: Engine, batch: int, steps: int, scale: float, training: bool = True
+        self,
+        engine: Engine,
+        batch: int,
+        steps: int,
+        scale: float,
+        *,
+        backward: bool = False,
+        dice: Array | None = None,
     ) -> None:
         self.engine = engine
         self.batch = batch
-        self.scale = scale
-        run, dtype, sizes = engine.run, engine.dtype, engine.sizes
+        run, dtype, sizes, layers = engine.run, engine.dtype, engine.sizes, engine.layers
         rows = batch * steps
         self.outputs = run.zeros((rows, sizes[-1]), dtype)
         self.weighted = run.zeros((rows, sizes[-1]), dtype)
         self.targets = run.zeros((rows, sizes[-1]), dtype)
         self.labels = run.zeros((rows,), np.intp)
+        self._dice = dice
+        self.scale = scale
 
-        def between(layer: int, rows: int, column: float) -> Rows:
-            """Return rows of inputs of a layer, and ``column`` behind where it has a bias."""
-            bias = engine.parameters[layer].bias
-            return Rows.zeros(run, rows, sizes[layer], dtype, column if bias else None)
+        def between(number: int, rows: int, column: float) -> Rows:
+            """Return rows of inputs of a layer, and ``column`` behind where it wants ones."""
+            wanted = layers[number].wants_ones
+            if len(engine.shapes[number]) == 1:
+                return Rows.zeros(run, rows, sizes[number], dtype, column if wanted else None)
+            return Rows.plain(run.zeros((rows, sizes[number]), dtype))
 
-        later = range(1, len(engine.layers))
-        self._first = between(0, rows, 1 / scale)
+        later = range(1, len(layers))
+        self._first = between(0, rows, 1 / self.scale)
         self._hidden = [between(i, batch, 1.0) for i in later]
-        self._z = [between(i, batch, engine.layers[i - 1].function.one) for i in later]
-        self._deltas = [between(i, batch, 0.0) for i in later] if training else []
-        self._output_delta = Rows.plain(run.zeros((batch, sizes[-1]), dtype)) if training else None
+        self._z = [
+            between(i, batch, layers[i - 1].function.one) if layers[i - 1].keeps_z else hidden
+            for i, hidden in zip(later, self._hidden, strict=True)
+        ]
+        self._deltas: list[Rows | None] = [None] * (len(layers) + 1)
+        if backward:
+            last = Rows.plain(run.zeros((batch, sizes[-1]), dtype))
+            self._deltas = [None, *(between(i, batch, 0.0) for i in later), last]
+        self._sites = [
+            Site(
+                batch=batch,
+                shape=engine.shapes[i],
+                dtype=dtype,
+                scale=self.scale if i == 0 else 1.0,
+                training=dice is not None,
+                backward=backward,
+            )
+            for i in range(len(layers))
+        ]
+        self._rooms = [
+            layer.room(run, site) for layer, site in zip(layers, self._sites, strict=True)
+        ]
 
     @property
     def inputs(self) -> Array:
@@ -49,24 +80,24 @@ class Workspace:
 
     def memories(self, step: int) -> list[Memory]:
         """Return each layer's arrays for one of the mini-batches."""
-        rows = slice(step * self.batch, (step + 1) * self.batch)
-        outputs = Rows.plain(self.outputs[rows])
-        weighted = Rows.plain(self.weighted[rows])
-        activations = [self._first[rows], *self._hidden, outputs]
-        between: list[Rows | None] = list(self._deltas) or [None] * len(self._hidden)
-        deltas = [None, *between, self._output_delta]
+        engine, rows = self.engine, slice(step * self.batch, (step + 1) * self.batch)
+        activations = [self._first[rows], *self._hidden, Rows.plain(self.outputs[rows])]
+        weighted = [*self._z, Rows.plain(self.weighted[rows])]
         return [
             Memory(
+                **vars(self._sites[i]),
                 inputs=activations[i],
-                scale=self.scale if i == 0 else 1.0,
-                z=[*self._z, weighted][i],
+                z=weighted[i],
                 outputs=activations[i + 1],
-                parameter=parameter,
-                matrix=parameter.matrix(self.engine.flat),
-                delta=deltas[i + 1],
-                input_delta=deltas[i],
+                parameters=engine.parameters[i],
+                flat=engine.flat,
+                own=self._rooms[i],
+                dice=self._dice,
+                number=i,
+                delta=self._deltas[i + 1],
+                input_delta=self._deltas[i],
             )
-            for i, parameter in enumerate(self.engine.parameters)
+            for i in range(len(engine.layers))
         ]
 
     def place_for(self, name: str) -> Array:

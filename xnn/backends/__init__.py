@@ -3,5 +3,6 @@
 from .base import Array, Backend, DeviceError, Replay
 from .discover import gpus
 from .select import KINDS, select
+from .windows import Window
 
-__all__ = ["KINDS", "Array", "Backend", "DeviceError", "Replay", "gpus", "select"]
+__all__ = ["KINDS", "Array", "Backend", "DeviceError", "Replay", "Window", "gpus", "select"]

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
+from .windows import Window
+
 # An array of whichever device: numpy.ndarray on the CPU, cupy.ndarray on a GPU.
 Array = Any
 Replay = Callable[[], None]
@@ -63,6 +65,8 @@ class Backend(ABC):
     chunk_bytes: ClassVar[int] = 512 * 1024
     #: At most this many steps are compiled into one replay.
     chunk_steps: ClassVar[int] = 32
+    #: How many bytes the columns of a convolution may take at a time.
+    columns_bytes: ClassVar[int] = 1024 * 1024
 
     def __init__(self) -> None:
         self._tape: list[Call] | None = None
@@ -162,6 +166,49 @@ class Backend(ABC):
     @abstractmethod
     def gather(self, source: Array, index: Array, out: Array) -> None:
         """``out[i] ← source[index[i]]``, converted to the dtype of ``out``."""
+
+    # Windows over images ``(n, height, width, channels)``, which may be views of wider ones.
+
+    @abstractmethod
+    def unfold(self, x: Array, out: Array, window: Window) -> None:
+        """``out[place] ←`` the pixels under the window at each place, padding as zeros.
+
+        Shapes ``(n, height, width, channels)`` and ``(n · places, window's pixels · channels)``;
+        a row goes through the window's rows, its columns, and channels.
+        """
+
+    @abstractmethod
+    def fold(self, columns: Array, out: Array, window: Window) -> None:
+        """``out[pixel] ← Σ`` of what ``columns`` has for that pixel: the adjoint of `unfold`."""
+
+    @abstractmethod
+    def max_pool(self, x: Array, out: Array, index: Array, window: Window) -> None:
+        """``out ←`` the largest pixel under each window, ``index ←`` which, the first of equals."""
+
+    @abstractmethod
+    def max_unpool(self, delta: Array, index: Array, out: Array, window: Window) -> None:
+        """``out[pixel] ← Σ delta`` of the windows in which `max_pool` found this pixel."""
+
+    @abstractmethod
+    def pool_sums(self, x: Array, out: Array, window: Window) -> None:
+        """``out ←`` the sum of the pixels under each window."""
+
+    @abstractmethod
+    def pool_spread(self, delta: Array, out: Array, window: Window) -> None:
+        """``out[pixel] ← Σ delta`` of the windows over this pixel: the adjoint of `pool_sums`."""
+
+    # Random numbers. ``dice`` are two numbers of 32 bits, a key and a counter, on the device.
+
+    @abstractmethod
+    def uniform(self, dice: Array, number: int, out: Array) -> None:
+        """``out ←`` random numbers above 0 and at most 1, the same on all devices.
+
+        They are a hash of key, counter, ``number`` and the place in ``out``, which has no gaps.
+        """
+
+    @abstractmethod
+    def advance(self, dice: Array) -> None:
+        """Add 1 to the counter."""
 
     # Control.
 

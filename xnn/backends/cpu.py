@@ -10,15 +10,16 @@ from __future__ import annotations
 import ast
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from . import formulas
+from . import cpu_random, cpu_windows, formulas
 from .base import Array, Backend, Call, Replay
+from .windows import Window
 
 # Multiplications in a matrix product from which on BLAS's threads are worth waking.
 _WORTH_THREADS = 8_000_000
@@ -118,6 +119,38 @@ class CpuBackend(Backend):
         self._do(source.take, index, 0, raw, "clip")
         if not direct:
             self._do(np.copyto, out, raw, "unsafe")
+
+    # Windows over images, and random numbers.
+
+    def unfold(self, x: Array, out: Array, window: Window) -> None:
+        self._do_all(cpu_windows.unfold(x, out, window, self.scratch))
+
+    def fold(self, columns: Array, out: Array, window: Window) -> None:
+        self._do_all(cpu_windows.fold(columns, out, window))
+
+    def max_pool(self, x: Array, out: Array, index: Array, window: Window) -> None:
+        self._do_all(cpu_windows.max_pool(x, out, index, window, self.scratch))
+
+    def max_unpool(self, delta: Array, index: Array, out: Array, window: Window) -> None:
+        self._do_all(cpu_windows.max_unpool(delta, index, out, window, self.scratch))
+
+    def pool_sums(self, x: Array, out: Array, window: Window) -> None:
+        self._do_all(cpu_windows.pool_sums(x, out, window))
+
+    def pool_spread(self, delta: Array, out: Array, window: Window) -> None:
+        self._do_all(cpu_windows.pool_spread(delta, out, window))
+
+    def uniform(self, dice: Array, number: int, out: Array) -> None:
+        self._do_all(cpu_random.uniform(dice, number, out, self.scratch))
+
+    def advance(self, dice: Array) -> None:
+        self._do(np.add, dice[1:], np.uint32(1), dice[1:])
+
+    def _do_all(self, calls: Iterable[Call]) -> None:
+        for function, arguments in calls:
+            self._do(function, *arguments)
+
+    # Control.
 
     def function(
         self, step: Callable[[], None], takes: Array, gives: Array, checks: Array

@@ -106,9 +106,11 @@ def elementwise(formula: str, out: str, operands: tuple[tuple[str, str | None], 
     arrays = [(name, kind) for name, kind in operands if kind is not None]
     numbers = [name for name, kind in operands if kind is None]
     parameters = ["long long rows", "long long columns", "T* out, long long out_r, long long out_c"]
-    parameters += [f"const {kind}* {n}, long long {n}_r, long long {n}_c" for n, kind in arrays]
+    parameters += [
+        f"const {kind}* p_{n}, long long p_{n}_r, long long p_{n}_c" for n, kind in arrays
+    ]
     parameters += [f"T v_{name}" for name in numbers]
-    loads = [f"T v_{n} = T({n}[row * {n}_r + column * {n}_c]);" for n, _ in arrays]
+    loads = [f"T v_{n} = T(p_{n}[row * p_{n}_r + column * p_{n}_c]);" for n, _ in arrays]
     return f"""{_head(out)}
 extern "C" __global__ void run({", ".join(parameters)}) {{
     long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;

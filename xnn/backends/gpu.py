@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 
 from . import cuda_source as cuda
+from . import cuda_windows as windows
 from .base import Array, Backend, Call, DeviceError, Feed, Replay
 from .cublas import Cublas
 from .discover import cupy_for, first_line
+from .windows import Window
 
 # Of a GPU's free memory, what a data set may take: the rest is for the workspaces of training.
 _DATA_SHARE = 0.8
@@ -40,6 +42,7 @@ class GpuBackend(Backend):
     # A graph of many small steps hides the cost of its launch; memory is no concern.
     chunk_bytes = 16 * 1024 * 1024
     chunk_steps = 64
+    columns_bytes = 256 * 1024 * 1024
 
     def __init__(self, number: int, cupy: Any, precision: str = "float32") -> None:
         super().__init__()
@@ -118,11 +121,7 @@ class GpuBackend(Backend):
         text = cuda.elementwise(formula, cuda.ctype(out.dtype), kinds)
         arrays = [out, *(v for v in used.values() if hasattr(v, "dtype"))]
         numbers = [out.dtype.type(v) for v in used.values() if not hasattr(v, "dtype")]
-        if all(v.shape == out.shape and v.flags.c_contiguous for v in arrays):
-            rows, columns, strides = 1, out.size, [(0, 1)] * len(arrays)
-        else:
-            rows, columns = (1, *out.shape)[-2:] if out.ndim else (1, 1)
-            strides = [_strides(v, (rows, columns)) for v in arrays]
+        (rows, columns), strides = _flattened(out.shape, arrays)
         parameters: list[Any] = [rows, columns]
         for array, pair in zip(arrays, strides, strict=True):
             parameters += [array, *pair]
@@ -159,6 +158,43 @@ class GpuBackend(Backend):
         columns = out.size // max(1, rows)
         parameters = (rows, columns, out, _row(out), source, _row(source), index)
         self._launch(text, rows * columns, cuda.BLOCK, parameters)
+
+    # Windows over images, and random numbers.
+
+    def unfold(self, x: Array, out: Array, window: Window) -> None:
+        image, place = _lie(x), _places(out, x, window)
+        text = windows.unfold(cuda.ctype(x.dtype), window, image, place)
+        self._launch(text, out.size, cuda.BLOCK, (len(x), x, out))
+
+    def fold(self, columns: Array, out: Array, window: Window) -> None:
+        image, place = _lie(out), _places(columns, out, window)
+        text = windows.fold(cuda.ctype(out.dtype), window, image, place)
+        self._launch(text, out.size, cuda.BLOCK, (len(out), columns, out))
+
+    def max_pool(self, x: Array, out: Array, index: Array, window: Window) -> None:
+        kinds = cuda.ctype(x.dtype), cuda.ctype(index.dtype)
+        text = windows.max_pool(*kinds, window, _lie(x), _lie(out))
+        self._launch(text, out.size, cuda.BLOCK, (len(x), x, out, index))
+
+    def max_unpool(self, delta: Array, index: Array, out: Array, window: Window) -> None:
+        kinds = cuda.ctype(out.dtype), cuda.ctype(index.dtype)
+        text = windows.max_unpool(*kinds, window, _lie(out), _lie(delta))
+        self._launch(text, out.size, cuda.BLOCK, (len(out), delta, index, out))
+
+    def pool_sums(self, x: Array, out: Array, window: Window) -> None:
+        text = windows.pool_sums(cuda.ctype(x.dtype), window, _lie(x), _lie(out))
+        self._launch(text, out.size, cuda.BLOCK, (len(x), x, out))
+
+    def pool_spread(self, delta: Array, out: Array, window: Window) -> None:
+        text = windows.pool_spread(cuda.ctype(out.dtype), window, _lie(out), _lie(delta))
+        self._launch(text, out.size, cuda.BLOCK, (len(out), delta, out))
+
+    def uniform(self, dice: Array, number: int, out: Array) -> None:
+        text = windows.uniform(cuda.ctype(out.dtype))
+        self._launch(text, out.size, cuda.BLOCK, (out.size, dice, number, out))
+
+    def advance(self, dice: Array) -> None:
+        self._launch(windows.ADVANCE, 1, 1, (dice,))
 
     # Control.
 
@@ -301,13 +337,56 @@ def _kernel(cupy: Any, gpu: int, text: str) -> Any:
     return kernel
 
 
-def _strides(array: Array, shape: tuple[int, int]) -> tuple[int, int]:
-    """Return the strides, in elements, by which ``array`` is read as ``shape``; 0 to broadcast."""
-    extents = (1, 1, *array.shape)[-2:]
-    steps = (0, 0, *(stride // array.itemsize for stride in array.strides))[-2:]
-    if any(extent not in (1, wanted) for extent, wanted in zip(extents, shape, strict=True)):
+def _flattened(
+    shape: tuple[int, ...], arrays: list[Array]
+) -> tuple[tuple[int, int], list[tuple[int, int]]]:
+    """Return a shape of two axes for a kernel, and each array's strides along them, in elements.
+
+    Arrays broadcast to ``shape``: a stride is then 0. Axes are joined where no array has a gap.
+    """
+    strides = [_strides(array, shape) for array in arrays]
+    joined: list[tuple[int, list[int]]] = []  # axes from the last to the first
+    for axis in reversed(range(len(shape))):
+        steps = [stride[axis] for stride in strides]
+        if shape[axis] == 1:
+            continue
+        if joined and all(
+            a == joined[-1][0] * b for a, b in zip(steps, joined[-1][1], strict=True)
+        ):
+            joined[-1] = (shape[axis] * joined[-1][0], joined[-1][1])
+        else:
+            joined.append((shape[axis], steps))
+    if len(joined) > 2:
+        raise ValueError(f"arrays of shape {shape} have gaps along too many axes")
+    joined += [(1, [0] * len(arrays))] * (2 - len(joined))
+    (columns, inner), (rows, outer) = joined
+    return (rows, columns), list(zip(outer, inner, strict=True))
+
+
+def _strides(array: Array, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the strides, in elements, by which ``array`` is read as ``shape``."""
+    missing = len(shape) - array.ndim
+    extents = (1,) * missing + array.shape
+    steps = (0,) * missing + tuple(stride // array.itemsize for stride in array.strides)
+    if missing < 0 or any(e not in (1, n) for e, n in zip(extents, shape, strict=True)):
         raise ValueError(f"an operand of shape {array.shape} does not broadcast to {shape}")
-    return tuple(0 if e == 1 else s for e, s in zip(extents, steps, strict=True))  # type: ignore[return-value]
+    return tuple(0 if e == 1 else s for e, s in zip(extents, steps, strict=True))
+
+
+def _lie(images: Array) -> windows.Lie:
+    """Return how images lie; their channels must be neighbours."""
+    _, height, width, channels = images.shape
+    *steps, item = (stride // images.itemsize for stride in images.strides)
+    if channels > 1 and item != 1:
+        raise ValueError(f"images of strides {images.strides} have gaps between channels")
+    return (height, width, channels, steps[0], steps[1], steps[2])
+
+
+def _places(columns: Array, images: Array, window: Window) -> windows.Lie:
+    """Return how the rows of `unfold` lie: as images of a window's pixels."""
+    down, across = window.counts(*images.shape[1:3])
+    row = columns.strides[0] // columns.itemsize
+    return (down, across, columns.shape[1], down * across * row, across * row, row)
 
 
 def _row(array: Array) -> int:

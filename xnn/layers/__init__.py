@@ -4,12 +4,52 @@ from __future__ import annotations
 
 from typing import Any
 
-from .base import Gradient, Layer, Memory
+from .activation import Activation
+from .average_pool2d import AveragePool2D
+from .base import Gradient, Layer, Memory, Site, shown
+from .batch_norm import BatchNorm
+from .conv2d import Conv2D
 from .dense import Dense
+from .dropout import Dropout
+from .flatten import Flatten
+from .global_average_pool2d import GlobalAveragePool2D
+from .max_pool2d import MaxPool2D
+from .reshape import Reshape
 
-__all__ = ["Dense", "Gradient", "Layer", "Memory", "from_description"]
+__all__ = [
+    "Activation",
+    "AveragePool2D",
+    "BatchNorm",
+    "Conv2D",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "GlobalAveragePool2D",
+    "Gradient",
+    "Layer",
+    "MaxPool2D",
+    "Memory",
+    "Reshape",
+    "Site",
+    "from_description",
+    "shown",
+]
 
-_KINDS = {"dense": Dense}
+_KINDS: dict[str, type[Layer]] = {
+    kind.__name__.lower(): kind
+    for kind in (
+        Activation,
+        AveragePool2D,
+        BatchNorm,
+        Conv2D,
+        Dense,
+        Dropout,
+        Flatten,
+        GlobalAveragePool2D,
+        MaxPool2D,
+        Reshape,
+    )
+}
 
 
 def from_description(description: dict[str, Any]) -> Layer:

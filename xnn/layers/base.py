@@ -2,38 +2,62 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
+from .. import activations
 from ..activations import Activation
 from ..backends import Array, Backend
-from ..initializers import Drawn
-from ..parameters import Parameter, Rows
+from ..parameters import Layout, Parameter, Rows, Shape
 
-#: Takes a parameter, and what makes its gradient, summed over the mini-batch: two matrices and a
-#: number, the factor of their product.
-Gradient = Callable[[Parameter, Array, Array, float], None]
+
+class Gradient(Protocol):
+    """Takes a parameter's gradient, summed over the mini-batch, as two matrices and a number.
+
+    The gradient is ``factor · left @ right``. ``again`` says that it is to be added to what the
+    parameter has had in this step.
+    """
+
+    def __call__(
+        self, parameter: Parameter, left: Array, right: Array, factor: float, again: bool = False
+    ) -> None: ...
 
 
 @dataclass(frozen=True)
-class Memory:
-    """The arrays of one layer for one mini-batch, all made beforehand. Batches come first.
+class Site:
+    """Where and what for a layer is to run.
 
     Inputs are held divided by ``scale``; a matrix product multiplies by it at no cost.
     """
 
-    inputs: Rows  # (batch, inputs), with a column of ones (over scale) where there is a bias
+    batch: int
+    shape: Shape  # of the layer's inputs
+    dtype: Any
     scale: float
-    z: Rows  # (batch, units): the weighted inputs
-    outputs: Rows  # (batch, units): a = σ(z)
-    parameter: Parameter
-    matrix: Array  # (units, inputs [+ 1]): [W b]
-    delta: Rows | None = None  # (batch, units): ∂C/∂a, then ∂C/∂z; None without training
-    input_delta: Rows | None = None  # (batch, inputs): ∂C/∂a of the layer below; None for the first
+    training: bool  # or as `Network.predict` sees it
+    backward: bool  # or forward alone
+
+
+@dataclass(frozen=True)
+class Memory(Site):
+    """The arrays of one layer for one mini-batch, all made beforehand. Batches come first."""
+
+    inputs: Rows  # with a column of ones (over scale) behind, where the layer asks for it
+    z: Rows  # the weighted inputs; the outputs themselves where the layer works in place
+    outputs: Rows  # a = σ(z)
+    parameters: tuple[Parameter, ...]
+    flat: Array  # the buffer in which they lie
+    own: Any  # what `Layer.room` made
+    dice: Array | None  # what random numbers come of, …
+    number: int  # … and the layer's place in the network, so that each has its own
+    delta: Rows | None = None  # ∂C/∂a, then ∂C/∂z; None where nothing runs backward
+    input_delta: Rows | None = None  # ∂C/∂a of the layer below; None for the first layer
 
 
 class Layer(ABC):
@@ -44,22 +68,47 @@ class Layer(ABC):
     """
 
     #: σ, applied to the layer's weighted input z.
-    function: Activation
+    function: Activation = activations.get("linear")
+    #: Whether z has memory of its own, apart from the outputs.
+    keeps_z: ClassVar[bool] = False
+    #: Whether inputs may come divided by a scale, see `Memory`.
+    scales: ClassVar[bool] = False
+    #: Whether training takes random numbers.
+    random: ClassVar[bool] = False
+
+    @property
+    def wants_ones(self) -> bool:
+        """Whether there is to be a column of ones behind the inputs."""
+        return False
 
     @abstractmethod
-    def outputs(self, inputs: int) -> int:
-        """Return the number of outputs for ``inputs`` inputs."""
+    def outputs(self, inputs: Shape) -> Shape:
+        """Return the shape of the outputs for inputs of a shape.
 
-    @abstractmethod
-    def parameter(self, inputs: int, start: int, row: Callable[[int], int]) -> Parameter:
-        """Return where in a flat buffer the layer's parameters lie, from ``start`` on.
-
-        ``row`` gives the length in memory of a row of so many columns.
+        Raises `ValueError` where the layer cannot take such inputs.
         """
 
-    @abstractmethod
-    def draw(self, inputs: int, rng: np.random.Generator) -> Drawn:
-        """Return first weights and biases."""
+    def parameters(self, inputs: Shape, layout: Layout) -> tuple[Parameter, ...]:
+        """Return where the layer's parameters lie."""
+        return ()
+
+    def views(
+        self, inputs: Shape, parameters: Sequence[Parameter], flat: Array
+    ) -> dict[str, Array]:
+        """Return the arrays of the layer in a flat buffer, by the names that users know."""
+        return {}
+
+    def draw(self, inputs: Shape, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+        """Return first values for `views`, those of which are zero left out."""
+        return {}
+
+    def multiplications(self, inputs: Shape) -> int:
+        """Return how many multiplications a sample takes in the layer's matrix product."""
+        return 0
+
+    def room(self, run: Backend, site: Site) -> Any:
+        """Return what arrays the layer needs beside those of `Memory`."""
+        return None
 
     @abstractmethod
     def forward(self, run: Backend, at: Memory) -> None:
@@ -67,13 +116,46 @@ class Layer(ABC):
 
     @abstractmethod
     def backward(self, run: Backend, at: Memory, gradient: Gradient) -> None:
-        """From ∂C/∂z in ``at.delta``, compute ``at.input_delta`` and the gradient."""
-
-    @abstractmethod
-    def describe(self) -> dict[str, Any]:
-        """Return what JSON can hold and `xnn.layers.from_description` makes a layer of."""
+        """From ∂C/∂z in ``at.delta``, compute ``at.input_delta`` and the gradients."""
 
     def delta(self, run: Backend, at: Memory) -> None:
         """Turn ∂C/∂a in ``at.delta`` into ∂C/∂z."""
         assert at.delta is not None
         self.function.backward(run, at.outputs, at.delta, "e", e=at.delta)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what JSON can hold and `xnn.layers.from_description` makes a layer of."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        if not isinstance(fields.get("initializer", ""), str):
+            fields["initializer"] = "auto"  # arrays: they are in the network by now
+        plain = {name: _plain(value) for name, value in fields.items()}
+        return {"kind": type(self).__name__.lower(), **plain}
+
+
+def _plain(value: Any) -> Any:
+    """Return NumPy's numbers as Python's, tuples as lists."""
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def vector(inputs: Shape, what: str) -> int:
+    """Return the length of a sample that is a vector. Raises `ValueError` for any other."""
+    if len(inputs) != 1:
+        raise ValueError(f"{what} takes vectors, but gets {shown(inputs)}; put Flatten() before it")
+    return inputs[0]
+
+
+def image(inputs: Shape, what: str) -> tuple[int, int, int]:
+    """Return height, width and channels. Raises `ValueError` where a sample is no image."""
+    if len(inputs) != 3:
+        raise ValueError(
+            f"{what} takes images (height, width, channels), but gets {shown(inputs)}; "
+            "put Reshape((height, width, channels)) before it, or give the network's inputs so"
+        )
+    return inputs
+
+
+def shown(shape: Shape) -> str:
+    """Return a shape as people write it: 28×28×1."""
+    return "×".join(map(str, shape))

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import activations, checks, initializers
 from ..activations import Activation
-from ..backends import Backend
-from ..initializers import Drawn, Initializer
-from ..parameters import Parameter
-from .base import Gradient, Layer, Memory
+from ..backends import Array, Backend
+from ..initializers import Initializer
+from ..parameters import Layout, Parameter, Shape
+from .base import Gradient, Layer, Memory, vector
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,51 +43,56 @@ class Dense(Layer):
     initializer: Initializer = "auto"
     bias: bool = True
 
+    keeps_z = True
+    scales = True
+
     def __post_init__(self) -> None:
         checks.whole("units", self.units)
-        if not isinstance(self.bias, bool | np.bool_):
-            raise ValueError(f"bias is {self.bias!r}, but must be True or False")
+        checks.truth("bias", self.bias)
         activations.get(self.activation)
-        initializers.check(self.initializer)
+        initializers.check(self.initializer, self.bias)
         if self.activation == "softmax" and self.units == 1:
             raise ValueError("units is 1, but softmax of one unit is always 1; take sigmoid")
-        if isinstance(self.initializer, tuple) and not self.bias:
-            raise ValueError("initializer has biases, but bias is False; give weights alone")
 
     @cached_property
     def function(self) -> Activation:  # type: ignore[override]
         return activations.get(self.activation)
 
-    def outputs(self, inputs: int) -> int:
-        return int(self.units)
+    @property
+    def wants_ones(self) -> bool:
+        return bool(self.bias)
 
-    def parameter(self, inputs: int, start: int, row: Callable[[int], int]) -> Parameter:
-        return Parameter(start, int(self.units), inputs, bool(self.bias), row(inputs + self.bias))
+    def outputs(self, inputs: Shape) -> Shape:
+        vector(inputs, "Dense")
+        return (int(self.units),)
 
-    def draw(self, inputs: int, rng: np.random.Generator) -> Drawn:
-        initializer = self.initializer
-        if isinstance(initializer, str) and initializer == "auto":
-            initializer = "he" if "relu" in self.activation else "glorot"
-        return initializers.draw(initializer, rng, int(self.units), inputs)
+    def parameters(self, inputs: Shape, layout: Layout) -> tuple[Parameter, ...]:
+        return (layout.place(int(self.units), inputs[0], int(self.bias)),)
+
+    def views(
+        self, inputs: Shape, parameters: Sequence[Parameter], flat: Array
+    ) -> dict[str, Array]:
+        n, matrix = inputs[0], parameters[0].matrix(flat)
+        return {"weights": matrix[:, :n]} | ({"biases": matrix[:, n]} if self.bias else {})
+
+    def draw(self, inputs: Shape, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+        shape = int(self.units), inputs[0]
+        return initializers.draw(self.initializer, self.activation, rng, shape, self.bias)
+
+    def multiplications(self, inputs: Shape) -> int:
+        return int(self.units) * (inputs[0] + self.bias)
 
     def forward(self, run: Backend, at: Memory) -> None:
         """Compute ``a = σ([x 1] [W b]ᵀ)``."""
-        run.gemm(at.inputs.augmented, at.matrix.T, out=at.z.values, alpha=at.scale)
+        matrix = at.parameters[0].matrix(at.flat)
+        run.gemm(at.inputs.augmented, matrix.T, out=at.z.values, alpha=at.scale)
         self.function.forward(run, at.z, out=at.outputs)
 
     def backward(self, run: Backend, at: Memory, gradient: Gradient) -> None:
         """Compute ``∂C/∂x = δ W`` and ``∂C/∂[W b] = δᵀ [x 1]`` (Nielsen, BP2 to BP4)."""
         assert at.delta is not None
-        delta = at.delta.values
+        (parameter,), delta = at.parameters, at.delta.values
         if at.input_delta is not None:  # first, for the gradient may land in W itself
-            run.gemm(delta, at.matrix[:, : at.parameter.weights], out=at.input_delta.values)
-        gradient(at.parameter, delta.T, at.inputs.augmented, at.scale)
-
-    def describe(self) -> dict[str, Any]:
-        return {
-            "kind": "dense",
-            "units": int(self.units),
-            "activation": self.activation,
-            "initializer": self.initializer if isinstance(self.initializer, str) else "auto",
-            "bias": bool(self.bias),
-        }
+            weights = parameter.matrix(at.flat)[:, : parameter.weights]
+            run.gemm(delta, weights, out=at.input_delta.values)
+        gradient(parameter, delta.T, at.inputs.augmented, at.scale)

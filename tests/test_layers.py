@@ -1,0 +1,540 @@
+"""Layers of images and the like, against their definitions, central differences and PyTorch."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import xnn
+from xnn import (
+    Activation,
+    AveragePool2D,
+    BatchNorm,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePool2D,
+    MaxPool2D,
+    Reshape,
+)
+from xnn.backends import Window, select
+from xnn.parameters import Rows
+from xnn.samples import check_samples
+from xnn.workspace import Score, Workspace
+
+from . import reference
+from .helpers import copies, host
+
+# Windows, as operations.
+
+
+@st.composite
+def geometries(draw, dilations=3):
+    """A window, images' shapes, and arrays of both."""
+    pairs = lambda low, high: st.tuples(*[st.integers(low, high)] * 2)  # noqa: E731
+    window = Window(
+        size=draw(pairs(1, 4)),
+        stride=draw(pairs(1, 3)),
+        dilation=draw(pairs(1, dilations)),
+        padding=(draw(pairs(0, 2)), draw(pairs(0, 2))),
+    )
+    shape = (draw(st.integers(1, 3)), *draw(pairs(1, 9)), draw(st.integers(1, 3)))
+    assume(min(window.counts(*shape[1:3])) >= 1)
+    return window, shape
+
+
+def images(shape, seed=0):
+    """Numbers that differ, so that a largest one is certain."""
+    rng = np.random.default_rng(seed)
+    return rng.permutation(np.prod(shape)).reshape(shape).astype(np.float64) / np.prod(shape)
+
+
+@given(geometry=geometries())
+@settings(max_examples=100, deadline=None)
+def test_unfold_by_its_definition_and_fold_as_its_adjoint(geometry, device):
+    window, shape = geometry
+    run, x = select(device), images(shape)
+    down, across = window.counts(*shape[1:3])
+    pixels = int(np.prod(window.size)) * shape[3]
+    columns = run.matrix(shape[0] * down * across, pixels, "d")
+    run.unfold(run.upload(x), columns, window)
+    wanted = np.zeros((shape[0], down, across, pixels))
+    for (i, j), seen in reference.windows(x, window):
+        wanted[:, i, j] = seen.reshape(shape[0], -1)
+    np.testing.assert_array_equal(run.download(columns), wanted.reshape(-1, pixels))
+    other = np.random.default_rng(1).standard_normal(columns.shape)
+    run.copy(run.upload(other), columns)
+    folded = run.zeros(shape, "d")
+    run.fold(columns, folded, window)
+    inner = (run.download(folded) * x).sum(), (other * wanted.reshape(-1, pixels)).sum()
+    assert inner[0] == pytest.approx(inner[1], rel=1e-12, abs=1e-12)
+
+
+@given(geometry=geometries())
+@settings(max_examples=100, deadline=None)
+def test_pools_by_their_definition_and_the_ways_back_as_adjoints(geometry, device):
+    window, shape = geometry
+    run, x = select(device), images(shape)
+    down, across = window.counts(*shape[1:3])
+    sums, largest = (run.zeros((shape[0], down, across, shape[3]), "d") for _ in range(2))
+    index = run.zeros(largest.shape, np.uint8)
+    run.pool_sums(run.upload(x), sums, window)
+    run.max_pool(run.upload(x), largest, index, window)
+    delta = np.random.default_rng(1).standard_normal(sums.shape)
+    by_sum, by_largest = np.zeros(shape), np.zeros(shape)
+    for (i, j), seen in reference.windows(x, window):
+        np.testing.assert_allclose(run.download(sums)[:, i, j], seen.sum((1, 2)), rtol=1e-12)
+    for (i, j), seen in reference.windows(x, window, -np.inf):
+        most = seen.max((1, 2))
+        np.testing.assert_array_equal(run.download(largest)[:, i, j], most)
+        for s, c in np.ndindex(shape[0], shape[3]):
+            by_largest[s, ..., c][x[s, ..., c] == most[s, c]] += delta[s, i, j, c]
+    for (i, j), seen in reference.windows(np.arange(x.size).reshape(shape), window, -1):
+        for s in range(shape[0]):
+            for at in seen[s][seen[s] >= 0]:
+                by_sum.reshape(-1)[int(at)] += delta[s, i, j, int(at) % shape[3]]
+    back = run.zeros(shape, "d")
+    run.pool_spread(run.upload(delta), back, window)
+    np.testing.assert_allclose(run.download(back), by_sum, rtol=1e-12, atol=1e-12)
+    run.max_unpool(run.upload(delta), index, back, window)
+    np.testing.assert_allclose(run.download(back), by_largest, rtol=1e-12, atol=1e-12)
+
+
+def test_of_equals_the_first_is_the_largest(device):
+    run = select(device)
+    out, index = run.zeros((1, 1, 1, 1), "f"), run.zeros((1, 1, 1, 1), np.uint8)
+    run.max_pool(run.upload(np.zeros((1, 2, 2, 1), "f")), out, index, Window((2, 2), (2, 2)))
+    assert run.download(index).item() == 0
+
+
+def test_nan_is_the_largest(device):
+    run = select(device)
+    x = np.array([1, np.nan, 3, 2], "f").reshape(1, 2, 2, 1)
+    out, index = run.zeros((1, 1, 1, 1), "f"), run.zeros((1, 1, 1, 1), np.uint8)
+    run.max_pool(run.upload(x), out, index, Window((2, 2), (2, 2)))
+    assert np.isnan(run.download(out)).all()
+
+
+# Random numbers.
+
+
+def test_random_numbers_are_uniform_and_of_each_step_and_layer(device):
+    run = select(device)
+    dice = run.upload(np.array([7, 0], np.uint32))
+    drawn = []
+    for number in (0, 1):
+        out = run.zeros((50, 400), "f")
+        run.uniform(dice, number, out)
+        drawn.append(run.download(out).ravel())
+    run.advance(dice)
+    run.uniform(dice, 0, out)
+    drawn.append(run.download(out).ravel())
+    assert run.download(dice).tolist() == [7, 1]
+    for numbers in drawn:
+        assert 0 < numbers.min() <= 0.001
+        assert 0.999 <= numbers.max() <= 1
+        # Within four standard deviations of a uniform distribution's.
+        counts = np.histogram(numbers, 20, (0, 1))[0]
+        assert abs(counts - 1000).max() < 4 * np.sqrt(950)
+        assert abs(np.corrcoef(numbers[:-1], numbers[1:])[0, 1]) < 4 / np.sqrt(20_000)
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert abs(np.corrcoef(drawn[a], drawn[b])[0, 1]) < 4 / np.sqrt(20_000)
+
+
+def test_random_numbers_are_those_of_the_hash(device):
+    """By its description, with Python's integers."""
+    run = select(device)
+    out = run.zeros((5,), "d")
+    run.uniform(run.upload(np.array([123, 45], np.uint32)), 6, out)
+
+    def mix(v):
+        v = (v ^ v >> 16) * 0x7FEB352D % 2**32
+        v = (v ^ v >> 15) * 0x846CA68B % 2**32
+        return v ^ v >> 16
+
+    base = mix((mix((123 + 6 * 0x9E3779B1) % 2**32) + 45) % 2**32)
+    wanted = [((mix((i * 0x9E3779B1 + base) % 2**32) >> 8) + 1) / 2**24 for i in range(5)]
+    assert run.download(out).tolist() == wanted
+
+
+# Gradients.
+
+LAYERS = {
+    "conv": [Conv2D(3, 2, "tanh")],
+    "conv of everything": [
+        Conv2D(4, (3, 2), "sigmoid", stride=(2, 1), padding=(1, 0), dilation=(1, 2), groups=2)
+    ],
+    "conv without bias": [Conv2D(2, 3, padding="same", bias=False)],
+    "conv on conv": [Conv2D(4, 3, "tanh", padding="same"), Conv2D(2, 2, stride=2, groups=2)],
+    "max pool": [Conv2D(2, 1), MaxPool2D(2)],
+    "max pool that overlaps": [Conv2D(2, 1), MaxPool2D(3, stride=2, padding=1)],
+    "average pool": [Conv2D(2, 1), AveragePool2D((2, 3), padding="same", stride=1)],
+    "global average pool": [Conv2D(2, 2, "tanh"), GlobalAveragePool2D(), Dense(3, "tanh")],
+    "batch norm of images": [Conv2D(3, 2), BatchNorm(), Activation("tanh")],
+    "batch norm of vectors": [Flatten(), Dense(5, "linear"), BatchNorm(), Dense(4, "tanh")],
+    "batch norm first": [BatchNorm(), Flatten(), Dense(2)],
+    "activation": [Flatten(), Dense(4, "linear"), Activation("softmax"), Dense(2)],
+    "activation last": [Flatten(), Dense(3, "linear"), Activation("softmax")],
+    "reshape": [Flatten(), Dense(12, "tanh"), Reshape((2, 3, 2)), Conv2D(2, 2)],
+    "dropout": [Conv2D(2, 2, "tanh"), Dropout(0.3), Flatten(), Dense(3), Dropout(0.5), Dense(2)],
+}
+SHAPE = (5, 6, 2)
+
+
+def network(layers, device, cost="quadratic", **options):
+    return xnn.Network(
+        [SHAPE, *layers], cost, seed=3, device=device, **{"dtype": "float64", **options}
+    )
+
+
+def samples(net, n=6):
+    rng = np.random.default_rng(4)
+    return rng.standard_normal((n, *SHAPE)), rng.standard_normal((n, net.sizes[-1]))
+
+
+@pytest.mark.parametrize("layers", LAYERS.values(), ids=LAYERS)
+def test_gradients_are_those_of_central_differences(layers, device):
+    """Those of the network as it predicts: nothing is dropped, running averages stay."""
+    net = network(layers, device)
+    if any(isinstance(layer, BatchNorm) for layer in layers):
+        net.fit(*samples(net), epochs=3, optimizer=1e-2, batch_size=6)  # averages worth the name
+    x, y = samples(net)
+    found = net.backprop(x, y)
+    assert_gradients(net, found, lambda: net.evaluate(x, y).cost)
+
+
+def assert_gradients(net, found, value):
+    """Compare found gradients with central differences of ``value``, a function of the network."""
+    got, wanted = [], []
+    for kind in ("weights", "biases"):
+        for i, gradient in enumerate(getattr(found, kind)):
+            if gradient is None:
+                assert getattr(net, kind)[i] is None
+                continue
+            array = host(getattr(net, kind)[i]).copy()
+
+            def at(array=array, kind=kind, i=i):
+                getattr(net, kind)[i] = array
+                return value()
+
+            got.append(host(gradient).ravel())
+            wanted.append(reference.numeric_gradient(at, array, step=1e-4).ravel())
+            at()
+    error = reference.relative_error(np.concatenate(got), np.concatenate(wanted))
+    assert error < 1e-7
+
+
+class InTraining:
+    """A mini-batch as training runs it, with the same dice at each look."""
+
+    def __init__(self, net, x, y):
+        engine = net._engine
+        function = engine.layers[-1].function
+        size = engine.sizes[0], engine.outputs
+        checked = check_samples(engine.run, x, y, size, function, engine.cost, engine.dtype)
+        dice = engine.run.upload(np.array([5, 6], np.uint32))
+        self.engine, self.n = engine, len(x)
+        self.work = Workspace(engine, len(x), 1, 1.0, backward=True, dice=dice)
+        self.work.place(checked)
+        self.score = Score(engine, self.work, 1, len(x))
+
+    def cost(self):
+        self.engine.forward(self.work.memories(0))
+        self.score.record(None)
+        return float(self.engine.run.download(self.score.costs)[0]) / self.n
+
+    def gradients(self):
+        engine = self.engine
+        flat = engine.run.zeros(engine.flat.shape, engine.dtype)
+
+        def add(parameter, left, right, factor, again=False):
+            into = parameter.matrix(flat)
+            engine.run.gemm(left, right, into, alpha=factor / self.n, beta=float(again))
+
+        memories = self.work.memories(0)
+        engine.forward(memories)
+        engine.backward(memories, Rows.plain(self.work.targets), add)
+        arrays = [engine.views(i, flat) for i in range(len(engine.layers))]
+        return xnn.Gradients([a.get("biases") for a in arrays], [a.get("weights") for a in arrays])
+
+
+@pytest.mark.parametrize("layers", LAYERS.values(), ids=LAYERS)
+def test_gradients_in_training_are_those_of_central_differences(layers, device):
+    """The mask stays, and mean and variance are the mini-batch's, which take part."""
+    net = network(layers, device)
+    training = InTraining(net, *samples(net))
+    assert_gradients(net, training.gradients(), training.cost)
+
+
+def test_pieces_of_a_mini_batch_add_up(device, monkeypatch):
+    """A column buffer too small for two samples at once changes nothing but the last digits."""
+    layers = [Conv2D(4, 3, "tanh", groups=2), Conv2D(3, 2, "tanh"), Flatten(), Dense(2)]
+    optimizers = [xnn.SGD(0.1, weight_decay=1.0), xnn.SGD(0.1, momentum=0.5, nesterov=True)]
+    for optimizer in [*optimizers, xnn.SGD(0.1, momentum=0.5)]:
+        trained = []
+        for size in (1 << 20, 1):
+            net = network(layers, device)
+            monkeypatch.setattr(type(net._engine.run), "columns_bytes", size)
+            net.fit(*samples(net, 20), epochs=2, batch_size=7, optimizer=optimizer)
+            trained.append(np.concatenate([host(w).ravel() for w in net.weights if w is not None]))
+        np.testing.assert_allclose(trained[0], trained[1], rtol=1e-12)
+
+
+# What each layer does.
+
+
+def test_convolution_by_its_definition(device):
+    x = images((2, 9, 8, 4))
+    layer = Conv2D(
+        6, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2), groups=2, initializer="normal"
+    )
+    net = xnn.Network([(9, 8, 4), layer], seed=0, device=device, dtype="float64")
+    (weights,), (biases,) = copies(net)
+    assert weights.shape == (6, 3, 2, 2)
+    window = Window((3, 2), (2, 1), (1, 2), ((1, 1), (0, 0)))
+    wanted = reference.convolution(x, weights, biases, window, groups=2)
+    assert net.shapes[-1] == wanted.shape[1:]
+    np.testing.assert_allclose(net.predict(x), wanted, rtol=1e-12)
+
+
+def test_same_keeps_height_and_width():
+    for kernel, dilation in ((1, 1), (2, 1), (3, 1), (4, 2), ((5, 2), 3)):
+        layer = Conv2D(1, kernel, padding="same", dilation=dilation)
+        assert layer.outputs((9, 7, 2)) == (9, 7, 1)
+    assert MaxPool2D(3, stride=2, padding="same").outputs((9, 8, 2)) == (5, 4, 2)
+
+
+def test_pixels_of_images_are_scaled(device):
+    """``uint8`` means numbers from 0 to 1, whichever layer comes first."""
+    x = np.random.default_rng(0).integers(0, 256, (4, *SHAPE)).astype(np.uint8)
+    for first in (Conv2D(2, 2), MaxPool2D(2), BatchNorm(), Flatten(), Dropout(0.5)):
+        net = network([first], device)
+        np.testing.assert_allclose(net.predict(x), net.predict(x / 255), rtol=1e-12)
+
+
+def test_dropout(device):
+    layer = Dropout(0.25)
+    net = network([layer], device, dtype="float32")
+    x = np.ones((500, *SHAPE))
+    assert (net.predict(x) == 1).all()
+    training = InTraining(net, x, np.zeros((500, 60)))
+    training.cost()
+    out = host(training.work.outputs)
+    assert set(np.unique(out)) == {0, np.float32(1 / 0.75)}
+    assert (out == 0).mean() == pytest.approx(0.25, abs=4 * np.sqrt(0.25 * 0.75 / out.size))
+
+
+def test_dropout_is_another_one_at_each_step_and_the_same_from_one_seed(device):
+    def run():
+        net = xnn.Network([30, Dropout(0.5), Dense(1, "linear", "zeros")], seed=0, device=device)
+        # Of inputs of ones, a step from zero shows in its gradient which were dropped.
+        kept = []
+        keep = lambda run: kept.append(host(net.weights[1]).copy())  # noqa: E731
+        net.fit(np.ones((1, 30)), [1.0], epochs=4, optimizer=1e-3, callbacks=[keep])
+        return np.diff(np.concatenate([np.zeros((1, 30)), *kept]), axis=0) != 0
+
+    masks = run()
+    assert len(np.unique(masks, axis=0)) == 4
+    assert 0.3 < masks.mean() < 0.7
+    assert (run() == masks).all()
+
+
+def test_batch_norm_keeps_running_averages(device):
+    x = np.random.default_rng(0).normal(3, 2, (50, 4))
+    layer = BatchNorm(momentum=0.6)
+    net = xnn.Network([4, layer, Dense(1)], seed=0, device=device, dtype="float64")
+    net.fit(x, np.zeros(50), epochs=2, batch_size=50, optimizer=1e-9)
+    arrays = net._engine.views(0, net._engine.flat)
+    mean, variance = np.zeros(4), np.ones(4)
+    for _ in range(2):
+        mean = 0.6 * mean + 0.4 * x.mean(0)
+        variance = 0.6 * variance + 0.4 * x.var(0, ddof=1)
+    np.testing.assert_allclose(host(arrays["mean"]), mean, rtol=1e-9)
+    np.testing.assert_allclose(host(arrays["variance"]), variance, rtol=1e-9)
+
+
+@pytest.mark.parametrize("layers", LAYERS.values(), ids=LAYERS)
+def test_saved_networks_of_all_layers_load(layers, device, tmp_path):
+    net = network(layers, device)
+    x, y = samples(net)
+    net.fit(x, y, epochs=2, optimizer=1e-2)
+    net.save(tmp_path / "net")
+    loaded = xnn.load(tmp_path / "net", device="cpu")
+    np.testing.assert_allclose(loaded.predict(x), host(net.predict(x)), rtol=1e-12)
+    assert repr(loaded).replace("on cpu", "") == repr(net).replace(f"on {device}", "")
+
+
+def test_a_network_as_a_person_would_draw_it(device):
+    net = xnn.Network(
+        [
+            (28, 28, 1),
+            Conv2D(20, 5, "relu"),
+            MaxPool2D(2),
+            Flatten(),
+            BatchNorm(),
+            Dense(10, "softmax"),
+        ],
+        device=device,
+    )
+    assert repr(net).splitlines() == [
+        f"Network: 35,090 parameters, log_likelihood cost, float32 on {net.device}",
+        "  input       28×28×1",
+        "  conv2d      28×28×1 → 24×24×20  relu        520",
+        "  maxpool2d  24×24×20 → 12×12×20",
+        "  flatten    12×12×20 → 2880",
+        "  batchnorm      2880 → 2880                5,760",
+        "  dense          2880 → 10        softmax  28,810",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([28, Conv2D(2, 3)], "layers[1]: Conv2D takes images (height, width, channels), "
+         "but gets 28; put Reshape"),
+        ([(5, 5, 1), Dense(2)], "layers[1]: Dense takes vectors, but gets 5×5×1; put Flatten()"),
+        ([(5, 5, 1), Conv2D(2, 3), Conv2D(2, 4)],
+         "layers[2]: Conv2D's window spans 4×4 pixels, but the images are 3×3×2"),
+        ([(5, 5, 3), Conv2D(2, 3, groups=2)],
+         "layers[1]: groups is 2, but the images have 3 channels"),
+        ([(5, 5, 1), MaxPool2D(6)], "MaxPool2D's window spans 6×6 pixels"),
+        ([(4, 4, 1), Reshape((5,))], "layers[1]: Reshape to 5, 5 numbers, "
+         "but the samples are 4×4×1, 16 numbers"),
+        ([(4, 4), Flatten()], "layers[0] is (4, 4), but must be a number of inputs, or (height,"),
+        ([(4, 0, 1), Flatten()], "layers[0] is 0, but must be a whole number"),
+        ([(4, 4, 1), Activation("softmax")], "softmax takes vectors, but gets 4×4×1"),
+    ],
+)  # fmt: skip
+def test_layers_that_do_not_fit(layers, message):
+    with pytest.raises(ValueError) as caught:
+        xnn.Network(layers)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Conv2D(0, 3), "filters is 0"),
+        (lambda: Conv2D(2, 0), "kernel is 0"),
+        (lambda: Conv2D(2, (3, 3, 3)), "kernel is (3, 3, 3), but must be a number or a pair"),
+        (lambda: Conv2D(3, 3, groups=2), "filters is 3, but must be a multiple of groups"),
+        (lambda: Conv2D(2, 3, "sine"), "activation is 'sine'"),
+        (lambda: Conv2D(2, 3, "softmax"), "activation is 'softmax', but that is for"),
+        (lambda: Conv2D(2, 3, padding="full"), "padding is 'full', but must be 'valid', 'same'"),
+        (lambda: Conv2D(2, 3, padding=-1), "padding is -1"),
+        (lambda: Conv2D(2, 3, stride=0), "stride is 0"),
+        (lambda: Conv2D(2, 3, bias=2), "bias is 2, but must be True or False"),
+        (lambda: MaxPool2D(2, padding=2), "padding is 2, but must be at most half of size, 2"),
+        (lambda: AveragePool2D(1.5), "size is 1.5"),
+        (lambda: Dropout(1), "rate is 1, but must be a number of at least 0 and less than 1"),
+        (lambda: BatchNorm(momentum=1), "momentum is 1"),
+        (lambda: BatchNorm(epsilon=0), "epsilon is 0"),
+        (lambda: Reshape((2, 2)), "shape is (2, 2), but must be (features,) or"),
+        (lambda: Activation("swish"), "activation is 'swish'"),
+    ],
+)
+def test_arguments_that_make_no_layer(make, message):
+    with pytest.raises(ValueError) as caught:
+        make()
+    assert message in str(caught.value)
+
+
+# PyTorch.
+
+
+def channels_first(torch, x):
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1)))
+
+
+def random_case(seed):
+    """Return a layer, its twin in PyTorch, and the shape of its images."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(seed)
+    some = lambda low, high: int(rng.integers(low, high + 1))  # noqa: E731
+    height, width, groups = some(5, 13), some(5, 13), some(1, 3)
+    channels = groups * some(1, 3)
+    kind = ("conv", "conv", "conv", "max", "average")[seed % 5]
+    size, stride = (some(1, 4), some(1, 4)), (some(1, 3), some(1, 3))
+    if kind == "conv":
+        padding, dilation = (some(0, 3), some(0, 3)), (some(1, 2), some(1, 2))
+        if any(n + 2 * p < (k - 1) * d + 1 for n, p, k, d in
+               zip((height, width), padding, size, dilation, strict=True)):  # fmt: skip
+            dilation = (1, 1)
+        filters = groups * some(1, 4)
+        bias = bool(some(0, 1))
+        options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        ours = Conv2D(filters, size, bias=bias, initializer="scaled_normal", **options)
+        theirs = torch.nn.Conv2d(channels, filters, size, bias=bias, **options)
+    else:
+        padding = tuple(some(0, s // 2) for s in size)
+        if kind == "max":
+            ours = MaxPool2D(size, stride, padding)
+            theirs = torch.nn.MaxPool2d(size, stride, padding)
+        else:
+            ours = AveragePool2D(size, stride, padding)
+            theirs = torch.nn.AvgPool2d(size, stride, padding, count_include_pad=False)
+    return torch, ours, theirs, (height, width, channels)
+
+
+@pytest.mark.parametrize("seed", range(250))
+def test_forward_and_backward_are_those_of_pytorch(seed, device):
+    """Behind a convolution of 1×1, so that what the layer hands down shows in its gradient."""
+    torch, ours, theirs, shape = random_case(seed)
+    below = Conv2D(shape[2], 1, initializer="scaled_normal")
+    net = xnn.Network([shape, below, ours], seed=seed, device=device)
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((3, *shape)).astype(np.float32)
+    y = rng.standard_normal((3, net.sizes[-1])).astype(np.float32)
+    first = torch.nn.Conv2d(shape[2], shape[2], 1)
+    weights, biases = copies(net)
+    modules = [first, *([theirs] if weights[1] is not None else [])]
+    with torch.no_grad():
+        for module, w, b in zip(modules, weights, biases, strict=False):
+            module.weight.copy_(torch.from_numpy(np.moveaxis(w, -1, 1).copy()))
+            if b is not None:
+                module.bias.copy_(torch.from_numpy(b))
+    out = theirs(first(channels_first(torch, x)))
+    loss = ((out - channels_first(torch, y.reshape(3, *net.shapes[-1]))) ** 2).sum() / 2 / 3
+    loss.backward()
+    wanted = np.moveaxis(out.detach().numpy(), 1, -1)
+    np.testing.assert_allclose(host(net.predict(x)), wanted, rtol=1e-5, atol=1e-5)
+    found = net.backprop(x, y)
+    got, wanted = [], []
+    for module, w, b in zip(modules, found.weights, found.biases, strict=False):
+        got.append(host(w).ravel())
+        wanted.append(np.moveaxis(module.weight.grad.numpy(), 1, -1).ravel())
+        if b is not None:
+            got.append(host(b))
+            wanted.append(module.bias.grad.numpy())
+    assert reference.relative_error(np.concatenate(got), np.concatenate(wanted)) < 1e-5
+
+
+@pytest.mark.parametrize("shape", [(7,), (4, 5, 3)], ids=["vectors", "images"])
+def test_batch_norm_is_that_of_pytorch(shape, device):
+    torch = pytest.importorskip("torch")
+    net = xnn.Network([shape, BatchNorm(momentum=0.9)], seed=0, device=device, dtype="float64")
+    kind = torch.nn.BatchNorm1d if len(shape) == 1 else torch.nn.BatchNorm2d
+    theirs = kind(shape[-1], momentum=0.1).double()
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1)
+    rng = np.random.default_rng(0)
+    x = rng.normal(2, 3, (40, *shape))
+    y = rng.standard_normal((40, net.sizes[-1]))
+    net.fit(x, y, epochs=2, batch_size=10, optimizer=0.1, shuffle=False)
+    for start in (*range(0, 40, 10), *range(0, 40, 10)):
+        out = theirs(channels_first(torch, x[start : start + 10]))
+        target = channels_first(torch, y[start : start + 10].reshape(10, *shape))
+        optimizer.zero_grad()
+        (((out - target) ** 2).sum() / 2 / 10).backward()
+        optimizer.step()
+    arrays = net._engine.views(0, net._engine.flat)
+    for name, wanted in (
+        ("weights", theirs.weight),
+        ("biases", theirs.bias),
+        ("mean", theirs.running_mean),
+        ("variance", theirs.running_var),
+    ):
+        np.testing.assert_allclose(host(arrays[name]), wanted.detach().numpy(), rtol=1e-9)
+    theirs.eval()
+    wanted = np.moveaxis(theirs(channels_first(torch, x)).detach().numpy(), 1, -1)
+    np.testing.assert_allclose(host(net.predict(x)), wanted, rtol=1e-9, atol=1e-12)

@@ -1,0 +1,51 @@
+"""Random numbers that every device computes alike: a hash of a key, a counter and a place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .base import Array, Call
+
+# Constants of a 32-bit hash of little bias (Wellons 2018, "Prospecting for hash functions").
+FIRST, SECOND = 0x7FEB352D, 0x846CA68B
+# The odd number next to 2³² divided by the golden ratio: neighbours lie far apart after it.
+SPREAD = 0x9E3779B1
+
+
+def mix(value: int) -> int:
+    """Return a hash of 32 bits."""
+    value ^= value >> 16
+    value = value * FIRST & 0xFFFFFFFF
+    value ^= value >> 15
+    value = value * SECOND & 0xFFFFFFFF
+    return value ^ value >> 16
+
+
+def uniform(
+    dice: Array, number: int, out: Array, scratch: Callable[[tuple[int, ...], Any], Array]
+) -> Iterator[Call]:
+    """``out ←`` numbers above 0 and at most 1; see `Backend.uniform`."""
+    bits, part = (scratch((out.size,), np.uint32) for _ in range(2))
+    base = scratch((1,), np.uint32)
+    places = np.arange(out.size, dtype=np.uint32) * np.uint32(SPREAD)
+    yield _base, (dice, number, base)
+    yield np.add, (places, base, bits)
+    for shift, factor in ((16, FIRST), (15, SECOND), (16, None)):
+        yield np.right_shift, (bits, np.uint32(shift), part)
+        yield np.bitwise_xor, (bits, part, bits)
+        if factor is not None:
+            yield np.multiply, (bits, np.uint32(factor), bits)
+    yield np.right_shift, (bits, np.uint32(8), bits)
+    yield np.add, (bits, np.uint32(1), bits)
+    flat = out.reshape(-1)
+    yield np.copyto, (flat, bits, "unsafe")
+    yield np.multiply, (flat, out.dtype.type(2.0**-24), flat)
+
+
+def _base(dice: NDArray[np.uint32], number: int, base: NDArray[np.uint32]) -> None:
+    key, step = dice.tolist()
+    base[0] = mix((mix((key + number * SPREAD) & 0xFFFFFFFF) + step) & 0xFFFFFFFF)

@@ -1,0 +1,145 @@
+"""Windows over images on the CPU, as NumPy calls that write into arrays made beforehand.
+
+Each function yields calls, as `Backend.compile` notes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from .base import Array, Call
+from .windows import Window
+
+Scratch = Callable[[tuple[int, ...], Any], Array]
+
+
+def unfold(x: Array, out: Array, window: Window, scratch: Scratch) -> Iterator[Call]:
+    """``out[place] ← the window's pixels there``; see `Backend.unfold`."""
+    n, height, width, channels = x.shape
+    down, across = window.counts(height, width)
+    (top, bottom), (left, right) = window.padding
+    if top or bottom or left or right:
+        room = scratch((n, height + top + bottom, width + left + right, channels), x.dtype)
+        yield np.copyto, (room[:, top : top + height, left : left + width], x)
+        x = room
+    s, r, c, k = x.strides
+    (high, wide), (step_r, step_c), (gap_r, gap_c) = window.size, window.stride, window.dilation
+    windows = as_strided(
+        x,
+        (n, down, across, high, wide, channels),
+        (s, r * step_r, c * step_c, r * gap_r, c * gap_c, k),
+        writeable=False,
+    )
+    yield np.copyto, (_places(out, windows.shape), windows)
+
+
+def fold(columns: Array, out: Array, window: Window) -> Iterator[Call]:
+    """``out ← sum over places of what lies on each pixel``; see `Backend.fold`."""
+    n, height, width, channels = out.shape
+    down, across = window.counts(height, width)
+    places = _places(columns, (n, down, across, *window.size, channels))
+    yield out.fill, (0,)
+    for i, j, inside, place in _meetings(window, height, width):
+        pixels = out[inside]
+        yield np.add, (pixels, places[place][:, :, :, i, j], pixels)
+
+
+def max_pool(
+    x: Array, out: Array, index: Array, window: Window, scratch: Scratch
+) -> Iterator[Call]:
+    """``out ← the largest of each window``, ``index`` which; see `Backend.max_pool`."""
+    greater, mine = scratch(out.shape, np.bool_), scratch(out.shape, index.dtype)
+    yield index.fill, (0,)
+    meetings = _meetings(window, *x.shape[1:3])
+    if _covers(meetings[0][3], out):
+        yield np.copyto, (out, x[meetings[0][2]])
+        del meetings[0]
+    else:
+        yield out.fill, (-np.inf,)
+    for i, j, inside, place in meetings:
+        number = np.array(i * window.size[1] + j, index.dtype)
+        pixels, best, is_greater = x[inside], out[place], greater[place]
+        yield np.greater, (pixels, best, is_greater)
+        yield _maximum, (pixels, best, best)
+        # The numbers grow, so the largest of those that won is the last.
+        yield np.multiply, (is_greater, number, mine[place])
+        yield _maximum, (index[place], mine[place], index[place])
+
+
+def max_unpool(
+    delta: Array, index: Array, out: Array, window: Window, scratch: Scratch
+) -> Iterator[Call]:
+    """``out ← delta where each largest came from``; see `Backend.max_unpool`."""
+    chosen = scratch(delta.shape, np.bool_)
+    apart = all(window.stride[a] >= window.extent(a) for a in (0, 1))
+    part = None if apart else scratch(delta.shape, delta.dtype)
+    yield out.fill, (0,)
+    for i, j, inside, place in _meetings(window, *out.shape[1:3]):
+        number = np.array(i * window.size[1] + j, index.dtype)
+        pixels, mine = out[inside], chosen[place]
+        yield np.equal, (index[place], number, mine)
+        if part is None:
+            yield np.multiply, (delta[place], mine, pixels)
+        else:
+            yield np.multiply, (delta[place], mine, part[place])
+            yield np.add, (pixels, part[place], pixels)
+
+
+def pool_sums(x: Array, out: Array, window: Window) -> Iterator[Call]:
+    """``out ← the sum of each window``; see `Backend.pool_sums`."""
+    if window == Window(x.shape[1:3]):
+        yield np.add.reduce, (x, (1, 2), None, out, True)
+        return
+    yield out.fill, (0,)
+    for _, _, inside, place in _meetings(window, *x.shape[1:3]):
+        yield np.add, (out[place], x[inside], out[place])
+
+
+def pool_spread(delta: Array, out: Array, window: Window) -> Iterator[Call]:
+    """``out ← the sum of delta over the windows of each pixel``; see `Backend.pool_spread`."""
+    yield out.fill, (0,)
+    for _, _, inside, place in _meetings(window, *out.shape[1:3]):
+        yield np.add, (out[inside], delta[place], out[inside])
+
+
+_Slices = tuple[slice, slice, slice]
+
+
+def _meetings(window: Window, height: int, width: int) -> list[tuple[int, int, _Slices, _Slices]]:
+    """Return for each pixel of the window which pixels it meets, and from which places."""
+    every = slice(None)
+    return [
+        (i, j, (every, rows, columns), (every, down, across))
+        for i in range(window.size[0])
+        for j in range(window.size[1])
+        for rows, down in [window.meets(0, i, height)]
+        for columns, across in [window.meets(1, j, width)]
+    ]
+
+
+def _places(columns: Array, shape: tuple[int, ...]) -> Array:
+    """Return rows of windows as ``(n, down, across, height, width, channels)``, a view."""
+    _, down, across, _, wide, channels = shape
+    row, item = columns.strides[0], columns.itemsize
+    strides = (
+        down * across * row,
+        across * row,
+        row,
+        wide * channels * item,
+        channels * item,
+        item,
+    )
+    return as_strided(columns, shape, strides)
+
+
+def _covers(place: _Slices, out: Array) -> bool:
+    return bool(out[place].shape == out.shape)
+
+
+def _maximum(a: Array, b: Array, out: Array) -> None:
+    # Its third positional argument is deprecated in NumPy 2.4.
+    np.maximum(a, b, out=out)

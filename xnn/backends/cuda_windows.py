@@ -1,0 +1,180 @@
+"""CUDA C++ for windows over images and for random numbers. Text in, text out.
+
+A kernel is made for one window and one size of images; their number is a parameter. No two threads
+write to one place: what is spread over pixels is gathered by each pixel.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from .cpu_random import FIRST, SECOND, SPREAD
+from .windows import Window
+
+#: Of images or of what lies on them: height, width and channels, then the strides of an image, a
+#: row and a pixel, in elements.
+Lie = tuple[int, int, int, int, int, int]
+
+
+def _constants(window: Window, image: Lie, place: Lie) -> str:
+    """Return what all kernels know: the window, images (I), and what lies at its places (O)."""
+    names = ("HEIGHT", "WIDTH", "CHANNELS", "IMAGE", "ROW", "PIXEL")
+    pairs = [
+        *(zip(("HIGH", "WIDE"), window.size, strict=True)),
+        *(zip(("STEP_R", "STEP_C"), window.stride, strict=True)),
+        *(zip(("GAP_R", "GAP_C"), window.dilation, strict=True)),
+        ("TOP", window.padding[0][0]),
+        ("LEFT", window.padding[1][0]),
+        *((f"I_{name}", value) for name, value in zip(names, image, strict=True)),
+        *((f"O_{name}", value) for name, value in zip(names, place, strict=True)),
+    ]
+    return "enum : long long { " + ", ".join(f"{name} = {value}" for name, value in pairs) + " };"
+
+
+# Thread i has one number of the places (O) or of the images (I): its image, row, pixel, channel.
+_EACH = """
+    long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
+    if (i >= n * {0}_HEIGHT * {0}_WIDTH * {0}_CHANNELS) return;
+    long long c = i % {0}_CHANNELS, x = i / {0}_CHANNELS % {0}_WIDTH;
+    long long y = i / ({0}_CHANNELS * {0}_WIDTH) % {0}_HEIGHT;
+    long long s = i / ({0}_CHANNELS * {0}_WIDTH * {0}_HEIGHT);
+"""
+
+# The pixels under the window at place (y, x).
+_PIXELS = """
+    for (int r = 0; r < HIGH; r++) for (int q = 0; q < WIDE; q++) {
+        long long py = y * STEP_R + r * GAP_R - TOP, px = x * STEP_C + q * GAP_C - LEFT;
+        if (py < 0 || py >= I_HEIGHT || px < 0 || px >= I_WIDTH) continue;
+        long long pixel = s * I_IMAGE + py * I_ROW + px * I_PIXEL + c;
+"""
+
+# The places whose window lies on pixel (y, x).
+_PLACES = """
+    for (int r = 0; r < HIGH; r++) for (int q = 0; q < WIDE; q++) {
+        long long oy = y + TOP - r * GAP_R, ox = x + LEFT - q * GAP_C;
+        if (oy < 0 || ox < 0 || oy % STEP_R || ox % STEP_C) continue;
+        oy /= STEP_R; ox /= STEP_C;
+        if (oy >= O_HEIGHT || ox >= O_WIDTH) continue;
+        long long place = s * O_IMAGE + oy * O_ROW + ox * O_PIXEL;
+"""
+
+
+@lru_cache(maxsize=256)
+def unfold(kind: str, window: Window, image: Lie, place: Lie) -> str:
+    """Return the kernel ``run(n, images, columns)``."""
+    return f"""using T = {kind};
+{_constants(window, image, place)}
+extern "C" __global__ void run(long long n, const T* images, T* columns) {{
+    constexpr long long COLUMNS = HIGH * WIDE * I_CHANNELS;
+    long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
+    if (i >= n * O_HEIGHT * O_WIDTH * COLUMNS) return;
+    long long k = i % COLUMNS, c = k % I_CHANNELS;
+    long long q = k / I_CHANNELS % WIDE, r = k / I_CHANNELS / WIDE;
+    long long x = i / COLUMNS % O_WIDTH, y = i / COLUMNS / O_WIDTH % O_HEIGHT;
+    long long s = i / COLUMNS / O_WIDTH / O_HEIGHT;
+    long long py = y * STEP_R + r * GAP_R - TOP, px = x * STEP_C + q * GAP_C - LEFT;
+    bool inside = py >= 0 && py < I_HEIGHT && px >= 0 && px < I_WIDTH;
+    columns[s * O_IMAGE + y * O_ROW + x * O_PIXEL + k] =
+        inside ? images[s * I_IMAGE + py * I_ROW + px * I_PIXEL + c] : T(0);
+}}
+"""
+
+
+@lru_cache(maxsize=256)
+def fold(kind: str, window: Window, image: Lie, place: Lie) -> str:
+    """Return the kernel ``run(n, columns, images)``."""
+    return f"""using T = {kind};
+{_constants(window, image, place)}
+extern "C" __global__ void run(long long n, const T* columns, T* images) {{{_EACH.format("I")}
+    T sum = 0;{_PLACES}
+        sum += columns[place + (r * WIDE + q) * I_CHANNELS + c];
+    }}
+    images[s * I_IMAGE + y * I_ROW + x * I_PIXEL + c] = sum;
+}}
+"""
+
+
+@lru_cache(maxsize=256)
+def max_pool(kind: str, index: str, window: Window, image: Lie, place: Lie) -> str:
+    """Return the kernel ``run(n, images, out, index)``; ``index`` lies without gaps."""
+    return f"""using T = {kind};
+{_constants(window, image, place)}
+extern "C" __global__ void run(long long n, const T* images, T* out, {index}* index) {{
+{_EACH.format("O")}
+    T best = -T(__int_as_float(0x7f800000));
+    int which = 0;{_PIXELS}
+        T v = images[pixel];
+        if (v > best) which = r * WIDE + q;
+        best = v != v || v > best ? v : best;
+    }}
+    out[s * O_IMAGE + y * O_ROW + x * O_PIXEL + c] = best;
+    index[i] = which;
+}}
+"""
+
+
+@lru_cache(maxsize=256)
+def max_unpool(kind: str, index: str, window: Window, image: Lie, place: Lie) -> str:
+    """Return the kernel ``run(n, delta, index, images)``; ``index`` lies without gaps."""
+    return f"""using T = {kind};
+{_constants(window, image, place)}
+extern "C" __global__ void run(long long n, const T* delta, const {index}* index, T* images) {{
+{_EACH.format("I")}
+    T sum = 0;{_PLACES}
+        long long at = ((s * O_HEIGHT + oy) * O_WIDTH + ox) * O_CHANNELS + c;
+        if (index[at] == r * WIDE + q) sum += delta[place + c];
+    }}
+    images[s * I_IMAGE + y * I_ROW + x * I_PIXEL + c] = sum;
+}}
+"""
+
+
+@lru_cache(maxsize=256)
+def pool_sums(kind: str, window: Window, image: Lie, place: Lie) -> str:
+    """Return the kernel ``run(n, images, out)``."""
+    return f"""using T = {kind};
+{_constants(window, image, place)}
+extern "C" __global__ void run(long long n, const T* images, T* out) {{{_EACH.format("O")}
+    T sum = 0;{_PIXELS}
+        sum += images[pixel];
+    }}
+    out[s * O_IMAGE + y * O_ROW + x * O_PIXEL + c] = sum;
+}}
+"""
+
+
+@lru_cache(maxsize=256)
+def pool_spread(kind: str, window: Window, image: Lie, place: Lie) -> str:
+    """Return the kernel ``run(n, delta, images)``."""
+    return f"""using T = {kind};
+{_constants(window, image, place)}
+extern "C" __global__ void run(long long n, const T* delta, T* images) {{{_EACH.format("I")}
+    T sum = 0;{_PLACES}
+        sum += delta[place + c];
+    }}
+    images[s * I_IMAGE + y * I_ROW + x * I_PIXEL + c] = sum;
+}}
+"""
+
+
+@lru_cache(maxsize=8)
+def uniform(kind: str) -> str:
+    """Return the kernel ``run(n, dice, number, out)``; see `xnn.backends.cpu_random`."""
+    return f"""
+__device__ unsigned mix(unsigned v) {{
+    v = (v ^ v >> 16) * {FIRST}u;
+    v = (v ^ v >> 15) * {SECOND}u;
+    return v ^ v >> 16;
+}}
+extern "C" __global__ void run(long long n, const unsigned* dice, long long number, {kind}* out) {{
+    long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    unsigned base = mix(mix(dice[0] + unsigned(number) * {SPREAD}u) + dice[1]);
+    out[i] = {kind}((mix(unsigned(i) * {SPREAD}u + base) >> 8) + 1) * {kind}(1.0 / 16777216);
+}}
+"""
+
+
+ADVANCE = """
+extern "C" __global__ void run(unsigned* dice) { dice[1] += 1; }
+"""

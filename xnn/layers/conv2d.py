@@ -1,0 +1,198 @@
+"""The convolutional layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import activations, checks, initializers
+from ..activations import Activation
+from ..backends import Array, Backend, Window
+from ..initializers import Initializer
+from ..parameters import Layout, Parameter, Rows, Shape
+from .base import Gradient, Layer, Memory, Site, image
+from .geometry import Padding, fitting, pair, window
+
+
+@dataclass(frozen=True, eq=False)
+class Conv2D(Layer):
+    """Every output is a function of a window on images ``(height, width, channels)``.
+
+    As in all such libraries it is a cross-correlation: kernels are not turned round. Computed as a
+    gather of windows into the rows of a matrix, and one matrix product (Chellapilla et al. 2006).
+
+    Parameters
+    ----------
+    filters
+        The number of channels that come out.
+    kernel
+        The window's size: a number, or a pair (height, width).
+    activation
+        σ, as in `Dense`.
+    stride, dilation
+        By how many pixels the window moves, and how far apart its pixels lie: numbers or pairs.
+    padding
+        Zeros around the images: ``"valid"`` none; ``"same"`` so many that a stride of 1 keeps
+        height and width, an odd one below or to the right; or a number or pair for each side.
+    groups
+        Into how many groups channels and filters are split, each seeing its own alone.
+    bias
+        Whether there are biases, one a filter.
+    initializer
+        First weights, as in `Dense`; arrays are ``(filters, height, width, channels / groups)``.
+
+    Raises `ValueError` for a value that is none of these.
+    """
+
+    filters: int
+    kernel: int | tuple[int, int]
+    activation: str = "linear"
+    stride: int | tuple[int, int] = 1
+    padding: Padding = "valid"
+    dilation: int | tuple[int, int] = 1
+    groups: int = 1
+    bias: bool = True
+    initializer: Initializer = "auto"
+
+    scales = True
+
+    def __post_init__(self) -> None:
+        checks.whole("filters", self.filters)
+        for name in ("kernel", "stride", "dilation"):
+            pair(name, getattr(self, name))
+        checks.whole("groups", self.groups)
+        if self.filters % self.groups:
+            raise ValueError(f"filters is {self.filters}, but must be a multiple of groups")
+        checks.truth("bias", self.bias)
+        activations.get(self.activation)
+        if self.activation == "softmax":
+            raise ValueError("activation is 'softmax', but that is for the outputs of Dense")
+        initializers.check(self.initializer, self.bias)
+        self._window  # noqa: B018 - checks padding
+
+    @cached_property
+    def function(self) -> Activation:  # type: ignore[override]
+        return activations.get(self.activation)
+
+    @cached_property
+    def _window(self) -> Window:
+        return window(self.kernel, self.stride, self.padding, self.dilation)
+
+    def outputs(self, inputs: Shape) -> Shape:
+        channels = image(inputs, "Conv2D")[2]
+        if channels % self.groups:
+            raise ValueError(f"groups is {self.groups}, but the images have {channels} channels")
+        return (*fitting(self._window, inputs, "Conv2D"), int(self.filters))
+
+    def _kernel_shape(self, inputs: Shape) -> tuple[int, int, int, int]:
+        return (int(self.filters), *self._window.size, inputs[2] // int(self.groups))
+
+    def parameters(self, inputs: Shape, layout: Layout) -> tuple[Parameter, ...]:
+        filters, *rest = self._kernel_shape(inputs)
+        return (layout.place(filters, int(np.prod(rest)), int(self.bias)),)
+
+    def views(
+        self, inputs: Shape, parameters: Sequence[Parameter], flat: Array
+    ) -> dict[str, Array]:
+        n, matrix = parameters[0].weights, parameters[0].matrix(flat)
+        weights = matrix[:, :n].reshape(self._kernel_shape(inputs))
+        return {"weights": weights} | ({"biases": matrix[:, n]} if self.bias else {})
+
+    def draw(self, inputs: Shape, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+        shape = self._kernel_shape(inputs)
+        return initializers.draw(self.initializer, self.activation, rng, shape, self.bias)
+
+    def multiplications(self, inputs: Shape) -> int:
+        filters, *rest = self._kernel_shape(inputs)
+        return int(np.prod(self._window.counts(*inputs[:2]))) * filters * int(np.prod(rest))
+
+    def room(self, run: Backend, site: Site) -> _Room:
+        groups, dtype = int(self.groups), np.dtype(site.dtype)
+        places = int(np.prod(self._window.counts(*site.shape[:2])))
+        size = int(np.prod(self._kernel_shape(site.shape)[1:]))
+        row = run.padded(size + self.bias, dtype) * dtype.itemsize
+        most = max(1, run.columns_bytes // (places * row))
+        samples = -(-site.batch // -(-site.batch // most))  # pieces of one size, but for the last
+        ones = 1 / site.scale if self.bias else None
+        columns = Rows.zeros(run, samples * places, size, dtype, ones)
+        spread = Rows.zeros(run, samples * places, size, dtype) if site.backward else None
+        return _Room(samples, places, groups, columns, spread)
+
+    def _pieces(self, at: Memory, among: Parameter) -> Iterator[_Piece]:
+        """Yield the pieces of a mini-batch, each with its rows of the weights ``among``."""
+        room, channels = at.own, at.shape[2]
+        for start in range(0, at.batch, room.samples):
+            stop = min(start + room.samples, at.batch)
+            for group in range(room.groups):
+                filters = _share(group, room.groups, int(self.filters))
+                yield _Piece(
+                    samples=slice(start, stop),
+                    places=slice(start * room.places, stop * room.places),
+                    columns=room.columns[: (stop - start) * room.places],
+                    channels=_share(group, room.groups, channels),
+                    filters=filters,
+                    parameter=among.part(filters),
+                )
+
+    def _gather(self, run: Backend, at: Memory, piece: _Piece) -> None:
+        images = at.inputs.shaped(at.shape)[piece.samples, :, :, piece.channels]
+        run.unfold(images, piece.columns.values, self._window)
+
+    def forward(self, run: Backend, at: Memory) -> None:
+        """Compute ``a = σ([columns 1] [W b]ᵀ)``."""
+        z = at.z.values.reshape(-1, int(self.filters))
+        for piece in self._pieces(at, at.parameters[0]):
+            self._gather(run, at, piece)
+            matrix, out = piece.parameter.matrix(at.flat), z[piece.places, piece.filters]
+            run.gemm(piece.columns.augmented, matrix.T, out=out, alpha=at.scale)
+        self.function.forward(run, at.z, out=at.outputs)
+
+    def backward(self, run: Backend, at: Memory, gradient: Gradient) -> None:
+        """Spread ``δ W`` over the windows of the inputs; ``∂C/∂[W b] = δᵀ [columns 1]``."""
+        assert at.delta is not None
+        deltas = at.delta.values.reshape(-1, int(self.filters))
+        pieces = list(self._pieces(at, at.parameters[0]))
+        if at.input_delta is not None:  # first, for the gradient may land in W itself
+            below = at.input_delta.shaped(at.shape)
+            for piece in pieces:
+                weights = piece.parameter.matrix(at.flat)[:, : piece.parameter.weights]
+                spread = at.own.spread.values[: len(piece.columns.values)]
+                run.gemm(deltas[piece.places, piece.filters], weights, out=spread)
+                run.fold(spread, below[piece.samples, :, :, piece.channels], self._window)
+        for piece in pieces:
+            if len(pieces) > 1:  # else the columns are still those of the way forward
+                self._gather(run, at, piece)
+            left, right = deltas[piece.places, piece.filters].T, piece.columns.augmented
+            gradient(piece.parameter, left, right, at.scale, again=piece.samples.start > 0)
+
+
+@dataclass(frozen=True)
+class _Room:
+    """Columns for a piece of a mini-batch, small enough to stay in a cache."""
+
+    samples: int  # of a piece
+    places: int  # of the window on a sample
+    groups: int
+    columns: Rows  # (samples · places, window [+ 1])
+    spread: Rows | None  # δ W, of the same shape
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Some samples of a mini-batch, and one group of their channels."""
+
+    samples: slice
+    places: slice  # of the windows of all samples
+    columns: Rows
+    channels: slice
+    filters: slice
+    parameter: Parameter
+
+
+def _share(group: int, groups: int, of: int) -> slice:
+    return slice(group * of // groups, (group + 1) * of // groups)

@@ -1,0 +1,49 @@
+"""Pooling by the largest number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..backends import Backend
+from .base import Gradient, Memory, Site
+from .geometry import Padding
+from .pooling import Pool2D
+
+
+@dataclass(frozen=True, eq=False)
+class MaxPool2D(Pool2D):
+    """The largest number of each window. Of equals the first one takes the gradient.
+
+    Parameters
+    ----------
+    size
+        The window: a number, or a pair (height, width).
+    stride
+        By how many pixels it moves; None is its size.
+    padding
+        As in `Conv2D`; what lies outside is never the largest.
+
+    Raises `ValueError` for a value that is none of these.
+    """
+
+    size: int | tuple[int, int] = 2
+    stride: int | tuple[int, int] | None = None
+    padding: Padding = "valid"
+
+    def room(self, run: Backend, site: Site) -> Any:
+        """Return room for which pixel of its window each was."""
+        kind = np.uint8 if np.prod(self._window.size) <= 256 else np.int32
+        return run.zeros((site.batch, *self.outputs(site.shape)), kind)
+
+    def forward(self, run: Backend, at: Memory) -> None:
+        images, out = at.inputs.shaped(at.shape), at.outputs.shaped(self.outputs(at.shape))
+        run.max_pool(images, out, at.own, self._window)
+
+    def backward(self, run: Backend, at: Memory, gradient: Gradient) -> None:
+        if at.input_delta is not None:
+            assert at.delta is not None
+            delta, below = at.delta.shaped(self.outputs(at.shape)), at.input_delta.shaped(at.shape)
+            run.max_unpool(delta, at.own, below, self._window)

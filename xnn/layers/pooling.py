@@ -1,0 +1,34 @@
+"""What pooling layers share."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from ..backends import Window
+from ..parameters import Shape
+from .base import Layer, image
+from .geometry import Padding, fitting, pair, window
+
+
+class Pool2D(Layer):
+    """A window's pixels, channel by channel, become one."""
+
+    size: int | tuple[int, int]
+    stride: int | tuple[int, int] | None
+    padding: Padding
+
+    def __post_init__(self) -> None:
+        made = self._window
+        if any(2 * n > size for n, size in zip(map(max, made.padding), made.size, strict=True)):
+            raise ValueError(
+                f"padding is {self.padding!r}, but must be at most half of size, {self.size!r}"
+            )
+
+    @cached_property
+    def _window(self) -> Window:
+        stride = self.size if self.stride is None else self.stride
+        return window(pair("size", self.size), stride, self.padding)
+
+    def outputs(self, inputs: Shape) -> Shape:
+        name = type(self).__name__
+        return (*fitting(self._window, inputs, name), image(inputs, name)[2])
