@@ -25,6 +25,7 @@ ARCHITECTURES = [70, 80, 90, 100, 120]
 class Writer(standin.StandInBackend):
     """A stand-in that notes the CUDA source of all it does."""
 
+    by_rows = gpu.GpuBackend.by_rows
     sources: set[str] = set()  # noqa: RUF012 - shared on purpose
 
     def elementwise(self, formula, out, **operands):

@@ -45,8 +45,20 @@ def warm_trainer(optimizer, layers, batch=10, n=205):
         [784, 30, 10],
         [784, xnn.Dense(40, "relu"), xnn.Dense(20, "softmax"), xnn.Dense(10, "softmax")],
         [784, xnn.Dense(40, "leaky_relu", bias=False), xnn.Dense(10, "tanh")],
+        [
+            (28, 28, 1),
+            xnn.Conv2D(4, 5, "relu", padding="same"),
+            xnn.MaxPool2D(3, stride=2, padding=1),
+            xnn.BatchNorm(),
+            xnn.Conv2D(6, 3, stride=2, groups=2),
+            xnn.Activation("relu"),
+            xnn.AveragePool2D(2),
+            xnn.Flatten(),
+            xnn.Dropout(0.5),
+            xnn.Dense(10, "softmax"),
+        ],
     ],
-    ids=["book", "softmax", "tanh"],
+    ids=["book", "softmax", "tanh", "images"],
 )
 @pytest.mark.parametrize("batch", [10, 200])
 def test_a_warm_training_step_allocates_no_arrays(optimizer, layers, batch):

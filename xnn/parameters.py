@@ -91,6 +91,17 @@ class Rows:
         return cls(whole[:, :size], whole[:, :columns], whole)
 
     @classmethod
+    def by_columns(
+        cls, run: Backend, batch: int, size: int, dtype: Any, column: float | None = None
+    ) -> Rows:
+        """Return the same as `zeros`, but with neighbours along a column, not a row."""
+        columns = size + (column is not None)
+        whole = run.zeros((columns, run.padded(batch, dtype)), dtype)
+        if column is not None:
+            whole[size] = column
+        return cls(whole[:size, :batch].T, whole[:, :batch].T, whole.T)
+
+    @classmethod
     def plain(cls, array: Array) -> Rows:
         """Return a contiguous array as rows without room behind them."""
         return cls(array, array, array)

@@ -65,6 +65,8 @@ class Backend(ABC):
     chunk_bytes: ClassVar[int] = 512 * 1024
     #: At most this many steps are compiled into one replay.
     chunk_steps: ClassVar[int] = 32
+    #: Whether `unfold` wants the rows of its matrix to lie without gaps, and not its columns.
+    by_rows: ClassVar[bool] = False
     #: How many bytes the columns of a convolution may take at a time.
     columns_bytes: ClassVar[int] = 1024 * 1024
 

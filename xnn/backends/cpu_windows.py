@@ -43,6 +43,17 @@ def fold(columns: Array, out: Array, window: Window) -> Iterator[Call]:
     down, across = window.counts(height, width)
     places = _places(columns, (n, down, across, *window.size, channels))
     yield out.fill, (0,)
+    if window.dilation[1] == 1 and out.strides[2] == channels * out.itemsize:
+        # A row of the window lies on pixels that are neighbours: they are added in one go.
+        for i in range(window.size[0]):
+            rows, at = window.meets(0, i, height)
+            for k in range(across):
+                left = k * window.stride[1] - window.padding[1][0]
+                first, stop = max(0, -left), min(window.size[1], width - left)
+                if first < stop:
+                    pixels = out[:, rows, left + first : left + stop]
+                    yield np.add, (pixels, places[:, at, k, i, first:stop], pixels)
+        return
     for i, j, inside, place in _meetings(window, height, width):
         pixels = out[inside]
         yield np.add, (pixels, places[place][:, :, :, i, j], pixels)
@@ -124,7 +135,7 @@ def _meetings(window: Window, height: int, width: int) -> list[tuple[int, int, _
 def _places(columns: Array, shape: tuple[int, ...]) -> Array:
     """Return rows of windows as ``(n, down, across, height, width, channels)``, a view."""
     _, down, across, _, wide, channels = shape
-    row, item = columns.strides[0], columns.itemsize
+    row, item = columns.strides
     strides = (
         down * across * row,
         across * row,

@@ -42,6 +42,7 @@ class GpuBackend(Backend):
     # A graph of many small steps hides the cost of its launch; memory is no concern.
     chunk_bytes = 16 * 1024 * 1024
     chunk_steps = 64
+    by_rows = True
     columns_bytes = 256 * 1024 * 1024
 
     def __init__(self, number: int, cupy: Any, precision: str = "float32") -> None:

@@ -119,7 +119,12 @@ class Conv2D(Layer):
         most = max(1, run.columns_bytes // (places * row))
         samples = -(-site.batch // -(-site.batch // most))  # pieces of one size, but for the last
         ones = 1 / site.scale if self.bias else None
-        columns = Rows.zeros(run, samples * places, size, dtype, ones)
+        # What lies together in an image and in the matrix is copied together: a row of the window,
+        # or one of its pixels at a row of places, whichever is longer.
+        across = self._window.counts(*site.shape[:2])[1]
+        by_rows = run.by_rows or self._window.size[1] * site.shape[2] // groups >= across
+        make = Rows.zeros if by_rows else Rows.by_columns
+        columns = make(run, samples * places, size, dtype, ones)
         spread = Rows.zeros(run, samples * places, size, dtype) if site.backward else None
         return _Room(samples, places, groups, columns, spread)
 
