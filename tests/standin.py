@@ -214,6 +214,10 @@ class StandInBackend(CpuBackend):
     def pool_spread(self, delta, out, window):
         super().pool_spread(_device(delta, "delta"), _device(out, "out"), window)
 
+    def resample(self, x, rows, columns, out):
+        places = _device(rows, "rows"), _device(columns, "columns")
+        CpuBackend.resample(_Plain(self), _device(x, "x"), *places, _device(out, "out"))
+
     def uniform(self, dice, number, out):
         CpuBackend.uniform(_Plain(self), _device(dice, "dice"), number, _device(out, "out"))
 

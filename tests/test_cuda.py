@@ -82,6 +82,10 @@ class Writer(standin.StandInBackend):
         self.sources.add(windows.pool_spread(kind, window, gpu._lie(out), gpu._lie(delta)))
         super().pool_spread(delta, out, window)
 
+    def resample(self, x, rows, columns, out):
+        self.sources.add(windows.resample(cuda.ctype(x.dtype), gpu._lie(x), gpu._lie(out)))
+        super().resample(x, rows, columns, out)
+
     def uniform(self, dice, number, out):
         self.sources.add(windows.uniform(cuda.ctype(out.dtype)))
         super().uniform(dice, number, out)
@@ -128,6 +132,9 @@ def sources():
     for dtype in ("float32", "float64"):
         layers = [
             (11, 10, 2),
+            xnn.RandomAffine(1, 10, 0.1, 5),
+            xnn.ElasticTransform(),
+            xnn.RandomErasing(),
             xnn.Conv2D(4, (3, 2), "relu", stride=(2, 1), padding="same", groups=2),
             xnn.BatchNorm(),
             xnn.MaxPool2D(3, stride=1, padding=1),
@@ -185,6 +192,7 @@ def test_there_are_kernels_of_every_kind(sources):
         "index[at]",
         "images[pixel]",
         "unsigned mix",
+        "const T* rows",
         "sigmoid(v_z)",
     ):
         assert any(words in text for text in sources), words

@@ -13,9 +13,12 @@ from xnn import (
     Conv2D,
     Dense,
     Dropout,
+    ElasticTransform,
     Flatten,
     GlobalAveragePool2D,
     MaxPool2D,
+    RandomAffine,
+    RandomErasing,
     Reshape,
 )
 from xnn.backends import Window, select
@@ -158,6 +161,112 @@ def test_random_numbers_are_those_of_the_hash(device):
     assert run.download(out).tolist() == wanted
 
 
+# Augmentation.
+
+
+def in_training(layer, x):
+    """Return what becomes of images in training, with the dice of `InTraining`."""
+    net = xnn.Network([x.shape[1:], layer, Flatten(), Dense(2)], dtype="float64")
+    training = InTraining(net, x, np.zeros((len(x), 2)))
+    training.cost()
+    assert (host(net.predict(x)) == host(net.predict(x))).all()
+    hidden = training.work.memories(0)[0].outputs.values
+    return host(hidden).reshape(x.shape)
+
+
+def chances(n, numbers, layer=0):
+    """Return the hash of the dice that `InTraining` has, as numbers above 0 and at most 1."""
+    run = select("cpu")
+    out = run.zeros((n, numbers), "d")
+    run.uniform(np.array(DICE, np.uint32), layer, out)
+    return out
+
+
+@given(shape=st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(1, 3)))
+@settings(max_examples=30, deadline=None)
+def test_resample_is_that_of_scipy(shape, device):
+    ndimage = pytest.importorskip("scipy.ndimage")
+    run, x = select(device), images((2, *shape))
+    rng = np.random.default_rng(0)
+    rows, columns = (rng.uniform(-3, n + 2, (2, shape[0] * shape[1])) for n in shape[:2])
+    out = run.zeros(x.shape, "d")
+    run.resample(run.upload(x), run.upload(rows), run.upload(columns), out)
+    for s, c in np.ndindex(2, shape[2]):
+        wanted = ndimage.map_coordinates(
+            x[s, ..., c], [rows[s], columns[s]], order=1, mode="grid-constant"
+        )
+        found = run.download(out)[s, ..., c].ravel()
+        np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_random_affine_is_the_inverse_of_its_matrix(device):
+    from scipy import ndimage
+
+    x = images((5, 9, 8, 2))
+    found = in_training(RandomAffine(shift=2, rotation=30, scale=0.2, shear=10), x)
+    middle = (np.array(x.shape[1:3]) - 1) / 2
+    for s, (angle, size, slant, *shift) in enumerate(2 * chances(5, 5) - 1):
+        turn, lean = np.deg2rad(30 * angle), np.tan(np.deg2rad(10 * slant))
+        # Of (row, column): first sheared, then turned, made larger, and shifted.
+        rotation = [[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]
+        matrix = (1 + 0.2 * size) * np.array(rotation) @ [[1, 0], [lean, 1]]
+        back = np.linalg.inv(matrix)
+        offset = middle - back @ middle + 2 * np.array(shift)
+        for c in range(2):
+            image = x[s, ..., c]
+            wanted = ndimage.affine_transform(image, back, offset, order=1, mode="grid-constant")
+            np.testing.assert_allclose(found[s, ..., c], wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_no_change_is_no_change(device):
+    x = images((3, 5, 6, 2))
+    for layer in (RandomAffine(), ElasticTransform(amount=0)):
+        np.testing.assert_allclose(in_training(layer, x), x, rtol=1e-12, atol=1e-12)
+
+
+def test_elastic_transform_moves_pixels_as_far_as_it_is_told(device):
+    """Images of each pixel's row or column show where it came from."""
+    n, size = 60, 40
+    grid = np.stack(np.indices((size, size)), axis=-1).astype(float)
+    found = in_training(ElasticTransform(amount=1.5, smoothness=5), np.tile(grid, (n, 1, 1, 1)))
+    moved = (found - grid)[:, 8:-8, 8:-8]
+    assert moved.std() == pytest.approx(1.5, rel=0.05)
+    assert abs(moved.mean()) < 0.1
+    assert abs(np.corrcoef(moved[..., 0].ravel(), moved[..., 1].ravel())[0, 1]) < 0.1
+    # Sums of bells of one width fall off with the distance d as exp(-d² / 4 width²).
+    for apart in (1, 5):
+        near = np.corrcoef(moved[:, apart:].ravel(), moved[:, :-apart].ravel())[0, 1]
+        assert near == pytest.approx(np.exp(-(apart**2) / 100), abs=0.06)
+
+
+def test_random_erasing_takes_rectangles(device):
+    x = np.ones((2000, 20, 30, 2))
+    kept = in_training(RandomErasing(size=0.5, probability=0.3), x)
+    assert set(np.unique(kept)) == {0, 1}
+    erased = kept[..., 0] == 0
+    assert (erased == (kept[..., 1] == 0)).all()
+    rows, columns = erased.any(2), erased.any(1)
+    assert (erased == (rows[:, :, None] & columns[:, None, :])).all()
+    assert rows.sum(1).max() == 10
+    assert columns.sum(1).max() == 15
+    happens = chances(2000, 5)[:, 0] < 0.3
+    assert not erased[~happens].any()
+    # A rectangle may be too thin to have a pixel.
+    assert erased[happens].any((1, 2)).mean() > 0.85
+
+
+@pytest.mark.parametrize("layer", [RandomAffine(2, 9), ElasticTransform(), RandomErasing()])
+def test_augmentation_is_for_training_alone(layer, device):
+    x = images((4, 6, 6, 1))
+    net = xnn.Network([(6, 6, 1), layer, Flatten()], device=device, dtype="float64")
+    np.testing.assert_array_equal(host(net.predict(x)), x.reshape(4, -1))
+    assert (in_training(layer, x) != x).any()
+    net = xnn.Network([36, Reshape((6, 6, 1)), layer, Conv2D(2, 2), Flatten(), Dense(2)])
+    net.fit(x, [0, 1, 0, 1], epochs=1)
+    with pytest.raises(ValueError, match="goes before all layers that learn"):
+        xnn.Network([(6, 6, 1), Conv2D(2, 2), layer])
+
+
 # Gradients.
 
 LAYERS = {
@@ -180,6 +289,7 @@ LAYERS = {
     "dropout": [Conv2D(2, 2, "tanh"), Dropout(0.3), Flatten(), Dense(3), Dropout(0.5), Dense(2)],
 }
 SHAPE = (5, 6, 2)
+DICE = (5, 6)
 
 
 def network(layers, device, cost="quadratic", **options):
@@ -233,7 +343,7 @@ class InTraining:
         function = engine.layers[-1].function
         size = engine.sizes[0], engine.outputs
         checked = check_samples(engine.run, x, y, size, function, engine.cost, engine.dtype)
-        dice = engine.run.upload(np.array([5, 6], np.uint32))
+        dice = engine.run.upload(np.array(DICE, np.uint32))
         self.engine, self.n = engine, len(x)
         self.work = Workspace(engine, len(x), 1, 1.0, backward=True, dice=dice)
         self.work.place(checked)
@@ -430,6 +540,10 @@ def test_layers_that_do_not_fit(layers, message):
         (lambda: Dropout(1), "rate is 1, but must be a number of at least 0 and less than 1"),
         (lambda: BatchNorm(momentum=1), "momentum is 1"),
         (lambda: BatchNorm(epsilon=0), "epsilon is 0"),
+        (lambda: RandomAffine(shift=-1), "shift is -1"),
+        (lambda: RandomAffine(shear=90), "shear is 90"),
+        (lambda: ElasticTransform(smoothness=0), "smoothness is 0"),
+        (lambda: RandomErasing(size=1.1), "size is 1.1, but must be a number of more than 0"),
         (lambda: Reshape((2, 2)), "shape is (2, 2), but must be (features,) or"),
         (lambda: Activation("swish"), "activation is 'swish'"),
     ],

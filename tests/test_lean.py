@@ -47,6 +47,9 @@ def warm_trainer(optimizer, layers, batch=10, n=205):
         [784, xnn.Dense(40, "leaky_relu", bias=False), xnn.Dense(10, "tanh")],
         [
             (28, 28, 1),
+            xnn.RandomAffine(2, 10, 0.1, 5),
+            xnn.ElasticTransform(),
+            xnn.RandomErasing(),
             xnn.Conv2D(4, 5, "relu", padding="same"),
             xnn.MaxPool2D(3, stride=2, padding=1),
             xnn.BatchNorm(),

@@ -19,7 +19,7 @@ import numpy as np
 
 from .backends import Array, Backend
 from .costs import Cost
-from .layers import Gradient, Layer, Memory
+from .layers import Augmentation, Gradient, Layer, Memory
 from .parameters import Layout, Parameter, Rows, Shape
 from .samples import Samples
 
@@ -122,12 +122,16 @@ def shapes(layers: Sequence[Layer], inputs: Shape) -> list[Shape]:
 
     Raises `ValueError` that names the layer which does not fit.
     """
-    found = [inputs]
+    found, learning = [inputs], False
     for number, layer in enumerate(layers, start=1):
         try:
-            found.append(layer.outputs(found[-1]))
+            if isinstance(layer, Augmentation) and learning:
+                raise ValueError(f"{type(layer).__name__} goes before all layers that learn")
+            outputs = layer.outputs(found[-1])
         except ValueError as error:
             raise ValueError(f"layers[{number}]: {error}") from None
+        learning |= bool(layer.parameters(found[-1], Layout(lambda columns: columns)))
+        found.append(outputs)
     return found
 
 

@@ -199,6 +199,13 @@ class Backend(ABC):
     def pool_spread(self, delta: Array, out: Array, window: Window) -> None:
         """``out[pixel] ← Σ delta`` of the windows over this pixel: the adjoint of `pool_sums`."""
 
+    @abstractmethod
+    def resample(self, x: Array, rows: Array, columns: Array, out: Array) -> None:
+        """``out[pixel] ←`` what ``x`` has at a row and column, between pixels by bilinear weights.
+
+        ``rows`` and ``columns`` are ``(n, height · width)``. Outside of an image all is 0.
+        """
+
     # Random numbers. ``dice`` are two numbers of 32 bits, a key and a counter, on the device.
 
     @abstractmethod

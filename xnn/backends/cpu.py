@@ -140,6 +140,9 @@ class CpuBackend(Backend):
     def pool_spread(self, delta: Array, out: Array, window: Window) -> None:
         self._do_all(cpu_windows.pool_spread(delta, out, window))
 
+    def resample(self, x: Array, rows: Array, columns: Array, out: Array) -> None:
+        self._do_all(cpu_windows.resample(x, rows, columns, out, self.scratch))
+
     def uniform(self, dice: Array, number: int, out: Array) -> None:
         self._do_all(cpu_random.uniform(dice, number, out, self.scratch))
 

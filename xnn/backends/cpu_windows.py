@@ -117,6 +117,44 @@ def pool_spread(delta: Array, out: Array, window: Window) -> Iterator[Call]:
         yield np.add, (out[inside], delta[place], out[inside])
 
 
+def resample(x: Array, rows: Array, columns: Array, out: Array, scratch: Scratch) -> Iterator[Call]:
+    """``out[pixel] ← x`` between four neighbours; see `Backend.resample`."""
+    n, height, width, channels = x.shape
+    high, wide = height + 2, width + 2  # with a frame of zeros, in which all that is outside ends
+    room = scratch((n, high, wide, channels), x.dtype)
+    yield np.copyto, (room[:, 1:-1, 1:-1], x)
+    shape = rows.shape
+    low, parts, whole = [], [], scratch(shape, np.float64)
+    for places, length in ((rows, height), (columns, width)):
+        part, first = scratch(shape, x.dtype), scratch(shape, np.intp)
+        # Where it is, counted from the frame, and kept where it has a neighbour on either side.
+        yield np.add, (places, x.dtype.type(1), part)
+        yield _maximum, (part, x.dtype.type(0), part)
+        yield _minimum, (part, np.nextafter(x.dtype.type(length + 1), x.dtype.type(0)), part)
+        yield np.floor, (part, whole)
+        yield np.subtract, (part, whole, part)
+        yield np.copyto, (first, whole, "unsafe")
+        low.append(first)
+        parts.append(part)
+    (row, column), (down, across) = low, parts
+    yield np.multiply, (row, wide, row)
+    yield np.add, (row, column, row)
+    yield np.add, (row, np.arange(n)[:, None] * (high * wide), row)
+    pixels = room.reshape(-1, channels)
+    corner, weight = scratch((*shape, channels), x.dtype), scratch(shape, x.dtype)
+    total, one = out.reshape(*shape, channels), x.dtype.type(1)
+    yield total.fill, (0,)
+    for step, right, below in ((0, 0, 0), (1, 1, 0), (wide - 1, 0, 1), (1, 1, 1)):
+        # Neighbours in turn: right of it, below it, and right of that.
+        yield np.add, (row, step, row)
+        yield pixels.take, (row, 0, corner, "clip")
+        yield (np.copyto, (weight, across)) if right else (np.subtract, (one, across, weight))
+        yield np.multiply, (corner, weight[:, :, None], corner)
+        yield (np.copyto, (weight, down)) if below else (np.subtract, (one, down, weight))
+        yield np.multiply, (corner, weight[:, :, None], corner)
+        yield np.add, (total, corner, total)
+
+
 _Slices = tuple[slice, slice, slice]
 
 
@@ -154,3 +192,7 @@ def _covers(place: _Slices, out: Array) -> bool:
 def _maximum(a: Array, b: Array, out: Array) -> None:
     # Its third positional argument is deprecated in NumPy 2.4.
     np.maximum(a, b, out=out)
+
+
+def _minimum(a: Array, b: Array, out: Array) -> None:
+    np.minimum(a, b, out=out)

@@ -157,6 +157,32 @@ extern "C" __global__ void run(long long n, const T* delta, T* images) {{{_EACH.
 """
 
 
+@lru_cache(maxsize=256)
+def resample(kind: str, image: Lie, place: Lie) -> str:
+    """Return the kernel ``run(n, images, rows, columns, out)``."""
+    return f"""using T = {kind};
+{_constants(Window((1, 1)), image, place)}
+__device__ T pixel(const T* image, long long y, long long x, long long c) {{
+    bool inside = y >= 0 && y < I_HEIGHT && x >= 0 && x < I_WIDTH;
+    return inside ? image[y * I_ROW + x * I_PIXEL + c] : T(0);
+}}
+extern "C" __global__ void run(long long n, const T* images, const T* rows, const T* columns,
+                               T* out) {{{_EACH.format("O")}
+    long long at = (s * O_HEIGHT + y) * O_WIDTH + x;
+    T row = fmin(fmax(rows[at], T(-1)), T(I_HEIGHT));
+    T column = fmin(fmax(columns[at], T(-1)), T(I_WIDTH));
+    T top = floor(row), left = floor(column), down = row - top, across = column - left;
+    const T* image = images + s * I_IMAGE;
+    long long py = (long long)top, px = (long long)left;
+    out[s * O_IMAGE + y * O_ROW + x * O_PIXEL + c] =
+        (T(1) - down) * ((T(1) - across) * pixel(image, py, px, c) +
+                         across * pixel(image, py, px + 1, c)) +
+        down * ((T(1) - across) * pixel(image, py + 1, px, c) +
+                across * pixel(image, py + 1, px + 1, c));
+}}
+"""
+
+
 @lru_cache(maxsize=8)
 def uniform(kind: str) -> str:
     """Return the kernel ``run(n, dice, number, out)``; see `xnn.backends.cpu_random`."""

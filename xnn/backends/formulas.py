@@ -14,12 +14,14 @@ from functools import lru_cache
 # Function name -> number of arguments.
 FUNCTIONS = {
     "abs": 1,
+    "cos": 1,
     "exp": 1,
     "log": 1,
     "maximum": 2,
     "minimum": 2,
     "sigmoid": 1,
     "sign": 1,
+    "sin": 1,
     "sqrt": 1,
     "tanh": 1,
 }

@@ -190,6 +190,12 @@ class GpuBackend(Backend):
         text = windows.pool_spread(cuda.ctype(out.dtype), window, _lie(out), _lie(delta))
         self._launch(text, out.size, cuda.BLOCK, (len(out), delta, out))
 
+    def resample(self, x: Array, rows: Array, columns: Array, out: Array) -> None:
+        if not rows.flags.c_contiguous or not columns.flags.c_contiguous:
+            raise ValueError("resample: rows and columns must lie without gaps")
+        text = windows.resample(cuda.ctype(x.dtype), _lie(x), _lie(out))
+        self._launch(text, out.size, cuda.BLOCK, (len(x), x, rows, columns, out))
+
     def uniform(self, dice: Array, number: int, out: Array) -> None:
         text = windows.uniform(cuda.ctype(out.dtype))
         self._launch(text, out.size, cuda.BLOCK, (out.size, dice, number, out))

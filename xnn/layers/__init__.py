@@ -5,30 +5,38 @@ from __future__ import annotations
 from typing import Any
 
 from .activation import Activation
+from .augmentation import Augmentation
 from .average_pool2d import AveragePool2D
 from .base import Gradient, Layer, Memory, Site, shown
 from .batch_norm import BatchNorm
 from .conv2d import Conv2D
 from .dense import Dense
 from .dropout import Dropout
+from .elastic import ElasticTransform
 from .flatten import Flatten
 from .global_average_pool2d import GlobalAveragePool2D
 from .max_pool2d import MaxPool2D
+from .random_affine import RandomAffine
+from .random_erasing import RandomErasing
 from .reshape import Reshape
 
 __all__ = [
     "Activation",
+    "Augmentation",
     "AveragePool2D",
     "BatchNorm",
     "Conv2D",
     "Dense",
     "Dropout",
+    "ElasticTransform",
     "Flatten",
     "GlobalAveragePool2D",
     "Gradient",
     "Layer",
     "MaxPool2D",
     "Memory",
+    "RandomAffine",
+    "RandomErasing",
     "Reshape",
     "Site",
     "from_description",
@@ -44,9 +52,12 @@ _KINDS: dict[str, type[Layer]] = {
         Conv2D,
         Dense,
         Dropout,
+        ElasticTransform,
         Flatten,
         GlobalAveragePool2D,
         MaxPool2D,
+        RandomAffine,
+        RandomErasing,
         Reshape,
     )
 }

@@ -1,0 +1,71 @@
+"""Images deformed at random."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import checks
+from ..backends import Array, Backend
+from ..parameters import Shape
+from .augmentation import Augmentation, Warp, numbers
+from .base import Memory, Site
+
+
+@dataclass(frozen=True, eq=False)
+class ElasticTransform(Augmentation):
+    """In training, each image is deformed like rubber (Simard et al. 2003).
+
+    Random numbers on a grid of points, ``smoothness`` pixels apart, each spread by a Gaussian bell
+    as wide, say how far each pixel is moved, down and across.
+
+    Parameters
+    ----------
+    amount
+        The standard deviation of how far pixels are moved, in pixels.
+    smoothness
+        The width of the bells in pixels, a positive number.
+
+    Raises `ValueError` for values out of these ranges.
+    """
+
+    amount: float = 1.0
+    smoothness: float = 4.0
+
+    def __post_init__(self) -> None:
+        checks.number("amount", self.amount, "a number of at least 0", least=0)
+        checks.positive("smoothness", self.smoothness)
+
+    def _bells(self, shape: Shape) -> Any:
+        """Return how far each grid point moves each pixel: ``(points, height · width)``."""
+        along = []
+        for length in shape[:2]:
+            points = np.arange(-self.smoothness, length + self.smoothness, self.smoothness)
+            apart = (np.arange(length) - points[:, None]) / self.smoothness
+            along.append(np.exp(-(apart**2) / 2))
+        bells = np.einsum("iy,jx->ijyx", *along).reshape(len(along[0]) * len(along[1]), -1)
+        # Chances are uniform from -1 to 1, of variance 1/3, and add up in squares.
+        return bells * (self.amount / np.sqrt((bells**2).sum(0) / 3))
+
+    def room(self, run: Backend, site: Site) -> Any:
+        """Return the bells, and room for where pixels come from."""
+        if not site.training:
+            return None
+        bells = self._bells(site.shape).astype(site.dtype)
+        return run.upload(bells), Warp.make(run, site, numbers=2 * len(bells))
+
+    def change(self, run: Backend, at: Memory) -> None:
+        bells, warp = at.own
+        numbers(run, at, warp.chances)
+        run.elementwise("2 * u - 1", warp.chances, u=warp.chances)
+        n = len(bells)
+        sides: tuple[tuple[Array, Array, Array, int], ...] = (
+            (warp.chances[:, :n], warp.down, warp.rows, at.shape[0]),
+            (warp.chances[:, n:], warp.across, warp.columns, at.shape[1]),
+        )
+        for chances, grid, places, length in sides:
+            run.gemm(chances, bells, out=places)
+            run.elementwise("d + g + m", places, d=places, g=grid, m=(length - 1) / 2)
+        warp.sample(run, at)

@@ -1,0 +1,74 @@
+"""Images shifted, turned, scaled and sheared at random."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import pi
+from typing import Any
+
+from .. import checks
+from ..backends import Backend
+from .augmentation import Augmentation, Warp, column, numbers
+from .base import Memory, Site
+
+
+@dataclass(frozen=True, eq=False)
+class RandomAffine(Augmentation):
+    """In training, each image is shifted, turned, scaled and sheared by amounts of its own.
+
+    All are uniform between plus and minus what is given. Pixels come from between their four
+    neighbours; what comes from outside is 0.
+
+    Parameters
+    ----------
+    shift
+        Pixels, down and across.
+    rotation, shear
+        Degrees, the latter less than 90.
+    scale
+        A share: 0.1 makes images 0.9 to 1.1 times as large. Less than 1.
+
+    Raises `ValueError` for values out of these ranges.
+    """
+
+    shift: float = 0.0
+    rotation: float = 0.0
+    scale: float = 0.0
+    shear: float = 0.0
+
+    def __post_init__(self) -> None:
+        least = "a number of at least 0"
+        for name in ("shift", "rotation"):
+            checks.number(name, getattr(self, name), least, least=0)
+        checks.number("scale", self.scale, f"{least} and less than 1", least=0, below=1)
+        checks.number("shear", self.shear, f"{least} and less than 90", least=0, below=90)
+
+    def room(self, run: Backend, site: Site) -> Any:
+        """Return room for where pixels come from, and for each image's amounts ``(batch, 4)``."""
+        if not site.training:
+            return None
+        return Warp.make(run, site, numbers=5), run.zeros((site.batch, 4), site.dtype)
+
+    def change(self, run: Backend, at: Memory) -> None:
+        """Find for each pixel its place in the image, by the inverse of the change."""
+        warp, amounts = at.own
+        numbers(run, at, warp.chances)
+        angle, size, slant, down, across = (column(warp.chances, i) for i in range(5))
+        cosine, sine, shear, row = (column(amounts, i) for i in range(4))
+        turn, half, most = self.rotation * pi / 180, 2.0, self.shear * pi / 180
+        # Divided by how much larger the image becomes.
+        larger = {"h": half, "u": size, "s": float(self.scale)}
+        for formula, out in (("cos((h * a - 1) * t)", cosine), ("sin((h * a - 1) * t)", sine)):
+            run.elementwise(f"{formula} / (1 + (h * u - 1) * s)", out, a=angle, t=turn, **larger)
+        tangent = "sin((h * k - 1) * m) / cos((h * k - 1) * m)"
+        run.elementwise(tangent, shear, h=half, k=slant, m=most)
+        grid = {"y": warp.down, "x": warp.across, "c": cosine, "s": sine}
+        run.elementwise("c * y - s * x", warp.rows, **grid)
+        formula = "c * x + s * y - k * r"
+        run.elementwise(formula, warp.columns, k=shear, r=warp.rows, **grid)
+        moved = ((warp.rows, down, at.shape[0]), (warp.columns, across, at.shape[1]))
+        for places, chance, length in moved:
+            run.elementwise("(h * u - 1) * p + m", row, h=half, u=chance, p=float(self.shift),
+                            m=(length - 1) / 2)  # fmt: skip
+            run.elementwise("x + b", places, x=places, b=row)
+        warp.sample(run, at)

@@ -1,0 +1,70 @@
+"""Images with a rectangle erased at random."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import checks
+from ..backends import Backend
+from .augmentation import Augmentation, column, numbers
+from .base import Memory, Site
+
+
+@dataclass(frozen=True, eq=False)
+class RandomErasing(Augmentation):
+    """In training, a rectangle of each image is set to 0 (Zhong et al. 2020; DeVries 2017).
+
+    Parameters
+    ----------
+    size
+        The longest sides, as a share of the image's, more than 0 and at most 1.
+    probability
+        Of an image to lose one.
+
+    Raises `ValueError` for values out of these ranges.
+    """
+
+    size: float = 0.5
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        within = "a number of more than 0 and at most 1"
+        checks.number("size", self.size, within, above=0, below=np.nextafter(1, 2))
+        checks.number("probability", self.probability, within, above=0, below=np.nextafter(1, 2))
+
+    def room(self, run: Backend, site: Site) -> Any:
+        """Return random numbers, each number's row and column, and a mask of what stays."""
+        if not site.training:
+            return None
+        height, width, channels = site.shape
+        rows, columns = (
+            np.repeat(part.reshape(1, -1), channels, axis=1)
+            for part in np.indices((height, width), site.dtype)
+        )
+        chances = run.zeros((site.batch, 5), site.dtype)
+        mask = run.zeros((site.batch, rows.size), site.dtype)
+        return chances, run.upload(rows), run.upload(columns), mask
+
+    def change(self, run: Backend, at: Memory) -> None:
+        """Erase what lies within half a side of the rectangle's middle, both ways."""
+        chances, rows, columns, mask = at.own
+        numbers(run, at, chances)
+        happens, *sides = (column(chances, i) for i in range(5))
+        options = {"e": happens, "p": float(self.probability), "u": sides[0], "v": sides[2]}
+        formula = "(abs(y - u * h) < v * h * s / 2) * (abs(x - w * n) < z * n * s / 2)"
+        run.elementwise(
+            f"1 - (e < p) * {formula}",
+            mask,
+            y=rows,
+            h=float(at.shape[0]),
+            x=columns,
+            w=sides[1],
+            n=float(at.shape[1]),
+            z=sides[3],
+            s=float(self.size),
+            **options,
+        )
+        run.elementwise("a * m", at.outputs.values, a=at.inputs.values, m=mask)
