@@ -13,10 +13,23 @@ from statistics import median
 RESULTS = Path(__file__).parent / "results"
 
 
-def worker(module: str, *arguments: str) -> dict:
-    """Run ``python -m benchmarks.<module> <arguments>`` and return what its last line says."""
+def worker(module: str, *arguments: str, seconds: float | None = None, **environment: str) -> dict:
+    """Run ``python -m benchmarks.<module> <arguments>`` and return what its last line says.
+
+    Raises `RuntimeError` with its errors where it fails or takes longer than ``seconds``.
+    """
     command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=RESULTS.parent.parent)
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            cwd=RESULTS.parent.parent,
+            env={**os.environ, **environment},
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"{' '.join(command)}\ntook longer than {seconds:.0f} s") from None
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["failed"])[-1]
         if "ModuleNotFoundError" in last:
@@ -35,23 +48,47 @@ def rounds(module: str, task: str, peers: list[str], count: int) -> dict[str, di
             print(f"\r{task}: round {number + 1}/{count}, {peer:30}", end="", file=sys.stderr)
             measured[peer].append(worker(module, task, peer))
     print(f"\r{'':60}\r", end="", file=sys.stderr)
-    results = {}
-    for peer, runs in measured.items():
-        results[peer] = runs[-1]
-        if "absent" not in runs[-1]:
-            seconds = [run["seconds"] for run in runs]
-            results[peer] = {**runs[-1], "seconds": median(seconds), "runs": seconds}
-    return results
+    return {peer: medians(runs) for peer, runs in measured.items()}
 
 
-def machine() -> dict:
-    """Describe where and with what the figures were measured."""
+def medians(runs: list[dict]) -> dict:
+    """Return the figures of the last of several runs, with the median of their seconds."""
+    if "absent" in runs[-1]:
+        return runs[-1]
+    seconds = [run["seconds"] for run in runs]
+    return {**runs[-1], "seconds": median(seconds), "runs": seconds}
+
+
+def print_table(task: str, results: dict[str, dict], wanted: dict[str, float], unit: str) -> bool:
+    """Print what was measured; return whether all ratios asked for were reached."""
+    ours = results["xnn"]["seconds"]
+    width = max(22, *map(len, results))
+    print(f"{task}\n  {'':{width}}{'µs ' + unit:>12}{'samples/s':>14}{'xnn is':>10}{'asked':>8}")
+    reached = True
+    for peer, figures in results.items():
+        if "absent" in figures:
+            print(f"  {peer:{width}}{'absent: ' + figures['absent']}")
+            continue
+        ratio, asked = figures["seconds"] / ours, wanted.get(peer)
+        reached &= asked is None or ratio >= asked
+        print(
+            f"  {peer:{width}}{figures['seconds'] * 1e6:12.1f}"
+            f"{figures['samples'] / figures['seconds']:14,.0f}{ratio:9.2f}×"
+            f"{f'{asked}×' if asked else '':>8}"
+            + (f"   accuracy {figures['accuracy']:.1%}" if "accuracy" in figures else "")
+        )
+    print()
+    return reached
+
+
+def machine(*packages: str) -> dict:
+    """Describe where and with what the figures were measured; ``packages`` are told of too."""
     model = ""
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = next((x.partition(": ")[2] for x in lines if x.startswith("model name")), "")
     versions = {}
-    for package in ("numpy", "scipy", "torch", "jax", "scikit-learn", "cupy"):
+    for package in ("numpy", "scipy", "torch", "jax", "scikit-learn", *packages):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -66,10 +103,10 @@ def machine() -> dict:
     }
 
 
-def write(name: str, content: dict) -> Path:
+def write(name: str, content: dict, folder: Path = RESULTS) -> Path:
     """Write results as JSON and return where."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps(content, indent=2) + "\n")
     return path
 
