@@ -3,12 +3,16 @@
 import datetime
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -40,15 +44,39 @@ def worker(module: str, *arguments: str, seconds: float | None = None, **environ
 
 def rounds(module: str, task: str, peers: list[str], count: int) -> dict[str, dict]:
     """Measure all peers ``count`` times in turn; return each one's figures, seconds as medians."""
-    measured: dict[str, list[dict]] = {peer: [] for peer in peers}
-    for number in range(count):
-        for peer in peers:
-            if measured[peer] and "absent" in measured[peer][0]:
-                continue
-            print(f"\r{task}: round {number + 1}/{count}, {peer:30}", end="", file=sys.stderr)
-            measured[peer].append(worker(module, task, peer))
-    print(f"\r{'':60}\r", end="", file=sys.stderr)
+    jobs = {peer: lambda _, peer=peer: worker(module, task, peer) for peer in peers}
+    *_, measured = turns(jobs, count)
     return {peer: medians(runs) for peer, runs in measured.items()}
+
+
+def turns(
+    jobs: dict[Any, Callable[[float], dict]],
+    count: int,
+    seconds: float = math.inf,
+    once: Collection = (),
+) -> Iterator[dict[Any, list[dict]]]:
+    """Do jobs in turn, round by round; yield after each what each job gave in each of its rounds.
+
+    A job is told how many seconds there are left, and gives figures, or ``{"absent": why}`` and is
+    not asked again. Those named by ``once`` are done in the first round alone; in later rounds no
+    job is begun that took longer before than there is time left.
+    """
+    began = time.monotonic()
+    measured: dict[Any, list[dict]] = {name: [] for name in jobs}
+    took: dict[Any, float] = {}
+    for number in range(count):
+        for name, job in jobs.items():
+            now = time.monotonic()
+            left = seconds - (now - began)
+            if number and (name in once or "absent" in measured[name][0] or took[name] > left):
+                continue
+            words = name if isinstance(name, str) else ": ".join(name)
+            print(f"{now - began:5.0f} s  round {number + 1}/{count}  {words}", file=sys.stderr)
+            figures = job(left)
+            took[name] = time.monotonic() - now
+            if "absent" not in figures or number == 0:
+                measured[name].append(figures)
+        yield measured
 
 
 def medians(runs: list[dict]) -> dict:

@@ -5,6 +5,7 @@ quadratic cost, or relu with softmax and log-likelihood.
 """
 
 import itertools
+from functools import cache
 
 import numpy as np
 
@@ -20,6 +21,7 @@ def data_name() -> str:
     return "MNIST"
 
 
+@cache
 def data() -> tuple[np.ndarray, np.ndarray]:
     """Return 50,000 images (uint8) and labels; random ones where MNIST cannot be had."""
     import xnn
