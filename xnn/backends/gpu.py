@@ -239,7 +239,10 @@ class GpuBackend(Backend):
                 f"{self.device} is out of memory ({first_line(error)}); "
                 "use a smaller batch_size or network, or device='cpu'"
             ) from None
-        except self.xp.cuda.runtime.CUDARuntimeError as error:
+        except (
+            self.xp.cuda.runtime.CUDARuntimeError,
+            self.xp.cuda.driver.CUDADriverError,  # what the launch of a kernel raises
+        ) as error:
             raise DeviceError(
                 f"{self.device} failed: {first_line(error)}; "
                 "start a new process; if it happens again, look at nvidia-smi, or use device='cpu'"
@@ -259,6 +262,8 @@ class PinnedFeed(Feed):
         with run.here():
             self._crossing = xp.cuda.Stream(non_blocking=True)
             self._lots = [_Lot(xp, shape, source.dtype) for _ in range(2)]
+            for lot in self._lots:  # whoever had this memory before may still be at work on it
+                lot.taken.record()
         self._next = 0
 
     def send(self, index: Any) -> None:
