@@ -13,6 +13,7 @@ TF32 is ``"tf32"``, ``"high"`` and ``"tensorfloat32"``.
 
 import itertools
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -73,6 +74,8 @@ def torch_peer(task: Task, x, y, how: str = "eager", several: int = 1) -> tuple[
     if task.device == "cpu" and how == "graph":
         raise AbsentError("only a GPU has CUDA graphs")
     torch.set_float32_matmul_precision("high" if task.precision == "tf32" else "highest")
+    if task.device == "cpu":
+        torch.set_num_threads(1)
     there = torch.device("cpu" if task.device == "cpu" else "cuda")
     inputs = torch.from_numpy(x).to(there).float().div_(255)
     labels = torch.from_numpy(y).long().to(there)
@@ -89,9 +92,9 @@ def torch_peer(task: Task, x, y, how: str = "eager", several: int = 1) -> tuple[
     def step(index) -> None:
         outputs = net(inputs.index_select(0, index))
         cost = networks.torch_cost(task.activation, outputs, targets.index_select(0, index))
-        optimizer.zero_grad(set_to_none=True)
         cost.backward()
         optimizer.step()
+        optimizer.zero_grad(set_to_none=True)  # last, so that a graph finds none to begin with
 
     def epoch(order: np.ndarray) -> None:
         for index in torch.from_numpy(order).to(there):
@@ -175,7 +178,7 @@ def jax_peer(task: Task, x, y, several: int = 1) -> tuple[Epoch, Outputs]:
     @jax.jit
     def run(parameters, data, order):
         def step(parameters, index):
-            a, t = (array[index] for array in data)
+            a, t = (array.at[index].get(mode="promise_in_bounds") for array in data)
             return networks.jax_step(task.activation, task.rate, parameters, a, t), None
 
         return jax.lax.scan(step, parameters, order, unroll=several)[0]
@@ -204,8 +207,8 @@ def train(epoch: Epoch, outputs: Outputs, task: Task, x, y) -> tuple[list[float]
     return seconds[1:], float((outputs(x[rows]).argmax(1) == y[rows]).mean())
 
 
-def train_xnn(task: Task, x, y) -> tuple[list[float], float, str | None]:
-    """As `train`, by `Network.fit`; and why there are no CUDA graphs, where there are none."""
+def fitted(task: Task, x, y):
+    """Return a network of xnn after `train`'s epochs, and its history."""
     import xnn
 
     options = {"device": task.device, "precision": task.precision}
@@ -217,10 +220,7 @@ def train_xnn(task: Task, x, y) -> tuple[list[float], float, str | None]:
         optimizer=xnn.SGD(task.rate),
         progress=False,
     )
-    rows = slice(0, 50_000)
-    run = net._engine.run
-    slow = getattr(run, "uncaptured", "only a GPU has CUDA graphs")
-    return history.seconds[1:], net.evaluate(x[rows], y[rows]).accuracy, slow
+    return net, history
 
 
 PEERS: dict[str, Callable[..., tuple[Epoch, Outputs]]] = {
@@ -240,9 +240,13 @@ PEERS: dict[str, Callable[..., tuple[Epoch, Outputs]]] = {
 def training(task: Task, peer: str) -> dict:
     """Measure training steps."""
     x, y = task.data()
-    figures: dict = {}
+    figures = {}
     if peer == "xnn":
-        seconds, accuracy, figures["no graphs"] = train_xnn(task, x, y)
+        net, history = fitted(task, x, y)
+        seconds, rows = history.seconds[1:], slice(0, 50_000)
+        accuracy = net.evaluate(x[rows], y[rows]).accuracy
+        run = net._engine.run
+        figures["no graphs"] = getattr(run, "uncaptured", "only a GPU has CUDA graphs")
     else:
         seconds, accuracy = train(*PEERS[peer](task, x, y), task, x, y)
     return {
@@ -402,7 +406,7 @@ def clocked(run, replay: Callable[[], None], count: int) -> float:
 
 def first_epoch(task: Task, peer: str) -> dict:
     """Return when the first epoch was done, by the clock."""
-    train_xnn(task, *task.data())
+    fitted(task, *task.data())
     return {"ended": time.time()}
 
 
@@ -419,7 +423,18 @@ def card(task: Task, peer: str) -> dict:
         return {"name": "no GPU"}
     number = int(task.device.partition(":")[2] or 0)
     found = gpus()
-    return {**found["GPUs"][number], "driver": found["NVIDIA driver"], "CuPy": found["CuPy"]}
+    driver = f"{driver_version()} {found['NVIDIA driver']}".strip()
+    return {**found["GPUs"][number], "driver": driver, "CuPy": found["CuPy"]}
+
+
+def driver_version() -> str:
+    """Return the version of NVIDIA's driver, empty where it cannot be had."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return said.stdout.split()[0] if said.stdout.split() else ""
 
 
 JOBS: dict[str, Callable[..., dict]] = {

@@ -90,7 +90,7 @@ def medians(runs: list[dict]) -> dict:
 def print_table(task: str, results: dict[str, dict], wanted: dict[str, float], unit: str) -> bool:
     """Print what was measured; return whether all ratios asked for were reached."""
     ours = results["xnn"]["seconds"]
-    width = max(22, *map(len, results))
+    width = max(22, *(len(peer) + 2 for peer in results))
     print(f"{task}\n  {'':{width}}{'µs ' + unit:>12}{'samples/s':>14}{'xnn is':>10}{'asked':>8}")
     reached = True
     for peer, figures in results.items():
