@@ -411,13 +411,13 @@ def first_epoch(task: Task, peer: str) -> dict:
 
 
 def card(task: Task, peer: str) -> dict:
-    """Say which GPU it is. A device that is not to be had is told of in one line."""
+    """Say which GPU it is; or, in one line, why it is not to be had."""
     from xnn import DeviceError
     from xnn.backends import gpus, select
 
     try:
         select(task.device)
-    except DeviceError as error:
+    except (DeviceError, ValueError) as error:
         return {"refused": str(error)}
     if task.device == "cpu":
         return {"name": "no GPU"}

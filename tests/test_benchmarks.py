@@ -72,6 +72,9 @@ def test_without_a_gpu_it_is_one_line_and_status_2():
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("no GPU can be used: ")
+    done = run("gpu", "--no-write", "--device", "tpu")
+    assert done.returncode == 2
+    assert done.stderr.startswith("device is 'tpu', but must be ")
 
 
 TASKS = {
