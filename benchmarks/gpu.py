@@ -259,7 +259,7 @@ def sweep_table(sweep: dict) -> list[str]:
     lines = [f"absent: {peer} ({f['absent']})" for peer, f in sweep.items() if "absent" in f]
     if there:
         lines.append(f"{'batch':>7}" + "".join(f"{peer:>30}" for peer in there))
-        for batch in next(iter(there.values())):
+        for batch in sorted(set().union(*there.values())):
             speeds = [points.get(batch) for points in there.values()]
             cells = ["" if not seconds else f"{1 / seconds:,.0f}" for seconds in speeds]
             lines.append(f"{batch:7,}" + "".join(f"{cell:>30}" for cell in cells))

@@ -26,6 +26,8 @@ from . import networks
 
 #: At most so many training steps are unrolled into one CUDA graph; xnn takes as many.
 SEVERAL = 64
+#: After so many seconds a sweep measures no further task.
+SWEEP_SECONDS = 80
 
 
 @dataclass(frozen=True)
@@ -258,16 +260,13 @@ def training(task: Task, peer: str) -> dict:
 
 
 def sweep(tasks: list[Task], peer: str) -> dict:
-    """Measure training steps of several tasks in turn, each on as much of the same data."""
-    points = []
+    """Measure training steps of several tasks in turn, as many as there is time for."""
+    points: list[list] = []
+    began = time.monotonic()
     for task in tasks:
-        try:
-            points.append([task.batch, training(task, peer)["seconds"]])
-        except (RuntimeError, MemoryError) as error:  # the others may still be had
-            points.append([task.batch, None])
-            print(f"{peer}, batch {task.batch}: {error}", file=sys.stderr)
-    if not any(seconds for _, seconds in points):
-        raise RuntimeError(f"{peer} could be measured at no batch size")
+        if points and time.monotonic() - began > SWEEP_SECONDS:
+            break
+        points.append([task.batch, training(task, peer)["seconds"]])
     return {"points": points}
 
 

@@ -33,7 +33,7 @@ def draw(measured: dict, path: Path) -> Path:
     axes = figure.add_subplot(xscale="log", yscale="log")
     batches: set[int] = set()
     for (peer, figures), marker in zip(measured["sweep"].items(), "osD^vP*X", strict=False):
-        points = [(batch, 1 / seconds) for batch, seconds in figures.get("points", ()) if seconds]
+        points = [(batch, 1 / seconds) for batch, seconds in figures.get("points", ())]
         if points:
             ours = peer == "xnn"
             axes.plot(

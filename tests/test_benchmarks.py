@@ -116,6 +116,16 @@ def test_what_a_peer_lacks_is_told():
     assert absent == {"absent": "only a GPU has CUDA graphs"}
 
 
+def test_a_sweep_keeps_what_there_was_time_for(monkeypatch):
+    monkeypatch.setattr(gpu_workers, "training", lambda task, peer: {"seconds": task.batch / 1e6})
+    tasks = gpu.sweep_tasks(TASKS["small"], quick=False)
+    assert [task.batch for task in tasks] == [1, 4, 16, 64, 256, 1024, 4096, 16384, 65536]
+    whole = gpu_workers.sweep(tasks, "xnn")["points"]
+    assert whole == [[task.batch, task.batch / 1e6] for task in tasks]
+    monkeypatch.setattr(gpu_workers, "SWEEP_SECONDS", -1)
+    assert gpu_workers.sweep(tasks, "xnn")["points"] == whole[:1]
+
+
 def test_turns_keep_to_the_time():
     asked = []
 
@@ -176,7 +186,7 @@ def made_up():
         "calls": {"784-30-10, batch 10": {"steps": 64, "calls": [call]}},
         "first epoch": {"seconds": 3.21, "again": 2.5, "runs": [3.21]},
         "sweep": {
-            "xnn": {"points": [[1, 2e-5], [64, 3e-5], [4096, None]]},
+            "xnn": {"points": [[1, 2e-5], [64, 3e-5]]},
             "PyTorch eager": {"points": [[1, 3e-4], [64, 3e-4], [4096, 4e-4]]},
             "JAX jit+scan, unrolled": {"absent": "jax"},
         },
@@ -188,6 +198,7 @@ def test_what_is_asked_is_held_against_what_is_measured(made_up, capsys):
     assert gpu.printed(made_up, small)
     said = capsys.readouterr().out
     assert "15.00×     10×" in said
+    assert re.search(r"\n +64 +33,333 +3,333\n +4,096 +2,500\n", said)
     assert "absent: torch" in said
     assert "a step of the small network: 20.0 µs (asked: under 25)" in said
     made_up["results"][small]["xnn"]["seconds"] = 26e-6
