@@ -68,6 +68,15 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks", "mlp", *session.posargs)
 
 
+@nox.session(name="bench-gpu")
+def bench_gpu(session: nox.Session) -> None:
+    """Speed on an NVIDIA GPU; writes benchmarks/results/gpu-<its name>.json, and draws it."""
+    cuda = os.environ.get("XNN_CUDA", "cuda12")
+    session.install("torch", f"jax[{cuda}]", "-e", f".[{cuda},plot]")
+    session.run("python", "-m", "benchmarks", "gpu", *session.posargs)
+    session.run("python", "-m", "benchmarks", "plot")
+
+
 @nox.session
 def accuracy(session: nox.Session) -> None:
     """What the book's networks reach on MNIST; writes benchmarks/results/accuracy.json."""

@@ -3,9 +3,11 @@
 import argparse
 import sys
 
-from . import accuracy, mlp, report
+from . import accuracy, gpu, mlp, plot, report
 
-COMMANDS = {module.__name__.rpartition(".")[2]: module for module in (mlp, accuracy, report)}
+COMMANDS = {
+    module.__name__.rpartition(".")[2]: module for module in (mlp, gpu, accuracy, plot, report)
+}
 
 
 def main() -> int:

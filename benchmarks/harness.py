@@ -3,20 +3,37 @@
 import datetime
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def worker(module: str, *arguments: str) -> dict:
-    """Run ``python -m benchmarks.<module> <arguments>`` and return what its last line says."""
+def worker(module: str, *arguments: str, seconds: float | None = None, **environment: str) -> dict:
+    """Run ``python -m benchmarks.<module> <arguments>`` and return what its last line says.
+
+    Raises `RuntimeError` with its errors where it fails or takes longer than ``seconds``.
+    """
     command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=RESULTS.parent.parent)
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            cwd=RESULTS.parent.parent,
+            env={**os.environ, **environment},
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"{' '.join(command)}\ntook longer than {seconds:.0f} s") from None
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["failed"])[-1]
         if "ModuleNotFoundError" in last:
@@ -27,31 +44,79 @@ def worker(module: str, *arguments: str) -> dict:
 
 def rounds(module: str, task: str, peers: list[str], count: int) -> dict[str, dict]:
     """Measure all peers ``count`` times in turn; return each one's figures, seconds as medians."""
-    measured: dict[str, list[dict]] = {peer: [] for peer in peers}
+    jobs = {peer: lambda _, peer=peer: worker(module, task, peer) for peer in peers}
+    *_, measured = turns(jobs, count)
+    return {peer: medians(runs) for peer, runs in measured.items()}
+
+
+def turns(
+    jobs: dict[Any, Callable[[float], dict]],
+    count: int,
+    seconds: float = math.inf,
+    once: Collection = (),
+) -> Iterator[dict[Any, list[dict]]]:
+    """Do jobs in turn, round by round; yield after each what each job gave in each of its rounds.
+
+    A job is told how many seconds there are left, and gives figures, or ``{"absent": why}`` and is
+    not asked again. Those named by ``once`` are done in the first round alone; in later rounds no
+    job is begun that took longer before than there is time left.
+    """
+    began = time.monotonic()
+    measured: dict[Any, list[dict]] = {name: [] for name in jobs}
+    took: dict[Any, float] = {}
     for number in range(count):
-        for peer in peers:
-            if measured[peer] and "absent" in measured[peer][0]:
+        for name, job in jobs.items():
+            now = time.monotonic()
+            left = seconds - (now - began)
+            if number and (name in once or "absent" in measured[name][0] or took[name] > left):
                 continue
-            print(f"\r{task}: round {number + 1}/{count}, {peer:30}", end="", file=sys.stderr)
-            measured[peer].append(worker(module, task, peer))
-    print(f"\r{'':60}\r", end="", file=sys.stderr)
-    results = {}
-    for peer, runs in measured.items():
-        results[peer] = runs[-1]
-        if "absent" not in runs[-1]:
-            seconds = [run["seconds"] for run in runs]
-            results[peer] = {**runs[-1], "seconds": median(seconds), "runs": seconds}
-    return results
+            words = name if isinstance(name, str) else ": ".join(name)
+            print(f"{now - began:5.0f} s  round {number + 1}/{count}  {words}", file=sys.stderr)
+            figures = job(left)
+            took[name] = time.monotonic() - now
+            if "absent" not in figures or number == 0:
+                measured[name].append(figures)
+        yield measured
 
 
-def machine() -> dict:
-    """Describe where and with what the figures were measured."""
+def medians(runs: list[dict]) -> dict:
+    """Return the figures of the last of several runs, with the median of their seconds."""
+    if "absent" in runs[-1]:
+        return runs[-1]
+    seconds = [run["seconds"] for run in runs]
+    return {**runs[-1], "seconds": median(seconds), "runs": seconds}
+
+
+def print_table(task: str, results: dict[str, dict], wanted: dict[str, float], unit: str) -> bool:
+    """Print what was measured; return whether all ratios asked for were reached."""
+    ours = results["xnn"]["seconds"]
+    width = max(22, *(len(peer) + 2 for peer in results))
+    print(f"{task}\n  {'':{width}}{'µs ' + unit:>12}{'samples/s':>14}{'xnn is':>10}{'asked':>8}")
+    reached = True
+    for peer, figures in results.items():
+        if "absent" in figures:
+            print(f"  {peer:{width}}{'absent: ' + figures['absent']}")
+            continue
+        ratio, asked = figures["seconds"] / ours, wanted.get(peer)
+        reached &= asked is None or ratio >= asked
+        print(
+            f"  {peer:{width}}{figures['seconds'] * 1e6:12.1f}"
+            f"{figures['samples'] / figures['seconds']:14,.0f}{ratio:9.2f}×"
+            f"{f'{asked}×' if asked else '':>8}"
+            + (f"   accuracy {figures['accuracy']:.1%}" if "accuracy" in figures else "")
+        )
+    print()
+    return reached
+
+
+def machine(*packages: str) -> dict:
+    """Describe where and with what the figures were measured; ``packages`` are told of too."""
     model = ""
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = next((x.partition(": ")[2] for x in lines if x.startswith("model name")), "")
     versions = {}
-    for package in ("numpy", "scipy", "torch", "jax", "scikit-learn", "cupy"):
+    for package in ("numpy", "scipy", "torch", "jax", "scikit-learn", *packages):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -66,10 +131,10 @@ def machine() -> dict:
     }
 
 
-def write(name: str, content: dict) -> Path:
+def write(name: str, content: dict, folder: Path = RESULTS) -> Path:
     """Write results as JSON and return where."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps(content, indent=2) + "\n")
     return path
 

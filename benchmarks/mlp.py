@@ -5,7 +5,6 @@ own; it is warmed up first, and reports the median of some epochs and the accura
 data, which shows that it did the work. Where MNIST cannot be had, random pixels take its place.
 """
 
-import itertools
 import json
 import sys
 import time
@@ -14,7 +13,7 @@ from statistics import median
 
 import numpy as np
 
-from . import harness
+from . import harness, networks
 
 # What is measured: layers, activations, batch size, learning rate.
 TRAINING = {
@@ -48,41 +47,19 @@ def add_arguments(parser) -> None:
 
 
 def main(args) -> int:
-    where, tables = {**harness.machine(), "data": data_name()}, {}
+    where, tables = {**harness.machine(), "data": networks.data_name()}, {}
     for task in TRAINING:
         peers = [peer for peer in TRAINERS if not (peer == "book's loop" and "512" in task)]
         tables[task] = harness.rounds("mlp", task, peers, args.rounds)
     tables[PREDICTION] = harness.rounds("mlp", PREDICTION, list(PREDICTORS), args.rounds)
     reached = True
     for task, results in tables.items():
-        reached &= print_table(task, results)
+        unit = "a call" if task == PREDICTION else "a step"
+        reached &= harness.print_table(task, results, WANTED[task], unit)
     if not args.no_write:
         path = harness.write("mlp", {**where, "results": tables})
         print(f"Written to {path.relative_to(path.parent.parent.parent)}")
     return 0 if reached else 1
-
-
-def print_table(task: str, results: dict[str, dict]) -> bool:
-    """Print what was measured; return whether all ratios asked for were reached."""
-    ours = results["xnn"]["seconds"]
-    unit = "a call" if task == PREDICTION else "a step"
-    print(f"{task}\n  {'':22}{'µs ' + unit:>12}{'samples/s':>12}{'xnn is':>10}{'asked':>8}")
-    reached = True
-    for peer, figures in results.items():
-        if "absent" in figures:
-            print(f"  {peer:22}{'absent: ' + figures['absent']}")
-            continue
-        ratio = figures["seconds"] / ours
-        wanted = WANTED[task].get(peer)
-        reached &= wanted is None or ratio >= wanted
-        print(
-            f"  {peer:22}{figures['seconds'] * 1e6:12.1f}"
-            f"{figures['samples'] / figures['seconds']:12,.0f}{ratio:9.2f}×"
-            f"{f'{wanted}×' if wanted else '':>8}"
-            + (f"   accuracy {figures['accuracy']:.1%}" if "accuracy" in figures else "")
-        )
-    print()
-    return reached
 
 
 # Workers: what runs in the processes.
@@ -105,51 +82,10 @@ def timed(epoch: Callable[[], object]) -> Epochs:
     return epochs
 
 
-def data_name() -> str:
-    """Say what `data` returns."""
-    import xnn
-
-    try:
-        xnn.datasets.mnist(download=False)
-    except OSError:
-        return "random pixels"
-    return "MNIST"
-
-
-def data() -> tuple[np.ndarray, np.ndarray]:
-    """Return 50,000 images (uint8) and labels."""
-    import xnn
-
-    try:
-        return xnn.datasets.mnist(download=False)[0]
-    except OSError:
-        rng = np.random.default_rng(0)
-        pixels = rng.integers(0, 256, (50_000, 784), dtype=np.uint8)
-        return pixels, rng.integers(0, 10, 50_000)
-
-
-def start(sizes: list[int], seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the same first weights (outputs, inputs) and biases for everyone."""
-    rng = np.random.default_rng(seed)
-    return [
-        (
-            (rng.standard_normal((n, m)) / np.sqrt(m)).astype(np.float32),
-            np.zeros(n, np.float32),
-        )
-        for m, n in itertools.pairwise(sizes)
-    ]
-
-
 def train_xnn(sizes, activation, batch, rate, x, y):
     import xnn
 
-    last = "sigmoid" if activation == "sigmoid" else "softmax"
-    names = [activation] * (len(sizes) - 2) + [last]
-    dense = [
-        xnn.Dense(units, name, initializer=arrays)
-        for units, name, arrays in zip(sizes[1:], names, start(sizes), strict=True)
-    ]
-    net = xnn.Network([sizes[0], *dense], seed=0)
+    net = networks.xnn_network(sizes, activation)
 
     def epochs(count):
         options = {"batch_size": batch, "optimizer": xnn.SGD(rate), "progress": False}
@@ -163,29 +99,16 @@ def train_jax(sizes, activation, batch, rate, x, y):
     import jax.numpy as jnp
 
     inputs, targets = jnp.asarray(x, jnp.float32) / 255, jax.nn.one_hot(jnp.asarray(y), 10)
-    state = [[jnp.asarray(w.T), jnp.asarray(b)] for w, b in start(sizes)]
-
-    def outputs(parameters, a):
-        for w, b in parameters[:-1]:
-            a = (jax.nn.sigmoid if activation == "sigmoid" else jax.nn.relu)(a @ w + b)
-        w, b = parameters[-1]
-        return a @ w + b
-
-    def loss(parameters, a, t):
-        z = outputs(parameters, a)
-        if activation == "sigmoid":
-            return ((jax.nn.sigmoid(z) - t) ** 2).sum() / 2 / len(t)
-        return -(jax.nn.log_softmax(z) * t).sum() / len(t)
+    state = networks.jax_network(sizes)
 
     def step(parameters, index):
-        gradients = jax.grad(loss)(parameters, inputs[index], targets[index])
-        return jax.tree.map(lambda p, g: p - rate * g, parameters, gradients), None
+        return networks.jax_step(activation, rate, parameters, inputs[index], targets[index])
 
     @jax.jit
     def run(parameters, order):
-        return jax.lax.scan(step, parameters, order)[0]
+        return jax.lax.scan(lambda p, index: (step(p, index), None), parameters, order)[0]
 
-    last = jax.jit(lambda parameters, index: step(parameters, index)[0])
+    last = jax.jit(step)
     rng = np.random.default_rng(0)
 
     def epoch():
@@ -197,23 +120,11 @@ def train_jax(sizes, activation, batch, rate, x, y):
             state = last(state, order[whole:])
         jax.block_until_ready(state)
 
-    return timed(epoch), lambda: float((outputs(state, inputs).argmax(1) == jnp.asarray(y)).mean())
+    def accuracy():
+        outputs = networks.jax_outputs(activation, state, inputs)
+        return float((outputs.argmax(1) == jnp.asarray(y)).mean())
 
-
-def torch_network(sizes, activation):
-    import torch
-
-    hidden = torch.nn.Sigmoid if activation == "sigmoid" else torch.nn.ReLU
-    modules = []
-    for i, (w, b) in enumerate(start(sizes)):
-        layer = torch.nn.Linear(w.shape[1], w.shape[0])
-        with torch.no_grad():
-            layer.weight.copy_(torch.from_numpy(w))
-            layer.bias.copy_(torch.from_numpy(b))
-        modules += [layer, *([hidden()] if i < len(sizes) - 2 else [])]
-    if activation == "sigmoid":
-        modules.append(torch.nn.Sigmoid())
-    return torch.nn.Sequential(*modules)
+    return timed(epoch), accuracy
 
 
 def train_torch(sizes, activation, batch, rate, x, y, compiled=False):
@@ -222,14 +133,11 @@ def train_torch(sizes, activation, batch, rate, x, y, compiled=False):
     inputs = torch.from_numpy(x.astype(np.float32) / 255)
     labels = torch.from_numpy(y)
     targets = torch.eye(10)[labels]
-    net = torch_network(sizes, activation)
+    net = networks.torch_network(sizes, activation)
     optimizer = torch.optim.SGD(net.parameters(), lr=rate)
 
     def step(a, t):
-        if activation == "sigmoid":
-            loss = ((net(a) - t) ** 2).sum() / 2 / len(t)
-        else:
-            loss = torch.nn.functional.cross_entropy(net(a), t)
+        loss = networks.torch_cost(activation, net(a), t)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -285,8 +193,8 @@ def train_sklearn(sizes, activation, batch, rate, x, y):
 def train_book(sizes, activation, batch, rate, x, y):
     """Train as the book's chapter 1 does, sample by sample, with column vectors."""
     rng = np.random.default_rng(0)
-    weights = [w.astype(np.float64) for w, _ in start(sizes)]
-    biases = [b[:, None].astype(np.float64) for _, b in start(sizes)]
+    weights = [w.astype(np.float64) for w, _ in networks.start(sizes)]
+    biases = [b[:, None].astype(np.float64) for _, b in networks.start(sizes)]
     columns, targets = (x / 255)[:, :, None], np.eye(10)[y][:, :, None]
 
     def sigmoid(z):
@@ -343,7 +251,7 @@ def predict_xnn(x):
     import xnn
 
     sizes = [784, 30, 10]
-    dense = [xnn.Dense(w.shape[0], initializer=(w, b)) for w, b in start(sizes)]
+    dense = [xnn.Dense(w.shape[0], initializer=(w, b)) for w, b in networks.start(sizes)]
     net = xnn.Network([784, *dense])
     return lambda: net.predict(x)
 
@@ -351,7 +259,7 @@ def predict_xnn(x):
 def predict_torch(x):
     import torch
 
-    net, tensor = torch_network([784, 30, 10], "sigmoid"), torch.from_numpy(x)
+    net, tensor = networks.torch_network([784, 30, 10], "sigmoid"), torch.from_numpy(x)
     best_threads(torch, lambda: [net(tensor) for _ in range(500)])
     return lambda: net(tensor)
 
@@ -359,7 +267,7 @@ def predict_torch(x):
 def predict_torch_inference(x):
     import torch
 
-    net, tensor = torch_network([784, 30, 10], "sigmoid").eval(), torch.from_numpy(x)
+    net, tensor = networks.torch_network([784, 30, 10], "sigmoid").eval(), torch.from_numpy(x)
 
     def call():
         with torch.inference_mode():
@@ -373,7 +281,7 @@ def predict_jax(x):
     import jax
     import jax.numpy as jnp
 
-    state = [(jnp.asarray(w.T), jnp.asarray(b)) for w, b in start([784, 30, 10])]
+    state = [(jnp.asarray(w.T), jnp.asarray(b)) for w, b in networks.start([784, 30, 10])]
 
     @jax.jit
     def outputs(a):
@@ -390,7 +298,7 @@ def predict_sklearn(x):
     from sklearn.neural_network import MLPClassifier
 
     warnings.simplefilter("ignore")
-    images, labels = data()
+    images, labels = networks.data()
     net = MLPClassifier((30,), activation="logistic", max_iter=1)
     net.fit(images[:1000].astype(np.float32) / 255, labels[:1000])
     return lambda: net.predict_proba(x)
@@ -407,7 +315,7 @@ PREDICTORS = {
 
 def measure_training(task: str, peer: str) -> dict:
     sizes, activation, batch, rate = TRAINING[task]
-    x, y = data()
+    x, y = networks.data()
     slow = peer == "book's loop"
     if slow:
         x, y = x[:5000], y[:5000]
@@ -417,13 +325,13 @@ def measure_training(task: str, peer: str) -> dict:
     seconds = epochs(1 if slow else EPOCHS)
     steps = -(-len(x) // batch)
     reached = accuracy()
-    if data_name() == "MNIST" and reached < 0.85:
+    if networks.data_name() == "MNIST" and reached < 0.85:
         raise RuntimeError(f"{peer} does not learn: accuracy {reached:.1%}")
     return {"seconds": median(seconds) / steps, "samples": len(x) / steps, "accuracy": reached}
 
 
 def measure_prediction(peer: str) -> dict:
-    x = (data()[0][:1] / 255).astype(np.float32)
+    x = (networks.data()[0][:1] / 255).astype(np.float32)
     call = PREDICTORS[peer](x)
     for _ in range(200):
         call()

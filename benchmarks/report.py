@@ -20,42 +20,87 @@ def main(args) -> int:
 
 def fill(text: str) -> str:
     """Return the README's text with each table made anew between its two marks."""
-    for name, table in (("mlp", mlp), ("accuracy", accuracy)):
+    for name, table in (("mlp", mlp), ("gpu", gpus), ("accuracy", accuracy)):
         begin, end = f"<!-- {name}: made by python -m benchmarks report -->", f"<!-- /{name} -->"
         before, _, rest = text.partition(begin)
         _, _, after = rest.partition(end)
-        results = json.loads((harness.RESULTS / f"{name}.json").read_text())
-        text = f"{before}{begin}\n{table(results)}{end}{after}"
+        text = f"{before}{begin}\n{table()}{end}{after}"
     return text
 
 
-def mlp(measured: dict) -> str:
+def mlp() -> str:
+    measured = _read("mlp")
     lines = []
     for task, results in measured["results"].items():
-        ours = results["xnn"]["seconds"]
-        absent = [peer for peer, figures in results.items() if "absent" in figures]
-        each = "a call" if "digit" in task else "a training step"
-        lines += [f"| {task} | µs {each} | samples a second | xnn is |", "|---|---:|---:|---:|"]
-        for peer, figures in results.items():
-            if peer in absent:
-                continue
-            seconds = figures["seconds"]
-            speed, ratio = figures["samples"] / seconds, seconds / ours
-            times = "" if peer == "xnn" else f"{ratio:.2f} times as fast"
-            low, high = (f"{f(figures['runs']) * 1e6:,.1f}" for f in (min, max))
-            each = f"{seconds * 1e6:,.1f} ({low} to {high})"
-            lines.append(f"| {peer} | {each} | {speed:,.0f} | {times} |")
-        lines += ["", f"Absent: {', '.join(absent)}.", ""] if absent else [""]
+        lines += _speeds(task, results, "a call" if "digit" in task else "a training step")
     return "\n".join([_where(measured), "", *lines])
 
 
-def accuracy(measured: dict) -> str:
+def gpus() -> str:
+    """Return the tables of each GPU that there are results of."""
+    found = sorted(harness.RESULTS.glob("gpu-*.json"))
+    if not found:
+        return "Nothing has been run or measured on a GPU yet.\n"
+    return "".join(gpu(_read(path.stem), path.stem) for path in found)
+
+
+def gpu(measured: dict, name: str) -> str:
+    card, began = measured["gpu"], measured["first epoch"]
+    about = f"**{card['name']}** ({card['memory'] / 2**30:.0f} GiB; driver {card['driver']})."
+    lines = [f"{about} {_where(measured)}", ""]
+    for task, results in measured["results"].items():
+        lines += _speeds(task, results, "a training step")
+    for task, figures in measured["calls"].items():
+        if "calls" in figures:
+            lines += _calls(task, figures)
+    if "seconds" in began:
+        lines += [
+            "From the start of a process to the end of its first epoch of 784-30-10 it takes "
+            f"{began['seconds']:.1f} s, and {began['again']:.1f} s when CuPy has kept the kernels.",
+            "",
+        ]
+    text = "Training steps a second by the size of a mini-batch"
+    return "\n".join([*lines, f"![{text}](docs/{name}.png)", ""])
+
+
+def _speeds(task: str, results: dict, each: str) -> list[str]:
+    """Return the table of a task: how long each peer takes, and how that compares with xnn."""
+    there = {peer: figures for peer, figures in results.items() if "absent" not in figures}
+    lines = [f"| {task} | µs {each} | samples a second | xnn is |", "|---|---:|---:|---:|"]
+    for peer, figures in there.items():
+        seconds = figures["seconds"]
+        ratio = seconds / results["xnn"]["seconds"]
+        times = "" if peer == "xnn" else f"{ratio:.2f} times as fast"
+        low, high = (f"{f(figures['runs']) * 1e6:,.1f}" for f in (min, max))
+        took = f"{seconds * 1e6:,.1f} ({low} to {high})"
+        lines.append(f"| {peer} | {took} | {figures['samples'] / seconds:,.0f} | {times} |")
+    absent = [peer for peer in results if peer not in there]
+    return [*lines, "", *([f"Absent: {', '.join(absent)}.", ""] if absent else [])]
+
+
+def _calls(task: str, figures: dict) -> list[str]:
+    """Return the table of what a step consists of."""
+    lines = [f"| {task}: a step of xnn | times a step | µs each |", "|---|---:|---:|"]
+    for call in figures["calls"]:
+        often = f"{call['per_step']:.3g}"
+        lines.append(f"| `{call['call']}` | {often} | {call['seconds'] * 1e6:,.2f} |")
+    count = sum(call["per_step"] for call in figures["calls"])
+    total = sum(call["per_step"] * call["seconds"] for call in figures["calls"])
+    return [*lines, f"| in all | {count:.3g} | {total * 1e6:,.2f} a step |", ""]
+
+
+def accuracy() -> str:
+    measured = _read("accuracy")
     lines = ["| network | mean of three seeds | least | time |", "|---|---:|---:|---:|"]
     for name, result in measured["results"].items():
         seconds = sum(run["seconds"] for run in result["runs"]) / len(result["runs"])
         row = f"| {name} | {result['mean']:.2%} | {result['least']:.2%} | {seconds:.1f} s |"
         lines.append(row)
     return "\n".join([_where(measured), "", *lines, ""])
+
+
+def _read(name: str) -> dict:
+    return json.loads((harness.RESULTS / f"{name}.json").read_text())
 
 
 def _where(measured: dict) -> str:

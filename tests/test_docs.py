@@ -32,7 +32,7 @@ def test_python_of_the_readme_runs(mnist, tmp_path, monkeypatch, device):
 
 
 def test_commands_and_files_of_the_readme_exist():
-    for path in re.findall(r"\]\(([\w/.]+)\)", README):
+    for path in re.findall(r"\]\(([\w/.-]+)\)", README):
         assert (ROOT / path).exists(), path
     for command in re.findall(r"python -m benchmarks (\w+)", README):
         assert (ROOT / "benchmarks" / f"{command}.py").exists()

@@ -45,6 +45,16 @@ template <typename T> __device__ T sigmoid(T z) { return T(1) / (T(1) + exp(-z))
 template <typename T> __device__ T square(T a) { return a * a; }
 """
 
+# Which element a thread takes. Division of 64-bit numbers takes longer than most formulas.
+_PLACE = """
+#define PLACE(rows, columns)                                                                     \\
+    long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;                              \\
+    if (i >= rows * columns) return;                                                             \\
+    long long row = 0;                                                                           \\
+    if (rows > 1) row = rows * columns >> 32 ? i / columns : (unsigned)i / (unsigned)columns;    \\
+    long long column = i - row * columns;
+"""
+
 _SIGNS = {
     "add": "+",
     "subtract": "-",
@@ -55,6 +65,7 @@ _SIGNS = {
 }
 
 
+@lru_cache(maxsize=1024)
 def names(formula: str) -> frozenset[str]:
     """Return the names that a formula reads."""
     tree = formulas.parse(formula)
@@ -111,11 +122,9 @@ def elementwise(formula: str, out: str, operands: tuple[tuple[str, str | None], 
     ]
     parameters += [f"T v_{name}" for name in numbers]
     loads = [f"T v_{n} = T(p_{n}[row * p_{n}_r + column * p_{n}_c]);" for n, _ in arrays]
-    return f"""{_head(out)}
+    return f"""{_head(out)}{_PLACE}
 extern "C" __global__ void run({", ".join(parameters)}) {{
-    long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
-    if (i >= rows * columns) return;
-    long long row = i / columns, column = i % columns;
+    PLACE(rows, columns)
     {" ".join(loads)}
     out[row * out_r + column * out_c] = {expression(formula)};
 }}
@@ -128,12 +137,10 @@ def gather(source: str, index: str, out: str) -> str:
 
     Parameters: rows, columns; pointer and row stride of ``out``; of ``source``; the index.
     """
-    return f"""{_head(out)}
+    return f"""{_head(out)}{_PLACE}
 extern "C" __global__ void run(long long rows, long long columns, T* out, long long out_r,
                                const {source}* source, long long source_r, const {index}* index) {{
-    long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
-    if (i >= rows * columns) return;
-    long long row = i / columns, column = i % columns;
+    PLACE(rows, columns)
     out[row * out_r + column] = T(source[(long long)index[row] * source_r + column]);
 }}
 """

@@ -150,7 +150,13 @@ class GpuBackend(Backend):
     def copy(self, source: Array, out: Array) -> None:
         if not isinstance(source, self.xp.ndarray):
             source = self.upload(source)
-        self.elementwise("a", out, a=source)
+        alike = source.dtype == out.dtype and source.shape == out.shape
+        if self._tape is None and alike and source.flags.c_contiguous and out.flags.c_contiguous:
+            # Between replays, where a kernel's launch from Python may take longer than a step.
+            with self.here() as stream:
+                out.data.copy_from_device_async(source.data, out.nbytes, stream)
+        else:
+            self.elementwise("a", out, a=source)
 
     def gather(self, source: Array, index: Array, out: Array) -> None:
         kinds = (cuda.ctype(v.dtype) for v in (source, index, out))
@@ -282,7 +288,10 @@ class GpuBackend(Backend):
                 f"{self.device} is out of memory ({first_line(error)}); "
                 "use a smaller batch_size or network, or device='cpu'"
             ) from None
-        except self.xp.cuda.runtime.CUDARuntimeError as error:
+        except (
+            self.xp.cuda.runtime.CUDARuntimeError,
+            self.xp.cuda.driver.CUDADriverError,  # what the launch of a kernel raises
+        ) as error:
             raise DeviceError(
                 f"{self.device} failed: {first_line(error)}; "
                 "start a new process; if it happens again, look at nvidia-smi, or use device='cpu'"
@@ -302,6 +311,8 @@ class PinnedFeed(Feed):
         with run.here():
             self._crossing = xp.cuda.Stream(non_blocking=True)
             self._lots = [_Lot(xp, shape, source.dtype) for _ in range(2)]
+            for lot in self._lots:  # whoever had this memory before may still be at work on it
+                lot.taken.record()
         self._next = 0
 
     def send(self, index: Any) -> None:

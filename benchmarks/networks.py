@@ -1,0 +1,116 @@
+"""What all peers train: MNIST, the same first weights, the same network in each library.
+
+A task is ``(sizes, activation)``: the units of each layer, input first; sigmoid throughout with the
+quadratic cost, or relu with softmax and log-likelihood.
+"""
+
+import itertools
+from functools import cache
+
+import numpy as np
+
+
+def data_name() -> str:
+    """Say what `data` returns."""
+    import xnn
+
+    try:
+        xnn.datasets.mnist(download=False)
+    except OSError:
+        return "random pixels"
+    return "MNIST"
+
+
+@cache
+def data() -> tuple[np.ndarray, np.ndarray]:
+    """Return 50,000 images (uint8) and labels; random ones where MNIST cannot be had."""
+    import xnn
+
+    try:
+        return xnn.datasets.mnist(download=False)[0]
+    except OSError:
+        rng = np.random.default_rng(0)
+        pixels = rng.integers(0, 256, (50_000, 784), dtype=np.uint8)
+        return pixels, rng.integers(0, 10, 50_000)
+
+
+def start(sizes: list[int], seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the same first weights (outputs, inputs) and biases for everyone."""
+    rng = np.random.default_rng(seed)
+    return [
+        (
+            (rng.standard_normal((n, m)) / np.sqrt(m)).astype(np.float32),
+            np.zeros(n, np.float32),
+        )
+        for m, n in itertools.pairwise(sizes)
+    ]
+
+
+def xnn_network(sizes: list[int], activation: str, **options):
+    """Return the network in xnn."""
+    import xnn
+
+    last = "sigmoid" if activation == "sigmoid" else "softmax"
+    names = [activation] * (len(sizes) - 2) + [last]
+    dense = [
+        xnn.Dense(units, name, initializer=arrays)
+        for units, name, arrays in zip(sizes[1:], names, start(sizes), strict=True)
+    ]
+    return xnn.Network([sizes[0], *dense], seed=0, **options)
+
+
+def torch_network(sizes: list[int], activation: str):
+    """Return the network as a PyTorch module, to which softmax belongs to the cost."""
+    import torch
+
+    hidden = torch.nn.Sigmoid if activation == "sigmoid" else torch.nn.ReLU
+    modules = []
+    for i, (w, b) in enumerate(start(sizes)):
+        layer = torch.nn.Linear(w.shape[1], w.shape[0])
+        with torch.no_grad():
+            layer.weight.copy_(torch.from_numpy(w))
+            layer.bias.copy_(torch.from_numpy(b))
+        modules += [layer, *([hidden()] if i < len(sizes) - 2 else [])]
+    if activation == "sigmoid":
+        modules.append(torch.nn.Sigmoid())
+    return torch.nn.Sequential(*modules)
+
+
+def torch_cost(activation: str, outputs, targets):
+    """Return the cost; ``targets`` are one-hot rows, after relu also labels."""
+    import torch
+
+    if activation == "sigmoid":
+        return ((outputs - targets) ** 2).sum() / 2 / len(targets)
+    return torch.nn.functional.cross_entropy(outputs, targets)
+
+
+def jax_network(sizes: list[int]):
+    """Return the parameters in JAX: weights (inputs, outputs) and biases of each layer."""
+    import jax.numpy as jnp
+
+    return [[jnp.asarray(w.T), jnp.asarray(b)] for w, b in start(sizes)]
+
+
+def jax_outputs(activation: str, parameters, a):
+    """Return the outputs, before softmax."""
+    import jax
+
+    for w, b in parameters[:-1]:
+        a = (jax.nn.sigmoid if activation == "sigmoid" else jax.nn.relu)(a @ w + b)
+    w, b = parameters[-1]
+    z = a @ w + b
+    return jax.nn.sigmoid(z) if activation == "sigmoid" else z
+
+
+def jax_step(activation: str, rate: float, parameters, a, t):
+    """Return the parameters after a step on inputs and one-hot targets."""
+    import jax
+
+    def cost(parameters):
+        outputs = jax_outputs(activation, parameters, a)
+        if activation == "sigmoid":
+            return ((outputs - t) ** 2).sum() / 2 / len(t)
+        return -(jax.nn.log_softmax(outputs) * t).sum() / len(t)
+
+    return jax.tree.map(lambda p, g: p - rate * g, parameters, jax.grad(cost)(parameters))

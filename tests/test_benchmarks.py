@@ -1,0 +1,249 @@
+"""The benchmarks run, peers do the same work, and results become tables and pictures."""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import xnn
+from benchmarks import gpu, gpu_workers, harness, networks, plot, report
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _once(device):
+    if device == "standin":
+        pytest.skip("is not a device of the benchmarks")
+
+
+def run(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+    )
+
+
+def test_the_whole_command_runs(device, tmp_path):
+    options = ("--device", device, "--quick", "--alone", "--output", tmp_path)
+    done = run("gpu", *options)
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.iterdir()
+    written = json.loads(path.read_text())
+    assert {"date", "commit", "versions", "data", "gpu"} <= set(written)
+    small, large, *_ = written["results"]
+    assert small == "784-30-10, batch 10"
+    assert set(written["results"][large]) == {"xnn", gpu.BARE}
+    bare = written["results"][large][gpu.BARE]
+    # Of 100 samples forward, to the gradient, and back but for the first layer.
+    operations = 2 * 100 * (2 * 784 * 64 + 3 * 64 * 64 + 3 * 64 * 10)
+    assert bare["operations_per_second"] * bare["runs"][0] == pytest.approx(operations)
+    assert [batch for batch, _ in written["sweep"]["xnn"]["points"]] == [1, 16, 64]
+    assert re.search(r"from the start to the end of an epoch: \d+\.\d s", done.stdout)
+
+
+def test_calls_of_a_step():
+    """784-30-10 takes five products a step: two forward, one back, two gradients."""
+    small, _ = gpu.tasks("cpu", quick=True)
+    measured = gpu_workers.calls(small, "xnn")
+    products = [call for call in measured["calls"] if call["call"].startswith("gemm")]
+    assert sum(call["per_step"] for call in products) == 5
+    assert "gemm (30, 10) @ (10, 785)" in [call["call"] for call in products]
+    assert all(0 < call["seconds"] < 0.01 for call in measured["calls"])
+    gathered = [call["per_step"] for call in measured["calls"] if "gather" in call["call"]]
+    assert gathered == [1 / measured["steps"]] * 3
+
+
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there may be a GPU")
+def test_without_a_gpu_it_is_one_line_and_status_2():
+    done = run("gpu", "--no-write")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("no GPU can be used: ")
+    done = run("gpu", "--no-write", "--device", "tpu")
+    assert done.returncode == 2
+    assert done.stderr.startswith("device is 'tpu', but must be ")
+
+
+TASKS = {
+    "small": gpu_workers.Task([784, 12, 10], "sigmoid", 10, 1.0, 20, device="cpu"),
+    "large": gpu_workers.Task([784, 20, 15, 10], "relu", 50, 0.1, 10, device="cpu"),
+}
+PEERS = {
+    "PyTorch eager": ("torch", gpu_workers.torch_peer, ()),
+    "JAX jit+scan": ("jax", gpu_workers.jax_peer, ()),
+    "JAX jit+scan, unrolled": ("jax", gpu_workers.jax_peer, (4,)),
+}
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_peers_do_the_same_work(peer, task):
+    """After an epoch in the same order each has xnn's outputs, up to float32's rounding."""
+    module, make, options = PEERS[peer]
+    pytest.importorskip(module)
+    assert peer in gpu_workers.PEERS
+    x, y = task.data()
+    epoch, outputs = make(task, x, y, *options)
+    epoch(np.arange(task.samples).reshape(task.steps, task.batch))
+    net = networks.xnn_network(task.sizes, task.activation, device="cpu")
+    before = net.predict(x[:100])
+    net.fit(x, y, epochs=1, batch_size=task.batch, optimizer=xnn.SGD(task.rate), shuffle=False)
+    theirs = outputs(x[:100])
+    if task.activation == "relu":
+        theirs = np.exp(theirs) / np.exp(theirs).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(theirs, net.predict(x[:100]), rtol=0, atol=1e-4)
+    assert np.abs(before - net.predict(x[:100])).max() > 0.1
+
+
+def test_what_a_peer_lacks_is_told():
+    pytest.importorskip("torch")
+    described = json.dumps(gpu.asdict(TASKS["small"]))
+    absent = gpu_workers.main("training", "PyTorch CUDA graph", described)
+    assert absent == {"absent": "only a GPU has CUDA graphs"}
+
+
+def test_a_sweep_keeps_what_there_was_time_for(monkeypatch):
+    monkeypatch.setattr(gpu_workers, "training", lambda task, peer: {"seconds": task.batch / 1e6})
+    tasks = gpu.sweep_tasks(TASKS["small"], quick=False)
+    assert [task.batch for task in tasks] == [1, 4, 16, 64, 256, 1024, 4096, 16384, 65536]
+    whole = gpu_workers.sweep(tasks, "xnn")["points"]
+    assert whole == [[task.batch, task.batch / 1e6] for task in tasks]
+    monkeypatch.setattr(gpu_workers, "SWEEP_SECONDS", -1)
+    assert gpu_workers.sweep(tasks, "xnn")["points"] == whole[:1]
+
+
+def test_turns_keep_to_the_time():
+    asked = []
+
+    def job(name, absent=False):
+        def work(left):
+            asked.append((name, left > 0))
+            return {"absent": "not here"} if absent else {"seconds": len(asked)}
+
+        return work
+
+    jobs = {"a": job("a"), "b": job("b", absent=True), "c": job("c")}
+    *_, measured = harness.turns(jobs, 3, once={"c"})
+    assert [name for name, _ in asked] == ["a", "b", "c", "a", "a"]
+    assert harness.medians(measured["a"]) == {"seconds": 4, "runs": [1, 4, 5]}
+    assert harness.medians(measured["b"]) == {"absent": "not here"}
+    asked.clear()
+    *_, measured = harness.turns(jobs, 3, seconds=0)
+    assert asked == [("a", False), ("b", False), ("c", False)]
+
+
+def test_a_process_that_fails_is_absent_with_the_reason(monkeypatch, capsys):
+    def fail(*_, **__):
+        raise RuntimeError("python -m …\nTraceback …\nRuntimeError: cuBLAS failed")
+
+    monkeypatch.setattr(harness, "worker", fail)
+    small, *large = gpu.tasks("gpu", quick=False)
+    jobs, once = gpu.planned(small, large, list(gpu.PEERS), quick=False)
+    assert once < set(jobs)
+    assert {task for task, _ in jobs} >= {
+        "784-2048-2048-10, batch 4,096",
+        "784-2048-2048-10, batch 4,096, TF32",
+    }
+    found = [job(100.0) for job in jobs.values()]
+    assert found == [{"absent": "failed: RuntimeError: cuBLAS failed"}] * len(jobs)
+    assert jobs["sweep", "xnn"](0) == {"absent": "no time was left"}
+
+
+@pytest.fixture
+def made_up():
+    """What a GPU's file holds, with figures out of the air."""
+
+    def figures(seconds, samples):
+        return {"seconds": seconds, "runs": [seconds] * 3, "samples": samples, "accuracy": 0.95}
+
+    large = {"xnn": figures(3e-3, 4096), gpu.BARE: figures(2.7e-3, 4096)}
+    small = {
+        "xnn": figures(20e-6, 10),
+        "PyTorch eager": figures(300e-6, 10),
+        "PyTorch CUDA graph": {"absent": "torch"},
+        "JAX jit+scan": figures(40e-6, 10),
+    }
+    call = {"call": "gemm (10, 785) @ (785, 30)", "per_step": 1.0, "seconds": 3e-6}
+    return {
+        **harness.machine(),
+        "data": "MNIST",
+        "gpu": {"name": "NVIDIA Z9", "memory": 80 * 2**30, "driver": "of CUDA 13.0"},
+        "results": {"784-30-10, batch 10": small, "784-2048-2048-10, batch 4,096": large},
+        "calls": {"784-30-10, batch 10": {"steps": 64, "calls": [call]}},
+        "first epoch": {"seconds": 3.21, "again": 2.5, "runs": [3.21]},
+        "sweep": {
+            "xnn": {"points": [[1, 2e-5], [64, 3e-5]]},
+            "PyTorch eager": {"points": [[1, 3e-4], [64, 3e-4], [4096, 4e-4]]},
+            "JAX jit+scan, unrolled": {"absent": "jax"},
+        },
+    }
+
+
+def test_what_is_asked_is_held_against_what_is_measured(made_up, capsys):
+    small = "784-30-10, batch 10"
+    assert gpu.printed(made_up, small)
+    said = capsys.readouterr().out
+    assert "15.00×     10×" in said
+    assert re.search(r"\n +64 +33,333 +3,333\n +4,096 +2,500\n", said)
+    assert "absent: torch" in said
+    assert "a step of the small network: 20.0 µs (asked: under 25)" in said
+    made_up["results"][small]["xnn"]["seconds"] = 26e-6
+    assert not gpu.printed(made_up, small)
+    assert "26.0 µs (asked: under 25, MISSED)" in capsys.readouterr().out
+    made_up["results"][small]["xnn"] = {"absent": "failed: out of memory"}
+    assert not gpu.printed(made_up, small)
+
+
+def test_share_of_bare_products_is_judged(made_up, capsys):
+    made_up["results"]["784-2048-2048-10, batch 4,096"][gpu.BARE]["seconds"] = 2.5e-3
+    assert not gpu.printed(made_up, "784-30-10, batch 10")
+
+
+def test_tables_of_a_gpu(made_up, tmp_path, monkeypatch):
+    for name in ("mlp", "accuracy"):
+        shutil.copy(harness.RESULTS / f"{name}.json", tmp_path)
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    readme = report.README.read_text(encoding="utf-8")
+    begin, end = "<!-- gpu: made by python -m benchmarks report -->\n", "<!-- /gpu -->"
+    assert report.gpus() == "Nothing has been run or measured on a GPU yet.\n"
+    harness.write("gpu-nvidia-z9", made_up, tmp_path)
+    filled = report.fill(readme).partition(begin)[2].partition(end)[0]
+    assert filled.startswith("**NVIDIA Z9** (80 GiB; driver of CUDA 13.0). Measured ")
+    assert "| PyTorch eager | 300.0 (300.0 to 300.0) | 33,333 | 15.00 times as fast |" in filled
+    assert "Absent: PyTorch CUDA graph." in filled
+    assert "| `gemm (10, 785) @ (785, 30)` | 1 | 3.00 |" in filled
+    assert "it takes 3.2 s" in filled
+    assert filled.endswith("(docs/gpu-nvidia-z9.png)\n")
+
+
+def test_plot(made_up, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    image = pytest.importorskip("matplotlib.image")
+    harness.write("gpu-nvidia-z9", made_up, tmp_path)
+    where = argparse.Namespace(results=tmp_path, output=tmp_path / "docs")
+    assert plot.main(where) == 0
+    pixels = image.imread(tmp_path / "docs" / "gpu-nvidia-z9.png")
+    assert pixels.shape[:2] == (750, 1200)
+    assert (pixels[..., :3] < 0.9).any(axis=2).mean() > 0.01  # something is drawn
+    capsys.readouterr()
+    assert plot.main(argparse.Namespace(results=tmp_path / "docs", output=tmp_path)) == 0
+    assert capsys.readouterr().out.startswith("No gpu-*.json in ")
+
+
+def test_slug():
+    assert gpu.slug("NVIDIA H200") == "nvidia-h200"
+    assert gpu.slug("NVIDIA GeForce RTX 4090 (Laptop)") == "nvidia-geforce-rtx-4090-laptop"
