@@ -104,10 +104,21 @@ def train_jax(sizes, activation, batch, rate, x, y):
     def step(parameters, index):
         return networks.jax_step(activation, rate, parameters, inputs[index], targets[index])
 
-    @jax.jit
-    def run(parameters, order):
-        return jax.lax.scan(lambda p, index: (step(p, index), None), parameters, order)[0]
+    def scan(unroll):
+        def one(parameters, index):
+            return step(parameters, index), None
 
+        return jax.jit(lambda p, order: jax.lax.scan(one, p, order, unroll=unroll)[0])
+
+    # Unrolled or not, whichever is faster.
+    some, times = np.arange(100 * batch).reshape(100, batch) % len(x), {}
+    for unroll in (1, 8):
+        tried = scan(unroll)
+        jax.block_until_ready(tried(state, some))
+        began = time.perf_counter()
+        jax.block_until_ready(tried(state, some))
+        times[unroll] = time.perf_counter() - began
+    run = scan(min(times, key=times.get))
     last = jax.jit(step)
     rng = np.random.default_rng(0)
 
@@ -156,8 +167,8 @@ def train_torch(sizes, activation, batch, rate, x, y, compiled=False):
     return timed(epoch), accuracy
 
 
-def best_threads(torch, work: Callable) -> None:
-    """Set as many threads as are fastest for the work: one, or all."""
+def best_threads(torch, work: Callable) -> tuple[float, int]:
+    """Set as many threads as are fastest for the work, one or all; return the seconds and which."""
     times = {}
     for threads in (1, torch.get_num_threads()):
         torch.set_num_threads(threads)
@@ -165,7 +176,9 @@ def best_threads(torch, work: Callable) -> None:
         began = time.perf_counter()
         work()
         times[threads] = time.perf_counter() - began
-    torch.set_num_threads(min(times, key=times.get))
+    threads = min(times, key=times.get)
+    torch.set_num_threads(threads)
+    return times[threads], threads
 
 
 def train_sklearn(sizes, activation, batch, rate, x, y):
