@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xnn.backends import DeviceError, formulas, select
+from xnn.backends import DeviceError, denormals, formulas, select
 from xnn.backends.cpu import CpuBackend
 
 
@@ -357,3 +357,14 @@ def test_large_formulas_are_worked_through_in_blocks():
         out = arrays.get(target, run.zeros(a.shape, "d"))
         run.elementwise("a * b + s * a", out, **arrays)
         np.testing.assert_allclose(run.download(out), a * b + 3 * a, rtol=1e-12)
+
+
+def test_a_replay_takes_denormals_for_zero_and_leaves_the_thread_as_it_was():
+    if denormals._library() is None:
+        pytest.skip("only on Linux")
+    run = CpuBackend()
+    small = run.upload(np.full(100, 1e-40, "f"))
+    replay = run.compile(lambda: run.elementwise("a * 0.5", small, a=small))
+    replay()
+    assert not small.any()
+    assert (np.full(100, 1e-40, "f") * np.float32(0.5) != 0).all()
