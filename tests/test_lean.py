@@ -36,8 +36,11 @@ def warm_trainer(optimizer, layers, batch=10, n=205):
         xnn.SGD(1.0, weight_decay=1.0),
         xnn.SGD(0.1, momentum=0.9, weight_decay=1.0),
         xnn.SGD(0.1, momentum=0.9, nesterov=True, clip_norm=1.0, clip_value=0.1),
+        xnn.RMSprop(momentum=0.9, centered=True, weight_decay=0.1),
+        xnn.Adam(),
+        xnn.AdamW(clip_norm=1.0),
     ],
-    ids=["plain", "decay", "momentum", "everything"],
+    ids=["plain", "decay", "momentum", "everything", "RMSprop", "Adam", "AdamW"],
 )
 @pytest.mark.parametrize(
     "layers",

@@ -23,8 +23,12 @@ def network(layers=(20, 30, 3), **options):
 
 @pytest.mark.parametrize(
     "optimizer",
-    [xnn.SGD(1.0), xnn.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=1.0, clip_norm=1.0)],
-    ids=["plain", "everything"],
+    [
+        xnn.SGD(1.0),
+        xnn.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=1.0, clip_norm=1.0),
+        xnn.AdamW(),
+    ],
+    ids=["plain", "everything", "AdamW"],
 )
 def test_what_crosses_in_an_epoch(data, optimizer):
     """Within an epoch nothing does, and nothing is made; between epochs a few arrays are.

@@ -6,12 +6,14 @@ from .callbacks import Callback, EarlyStopping
 from .history import History
 from .layers import Dense, Layer
 from .network import Evaluation, Gradients, Network, load
-from .optimizers import SGD, Optimizer
+from .optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 
 __version__ = "0.1.0"
 
 __all__ = [
     "SGD",
+    "Adam",
+    "AdamW",
     "Callback",
     "Dense",
     "DeviceError",
@@ -22,6 +24,7 @@ __all__ = [
     "Layer",
     "Network",
     "Optimizer",
+    "RMSprop",
     "__version__",
     "datasets",
     "load",

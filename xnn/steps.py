@@ -6,8 +6,9 @@ taken in one go, which for small networks costs more than the arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,9 +86,19 @@ class _Streamed:
 
 
 class Trainer:
-    """Training steps over samples, compiled for one optimizer."""
+    """Training steps over samples, compiled for one optimizer.
 
-    def __init__(self, engine: Engine, samples: Samples, batch: int, optimizer: Optimizer) -> None:
+    ``state`` is what `Updates.saved` gave, where an earlier training is gone on with.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        samples: Samples,
+        batch: int,
+        optimizer: Optimizer,
+        state: Mapping[str, NDArray[Any]] | None = None,
+    ) -> None:
         self.engine = engine
         run, n = engine.run, len(samples)
         if samples.labels is not None:
@@ -95,6 +106,8 @@ class Trainer:
         self.batch = batch = min(batch, n)
         self.steps = -(-n // batch)
         self.updates = optimizer.start(run, engine.flat, engine.parameters, n)
+        if state is not None:
+            self.updates.restore(state)
         row = run.padded(engine.sizes[0] + 1, engine.dtype) * engine.dtype.itemsize
         full, last = divmod(n, batch)
         most = max(1, min(run.chunk_bytes // (batch * row), run.chunk_steps, full))
