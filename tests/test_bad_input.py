@@ -4,8 +4,18 @@ import numpy as np
 import pytest
 
 import xnn
-from xnn import SGD, Adam, AdamW, Dense, EarlyStopping, Network, RMSprop
-from xnn.schedules import Cosine, Step, WarmUp
+from xnn import (
+    SGD,
+    Adam,
+    AdamW,
+    Averaged,
+    Dense,
+    EarlyStopping,
+    Network,
+    ReduceOnPlateau,
+    RMSprop,
+)
+from xnn.schedules import Cosine, OneCycle, Step, WarmUp
 
 from .helpers import parameters
 
@@ -242,7 +252,41 @@ WRONG = {
     "step of nothing": (lambda: Step(1.0, every=0), "every is 0, but must be a positive number"),
     "cosine below zero": (lambda: Cosine(1.0, 10, final=-1), "final is -1, but must be a number"),
     "warm-up in no time": (lambda: WarmUp(1.0, 0), "epochs is 0, but must be a positive number"),
+    "peak at the end": (
+        lambda: OneCycle(1.0, 10, peak=1.0),
+        "peak is 1.0, but must be a number above 0 and below 1",
+    ),
+    "cycle from nothing": (
+        lambda: OneCycle(1.0, 10, initial=0),
+        "initial is 0, but must be a positive number",
+    ),
+    "cycle of no epochs": (lambda: OneCycle(1.0, 0), "epochs is 0, but must be a positive number"),
+    "average of a number": (
+        lambda: Averaged(0.1),
+        "optimizer is 0.1, but must be an optimizer such as xnn.SGD(3.0)",
+    ),
+    "average of averages": (
+        lambda: Averaged(Averaged(SGD(1.0))),
+        "optimizer is Averaged(optimizer=SGD(",
+        "and none that averages",
+    ),
+    "average that never moves": (
+        lambda: Averaged(SGD(1.0), decay=1.0),
+        "decay is 1.0, but must be a number of at least 0 and less than 1",
+    ),
     # callbacks
+    "factor of one": (
+        lambda: ReduceOnPlateau(factor=1.0),
+        "factor is 1.0, but must be a number above 0 and below 1",
+    ),
+    "plateau of an unknown figure": (
+        lambda: ReduceOnPlateau("loss"),
+        "monitor is 'loss', but must be one of cost, accuracy",
+    ),
+    "plateau that is not recorded": (
+        lambda: fit(callbacks=[ReduceOnPlateau()]),
+        "monitor is 'validation_cost', but this training records no such figure",
+    ),
     "unknown figure": (
         lambda: EarlyStopping("loss"),
         "monitor is 'loss', but must be one of cost, accuracy, validation_cost, validation_",

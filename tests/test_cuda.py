@@ -93,7 +93,7 @@ def sources():
         xnn.RMSprop(),
         xnn.RMSprop(momentum=0.5, centered=True, weight_decay=1.0),
         xnn.Adam(weight_decay=1.0, clip_norm=1.0),
-        xnn.AdamW(),
+        xnn.Averaged(xnn.AdamW()),
     ):
         for dtype in ("float32", "float64"):
             run([xnn.Dense(3)], "quadratic", x, rows, dtype, optimizer)

@@ -39,8 +39,9 @@ def warm_trainer(optimizer, layers, batch=10, n=205):
         xnn.RMSprop(momentum=0.9, centered=True, weight_decay=0.1),
         xnn.Adam(),
         xnn.AdamW(clip_norm=1.0),
+        xnn.Averaged(xnn.Adam()),
     ],
-    ids=["plain", "decay", "momentum", "everything", "RMSprop", "Adam", "AdamW"],
+    ids=["plain", "decay", "momentum", "everything", "RMSprop", "Adam", "AdamW", "Averaged"],
 )
 @pytest.mark.parametrize(
     "layers",

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -190,6 +191,7 @@ STATEFUL = [
     (xnn.SGD(0.5, momentum=0.9, nesterov=True), {"v"}),
     (xnn.RMSprop(momentum=0.5, centered=True), {"v", "c", "b"}),
     (xnn.AdamW(), {"m", "v", "powers"}),
+    (xnn.Averaged(xnn.Adam(), decay=0.9), {"m", "v", "powers", "aside", "first"}),
 ]
 
 
@@ -207,8 +209,9 @@ def test_training_goes_on_from_a_saved_state(optimizer, names, device):
 
     def train(made, epochs):
         for epoch in range(epochs):
-            for _ in made.epoch(np.arange(23), optimizer.rates(epoch, made.steps)):
-                pass
+            with made.stepping():
+                for _ in made.epoch(np.arange(23), optimizer.rates(epoch, made.steps)):
+                    pass
 
     net, x, y = start(device)
     other, _, _ = start(device, seed=4)
@@ -217,7 +220,8 @@ def test_training_goes_on_from_a_saved_state(optimizer, names, device):
     other.weights, other.biases = copies(net)
     saved = once.updates.saved()
     assert saved.keys() == names
-    assert all(isinstance(array, np.ndarray) and array.any() for array in saved.values())
+    assert all(isinstance(array, np.ndarray) for array in saved.values())
+    assert all(saved[name].any() for name in names - {"first"})
     train(once, 2)
     train(trainer(other, x, y, optimizer, saved), 2)
     assert (parameters(net) == parameters(other)).all()
@@ -325,15 +329,204 @@ def test_optimizers_are_pytorchs(ours, name, options, clips, device):
             np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9)
 
 
+def averages(history, decay):
+    """Return the averages of what comes after each step."""
+    a = history[0]
+    for w in history[1:]:
+        a = [decay * x + (1 - decay) * y for x, y in zip(a, w, strict=True)]
+    return a
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [xnn.SGD(0.7, weight_decay=1.0), xnn.SGD(0.3, momentum=0.8), xnn.AdamW(0.01)],
+    ids=["plain", "momentum", "AdamW"],
+)
+def test_averages_are_what_is_evaluated_and_kept(optimizer, device):
+    """Against the parameters after each step of a run without, where an epoch is a step."""
+    decay = 0.75
+    net, x, y = start(device)
+    steps = []
+    options = {"epochs": 7, "batch_size": len(x), "shuffle": False}
+    callbacks = [lambda run: steps.append([a for c in copies(net) for a in c])]
+    raw = net.fit(x, y, optimizer=optimizer, callbacks=callbacks, **options)
+
+    net, _, _ = start(device)
+    seen, evaluated = [], []
+
+    def look(run):
+        seen.append([a for c in copies(net) for a in c])
+        evaluated.append(tuple(net.evaluate(x, y)))
+
+    averaged = net.fit(
+        x,
+        y,
+        optimizer=xnn.Averaged(optimizer, decay),
+        callbacks=[look],
+        validation_data=(x, y),
+        **options,
+    )
+    assert averaged.cost == raw.cost  # training goes on with the weights themselves
+    for i, found in enumerate(seen):
+        for a, b in zip(found, averages(steps[: i + 1], decay), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12)
+    recorded = zip(averaged.validation_cost, averaged.validation_accuracy, strict=True)
+    assert list(recorded) == evaluated
+    for a, b in zip([a for c in copies(net) for a in c], seen[-1], strict=True):
+        assert (a == b).all()
+
+
+def test_averages_are_taken_at_each_step(device):
+    """Of 46 steps in chunks, against the same steps as epochs of one."""
+    net, x, y = start(device, n=46)
+    optimizer = xnn.SGD(0.3, momentum=0.5)
+    net.fit(x, y, epochs=1, batch_size=1, shuffle=False, optimizer=xnn.Averaged(optimizer, 0.9))
+    wanted, _, _ = start(device)
+    steps = []
+    made = trainer(wanted, x, y, optimizer)
+    one = Trainer(wanted._engine, made.samples, 1, optimizer)
+    order = np.arange(46)
+    one.plan = [one._chunk(one.plan[0].work, 1)] * 46
+    for _ in one.epoch(order, optimizer.rates(0, 46)):
+        steps.append([a for c in copies(wanted) for a in c])
+    weights = averages(steps, 0.9)
+    assert_parameters(net, weights[:2], weights[2:], rtol=1e-12)
+
+
+def test_averages_are_pytorchs(device):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    net, x, y = start(device, n=20)
+    model = torch.nn.Sequential(
+        torch.nn.Linear(6, 5), torch.nn.Sigmoid(), torch.nn.Linear(5, 3), torch.nn.Sigmoid()
+    ).double()
+    weights, biases = copies(net)
+    with torch.no_grad():
+        for layer, w, b in zip(model[::2], weights, biases, strict=True):
+            layer.weight.copy_(torch.tensor(w))
+            layer.bias.copy_(torch.tensor(b))
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.95))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    targets = torch.eye(3, dtype=torch.float64)[torch.tensor(y)]
+    for step in range(100):
+        rows = slice(step % 5 * 4, step % 5 * 4 + 4)
+        optimizer.zero_grad()
+        (((model(torch.tensor(x[rows])) - targets[rows]) ** 2).sum() / 2 / 4).backward()
+        optimizer.step()
+        averaged.update_parameters(model)
+    optimizer = xnn.Averaged(xnn.Adam(0.01), decay=0.95)
+    net.fit(x, y, epochs=20, batch_size=4, shuffle=False, optimizer=optimizer)
+    layers = averaged.module[::2]
+    assert_parameters(
+        net,
+        [layer.weight.detach().numpy() for layer in layers],
+        [layer.bias.detach().numpy() for layer in layers],
+        rtol=1e-6,
+    )
+
+
 def test_schedules_give_the_figures_of_their_formulas():
     step = xnn.schedules.Step(1.0, every=2, factor=0.5)
     assert [step(e) for e in range(5)] == [1, 1, 0.5, 0.5, 0.25]
     cosine = xnn.schedules.Cosine(2.0, epochs=10, final=1.0)
     assert [cosine(e) for e in (0, 5, 10, 99)] == pytest.approx([2, 1.5, 1, 1])
+    cycle = xnn.schedules.OneCycle(2.0, epochs=10, peak=0.4, initial=1.0, final=0.5)
+    assert [cycle(e) for e in (0, 2, 4, 7, 10, 99)] == pytest.approx([1, 1.5, 2, 1.25, 0.5, 0.5])
+    assert xnn.schedules.OneCycle(2.0, epochs=10)(0) == pytest.approx(2 / 25)
     warm = xnn.schedules.WarmUp(3.0, epochs=4)
     assert [warm(e) for e in (0, 1, 4, 8)] == pytest.approx([0, 0.75, 3, 3])
     both = xnn.schedules.WarmUp(step, epochs=1)
     assert [both(e) for e in (0.5, 1, 2)] == pytest.approx([0.5, 1, 0.5])
+
+
+def test_schedules_are_pytorchs():
+    """PyTorch's one cycle has its top and end at whole steps, counted from 0 to the last."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    theirs = torch.optim.lr_scheduler
+
+    def rates(make):
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
+        schedule = make(optimizer)
+        for _ in range(41):
+            yield schedule.get_last_lr()[0]
+            optimizer.step()
+            schedule.step()
+
+    def cycle(optimizer):
+        options = {"div_factor": 20, "final_div_factor": 50, "cycle_momentum": False}
+        return theirs.OneCycleLR(optimizer, 2.0, total_steps=42, pct_start=13 / 42, **options)
+
+    schedules = xnn.schedules
+    for ours, make in (
+        (schedules.Step(2.0, every=7, factor=0.3), lambda o: theirs.StepLR(o, 7, 0.3)),
+        (schedules.Cosine(2.0, 40, final=0.1), lambda o: theirs.CosineAnnealingLR(o, 40, 0.1)),
+        (schedules.WarmUp(2.0, 10), lambda o: theirs.LinearLR(o, 1e-12, total_iters=10)),
+        (schedules.OneCycle(2.0, 41, 12 / 41, initial=0.1, final=0.002), cycle),
+    ):
+        found = [ours(epoch) for epoch in range(41)]
+        np.testing.assert_allclose(found, list(rates(make)), rtol=1e-6, atol=1e-10)
+
+
+PLATEAUS = [5.0, 4.0, 4.0, 3.95, 3.9, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 2.0, 9.0, 9.0]
+
+
+def factors(callback, monitor="cost", figures=PLATEAUS):
+    """Return what the rates are multiplied by after each epoch with such figures."""
+    history = xnn.History()
+    training = SimpleNamespace(history=history, figures={monitor}, rate_factor=1.0)
+    callback.begin(training)
+    result = []
+    for training.epoch, figure in enumerate(figures):
+        getattr(history, monitor).append(figure)
+        callback.epoch_end(training)
+        result.append(training.rate_factor)
+    return result
+
+
+def test_plateaus_reduce_the_rate():
+    found = factors(xnn.ReduceOnPlateau("cost", factor=0.5, patience=2))
+    assert found == [1, 1, 1, 1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25, 0.125]
+    found = factors(xnn.ReduceOnPlateau("cost", factor=0.5, patience=3, min_delta=0.2))
+    assert found == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25]
+    growing = [-figure for figure in PLATEAUS]
+    callback = xnn.ReduceOnPlateau("accuracy", factor=0.5, patience=2)
+    assert factors(callback, "accuracy", growing)[-1] == 0.125
+    assert (callback.best, callback.best_epoch) == (-2.0, 11)
+
+
+@pytest.mark.parametrize("min_delta", [0.0, 0.2])
+@pytest.mark.parametrize("patience", [1, 2, 3])
+def test_plateaus_are_pytorchs(patience, min_delta):
+    """PyTorch calls patience how many epochs it does nothing: one less."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.5, patience=patience - 1, threshold=min_delta, threshold_mode="abs"
+    )
+    wanted = []
+    for figure in PLATEAUS:
+        theirs.step(figure)
+        wanted.append(theirs.get_last_lr()[0])
+    ours = xnn.ReduceOnPlateau("cost", factor=0.5, patience=patience, min_delta=min_delta)
+    assert factors(ours) == wanted
+
+
+def test_a_plateau_changes_the_rate_of_the_next_epoch(device):
+    """The same weights as by a function that gives those rates; nothing is compiled anew."""
+    net, x, y = start(device)
+    callback, used = xnn.ReduceOnPlateau("cost", factor=0.5, patience=1, min_delta=1e9), []
+    net.fit(
+        x,
+        y,
+        epochs=4,
+        optimizer=xnn.SGD(1.0),
+        callbacks=[callback, lambda run: used.append(run.rate_factor)],
+    )
+    assert used == [1, 0.5, 0.25, 0.125]
+    other, _, _ = start(device)
+    other.fit(x, y, epochs=4, optimizer=xnn.SGD([1.0, 1.0, 0.5, 0.25].__getitem__))
+    assert (parameters(net) == parameters(other)).all()
 
 
 @pytest.mark.parametrize("decay", [0.0, 2.0])

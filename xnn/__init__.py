@@ -2,11 +2,11 @@
 
 from . import datasets, schedules
 from .backends import DeviceError
-from .callbacks import Callback, EarlyStopping
+from .callbacks import Callback, EarlyStopping, ReduceOnPlateau
 from .history import History
 from .layers import Dense, Layer
 from .network import Evaluation, Gradients, Network, load
-from .optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from .optimizers import SGD, Adam, AdamW, Averaged, Optimizer, RMSprop
 
 __version__ = "0.1.0"
 
@@ -14,6 +14,7 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "Averaged",
     "Callback",
     "Dense",
     "DeviceError",
@@ -25,6 +26,7 @@ __all__ = [
     "Network",
     "Optimizer",
     "RMSprop",
+    "ReduceOnPlateau",
     "__version__",
     "datasets",
     "load",

@@ -7,6 +7,7 @@ taken in one go, which for small networks costs more than the arithmetic.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,6 +130,17 @@ class Trainer:
         self._hits = run.zeros((self.steps,), engine.dtype)
         self._sizes = np.full(self.steps, batch)
         self._sizes[-1] = last or batch
+
+    @contextmanager
+    def stepping(self) -> Iterator[None]:
+        """Return what to run an epoch's steps within: there the network has what is trained."""
+        with self.engine.lock:
+            self.updates.swap()
+        try:
+            yield
+        finally:
+            with self.engine.lock:
+                self.updates.swap()
 
     def epoch(self, order: NDArray[np.intp], rates: NDArray[np.float64]) -> Iterator[int]:
         """Train on all samples in ``order``; yield after each chunk how many steps are done.

@@ -42,8 +42,17 @@ class Updates(ABC):
         Called while compiling: what it does is repeated at each replay.
         """
 
+    def swap(self) -> None:  # noqa: B027 - most have nothing to exchange
+        """Exchange the parameters that are trained for those that the network is to have, or back.
+
+        Before an epoch and after it: between epochs a network has what is to be used of it.
+        """
+
     def state(self) -> dict[str, Array]:
-        """Return what goes from step to step beside the parameters: the live arrays, by name."""
+        """Return what goes from step to step beside the parameters: the live arrays, by name.
+
+        It belongs to the parameters that the network has between epochs; see `swap`.
+        """
         return {}
 
     def saved(self) -> dict[str, NDArray[Any]]:
