@@ -3,8 +3,8 @@
 Convolutions of 20 and 40 filters of 5×5, each with 2×2 max pooling, 100 hidden neurons. PyTorch has
 the order of axes, the threads and the mode (eager) that are fastest for it. Each peer runs in a
 process of its own, is warmed up first, and reports the median of some epochs' steps, and the
-accuracy on its training images, which shows that it did the work. Memory is what a first epoch adds to the
-process's peak, in a process that does nothing else.
+accuracy on its training images, which shows that it did the work. Memory is what a first epoch adds
+to the process's peak, in a process that does nothing else.
 """
 
 import json

@@ -318,10 +318,9 @@ def calls(task: Task, peer: str) -> dict:
     engine, run = net._engine, net._engine.run
     x, y = task.data()
     samples, optimizer = Samples(x, y, None, "argmax"), xnn.SGD(task.rate)
-    rng = np.random.default_rng(0)
-    steps = Trainer(engine, samples, task.batch, optimizer, rng).plan[0].steps
+    steps = Trainer(engine, samples, task.batch, optimizer).plan[0].steps
     with noted(run) as operations:
-        trainer = Trainer(engine, samples[: steps * task.batch], task.batch, optimizer, rng)
+        trainer = Trainer(engine, samples[: steps * task.batch], task.batch, optimizer)
     # Run once, for a product times 0 would cost nothing.
     list(trainer.epoch(np.arange(steps * task.batch), np.full(steps, task.rate)))
     found: dict[str, list] = {}

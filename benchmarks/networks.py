@@ -103,8 +103,8 @@ def jax_outputs(activation: str, parameters, a):
     return jax.nn.sigmoid(z) if activation == "sigmoid" else z
 
 
-def jax_step(activation: str, rate: float, parameters, a, t):
-    """Return the parameters after a step on inputs and one-hot targets."""
+def jax_gradients(activation: str, parameters, a, t):
+    """Return the gradients of the mean cost of inputs and one-hot targets."""
     import jax
 
     def cost(parameters):
@@ -113,4 +113,28 @@ def jax_step(activation: str, rate: float, parameters, a, t):
             return ((outputs - t) ** 2).sum() / 2 / len(t)
         return -(jax.nn.log_softmax(outputs) * t).sum() / len(t)
 
-    return jax.tree.map(lambda p, g: p - rate * g, parameters, jax.grad(cost)(parameters))
+    return jax.grad(cost)(parameters)
+
+
+def jax_step(activation: str, rate: float, parameters, a, t):
+    """Return the parameters after a step of SGD on inputs and one-hot targets."""
+    import jax
+
+    gradients = jax_gradients(activation, parameters, a, t)
+    return jax.tree.map(lambda p, g: p - rate * g, parameters, gradients)
+
+
+def jax_adam_step(activation: str, rate: float, state, a, t):
+    """Return parameters, both averages and the step's number after a step of Adam."""
+    import jax
+    import jax.numpy as jnp
+
+    parameters, m, v, n = state
+    gradients, n = jax_gradients(activation, parameters, a, t), n + 1
+    m = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, m, gradients)
+    v = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, v, gradients)
+    first, second = 1 - 0.9**n, 1 - 0.999**n
+    moved = jax.tree.map(
+        lambda p, m, v: p - rate * (m / first) / (jnp.sqrt(v / second) + 1e-8), parameters, m, v
+    )
+    return moved, m, v, n

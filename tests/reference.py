@@ -4,6 +4,8 @@ Nothing here is shared with xnn: activations by their formulas in z, costs by th
 the book's loop over single samples.
 """
 
+from collections import defaultdict
+
 import numpy as np
 
 ACTIVATIONS = {
@@ -90,6 +92,49 @@ def book_epoch(weights, biases, x, y, order, batch_size, eta, decay=0.0):
             w *= 1 - eta * decay / n
             w -= eta / len(batch) * dw
             b -= eta / len(batch) * db
+
+
+def sgd(p, g, s, t, *, lr, momentum=0.0, nesterov=False, **_):
+    s["v"] = momentum * s["v"] - lr * g
+    return p + (momentum * s["v"] - lr * g if nesterov else s["v"])
+
+
+def rmsprop(p, g, s, t, *, lr, alpha=0.99, eps=1e-8, momentum=0.0, centered=False, **_):
+    s["v"] = alpha * s["v"] + (1 - alpha) * g**2
+    s["c"] = alpha * s["c"] + (1 - alpha) * g
+    variance = s["v"] - s["c"] ** 2 if centered else s["v"]
+    s["b"] = momentum * s["b"] + g / (np.sqrt(variance) + eps)
+    return p - lr * s["b"]
+
+
+def adam(p, g, s, t, *, lr, betas=(0.9, 0.999), eps=1e-8, **_):
+    s["m"] = betas[0] * s["m"] + (1 - betas[0]) * g
+    s["v"] = betas[1] * s["v"] + (1 - betas[1]) * g**2
+    m, v = s["m"] / (1 - betas[0] ** t), s["v"] / (1 - betas[1] ** t)
+    return p - lr * m / (np.sqrt(v) + eps)
+
+
+def optimize(rule, parameters, gradients, steps, *, decay, decoupled=False, **options):
+    """Take steps by the formulas of the papers.
+
+    ``gradients`` gives those of a step's number and the parameters; weights are what has two axes,
+    and they decay. Clipping comes first, by value and then by norm of all.
+    """
+    clip_value, clip_norm = options.pop("clip_value", None), options.pop("clip_norm", None)
+    states = [defaultdict(lambda p=p: np.zeros_like(p)) for p in parameters]
+    for step in range(steps):
+        g = gradients(step, parameters)
+        if clip_value is not None:
+            g = [np.clip(a, -clip_value, clip_value) for a in g]
+        if clip_norm is not None:
+            norm = np.sqrt(sum((a**2).sum() for a in g))
+            g = [a * min(1, clip_norm / norm) for a in g]
+        for i, (p, a, state) in enumerate(zip(parameters, g, states, strict=True)):
+            rate = decay if p.ndim == 2 else 0.0
+            kept = p * (1 - options["lr"] * rate) if decoupled else p
+            a = a if decoupled else a + rate * p
+            parameters[i] = rule(kept, a, state, step + 1, **options)
+    return parameters
 
 
 def relative_error(found, wanted):

@@ -165,6 +165,9 @@ class StandInBackend(CpuBackend):
         operands = {name: _number(value) for name, value in operands.items()}
         super().elementwise(formula, _device(out, "out"), **operands)
 
+    def update(self, program, **operands):
+        super().update(program, **{name: _number(value) for name, value in operands.items()})
+
     def softmax(self, z, out):
         CpuBackend.softmax(_Plain(self), _device(z, "z"), _device(out, "out"))
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xnn.backends import DeviceError, formulas, select
+from xnn.backends import DeviceError, denormals, formulas, select
 from xnn.backends.cpu import CpuBackend
 
 
@@ -292,3 +292,83 @@ def test_small_steps_train_on_one_thread_and_others_get_theirs_back():
     assert threads() == before
     with run.stage(10**9):
         assert threads() == before
+
+
+@given(
+    statements=st.lists(
+        st.tuples(st.sampled_from(["a", "b", "t", "u"]), expressions()), min_size=1, max_size=4
+    ),
+    size=st.sampled_from([5, 16, 50]),
+)
+@settings(max_examples=200, deadline=None)
+def test_program_means_what_python_says(statements, size):
+    """In blocks of 16 numbers; what it names anew is its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("xnn.backends.cpu._BLOCK", 128)
+        run = CpuBackend()
+        rng = np.random.default_rng(1)
+        names = {"a": rng.standard_normal(size), "b": rng.standard_normal(size), "s": 1.5}
+        operands = {name: run.upload(np.array(value)) for name, value in names.items()}
+        text = "; ".join(f"{name} = {formula}" for name, (formula, _) in statements)
+        replay = run.compile(lambda: run.update(text, **operands))
+        with np.errstate(all="ignore"):
+            for name, (_, meaning) in statements:
+                value = np.asarray(eval(meaning, FUNCTIONS, names), float)
+                names[name] = np.broadcast_to(value, (size,)).copy()
+        replay()
+    for name in "ab":
+        np.testing.assert_allclose(
+            run.download(operands[name]), names[name], rtol=1e-12, atol=1e-12
+        )
+
+
+def test_a_program_may_exchange_arrays(run):
+    a, b = run.upload(np.arange(3.0)), run.upload(np.arange(3.0) + 9)
+    run.update("t = a; a = b; b = t", a=a, b=b)
+    assert run.download(a).tolist() == [9, 10, 11]
+    assert run.download(b).tolist() == [0, 1, 2]
+
+
+def test_a_program_gives_a_number_of_its_own_another_name(run):
+    a = run.upload(np.arange(3.0))
+    run.update("t = a + 1; u = t; t = t * 2; a = u + t", a=a)
+    assert run.download(a).tolist() == [3, 6, 9]
+
+
+@pytest.mark.parametrize("program", ["a + 1", "a += 1", "a[0] = 1", "a, b = 1", "a = b = 1", "a ="])
+def test_programs_are_assignments(program):
+    with pytest.raises(ValueError, match="is not assignments"):
+        formulas.program(program)
+
+
+def test_programs_hold_formulas():
+    with pytest.raises(ValueError, match="holds what formulas do not have: tan"):
+        formulas.program("a = 1; b = tan(a)")
+
+
+def test_arrays_of_a_program_are_of_one_kind(run):
+    for other in (run.zeros((4,), "d"), run.zeros((3,), "f")):
+        with pytest.raises(ValueError, match="update: arrays differ in shape or dtype"):
+            run.update("a = a + b", a=run.zeros((3,), "d"), b=other)
+
+
+def test_large_formulas_are_worked_through_in_blocks():
+    run = CpuBackend()
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((300, 301)), rng.standard_normal((300, 301))
+    for target in ("new", "a"):
+        arrays = {"a": run.upload(a.copy()), "b": run.upload(b), "s": run.upload(np.array([[3.0]]))}
+        out = arrays.get(target, run.zeros(a.shape, "d"))
+        run.elementwise("a * b + s * a", out, **arrays)
+        np.testing.assert_allclose(run.download(out), a * b + 3 * a, rtol=1e-12)
+
+
+def test_a_replay_takes_denormals_for_zero_and_leaves_the_thread_as_it_was():
+    if denormals._library() is None:
+        pytest.skip("only on Linux")
+    run = CpuBackend()
+    small = run.upload(np.full(100, 1e-40, "f"))
+    replay = run.compile(lambda: run.elementwise("a * 0.5", small, a=small))
+    replay()
+    assert not small.any()
+    assert (np.full(100, 1e-40, "f") * np.float32(0.5) != 0).all()

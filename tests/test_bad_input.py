@@ -4,8 +4,18 @@ import numpy as np
 import pytest
 
 import xnn
-from xnn import SGD, Dense, EarlyStopping, Network
-from xnn.schedules import Cosine, Step, WarmUp
+from xnn import (
+    SGD,
+    Adam,
+    AdamW,
+    Averaged,
+    Dense,
+    EarlyStopping,
+    Network,
+    ReduceOnPlateau,
+    RMSprop,
+)
+from xnn.schedules import Cosine, OneCycle, Step, WarmUp
 
 from .helpers import parameters
 
@@ -173,7 +183,7 @@ WRONG = {
     ),
     "optimizer as a class": (
         lambda: fit(optimizer=SGD),
-        "optimizer is <class 'xnn.optimizers.SGD'>",
+        "optimizer is <class 'xnn.optimizers.sgd.SGD'>",
     ),
     "validation without targets": (
         lambda: fit(validation_data=X),
@@ -220,10 +230,63 @@ WRONG = {
     "negative decay": (lambda: SGD(1, weight_decay=-5), "weight_decay is -5, but must be a number"),
     "clip at zero": (lambda: SGD(1, clip_norm=0), "clip_norm is 0, but must be a positive number"),
     "clip in words": (lambda: SGD(1, clip_value="1"), "clip_value is '1', but must be a positive"),
+    "alpha of one": (
+        lambda: RMSprop(alpha=1.0),
+        "alpha is 1.0, but must be a number of at least 0 and less than 1",
+    ),
+    "eps of zero": (lambda: RMSprop(eps=0), "eps is 0, but must be a positive number"),
+    "RMSprop with momentum of one": (lambda: RMSprop(momentum=1), "momentum is 1, but must be"),
+    "RMSprop clipped at zero": (lambda: RMSprop(clip_value=0), "clip_value is 0, but must be a"),
+    "Adam in reverse": (lambda: Adam(-0.1), "learning_rate is -0.1, but must be a positive"),
+    "one beta": (
+        lambda: Adam(betas=0.9),
+        "betas is 0.9, but must be a pair such as (0.9, 0.999)",
+    ),
+    "three betas": (lambda: Adam(betas=(0.9, 0.9, 0.9)), "betas is (0.9, 0.9, 0.9), but must be"),
+    "beta of one": (
+        lambda: Adam(betas=(0.9, 1)),
+        "betas[1] is 1, but must be a number of at least 0 and less than 1",
+    ),
+    "eps below zero": (lambda: AdamW(eps=-1e-8), "eps is -1e-08, but must be a positive number"),
+    "decay below zero": (lambda: AdamW(weight_decay=-1), "weight_decay is -1, but must be a"),
     "step of nothing": (lambda: Step(1.0, every=0), "every is 0, but must be a positive number"),
     "cosine below zero": (lambda: Cosine(1.0, 10, final=-1), "final is -1, but must be a number"),
     "warm-up in no time": (lambda: WarmUp(1.0, 0), "epochs is 0, but must be a positive number"),
+    "peak at the end": (
+        lambda: OneCycle(1.0, 10, peak=1.0),
+        "peak is 1.0, but must be a number above 0 and below 1",
+    ),
+    "cycle from nothing": (
+        lambda: OneCycle(1.0, 10, initial=0),
+        "initial is 0, but must be a positive number",
+    ),
+    "cycle of no epochs": (lambda: OneCycle(1.0, 0), "epochs is 0, but must be a positive number"),
+    "average of a number": (
+        lambda: Averaged(0.1),
+        "optimizer is 0.1, but must be an optimizer such as xnn.SGD(3.0)",
+    ),
+    "average of averages": (
+        lambda: Averaged(Averaged(SGD(1.0))),
+        "optimizer is Averaged(optimizer=SGD(",
+        "and none that averages",
+    ),
+    "average that never moves": (
+        lambda: Averaged(SGD(1.0), decay=1.0),
+        "decay is 1.0, but must be a number of at least 0 and less than 1",
+    ),
     # callbacks
+    "factor of one": (
+        lambda: ReduceOnPlateau(factor=1.0),
+        "factor is 1.0, but must be a number above 0 and below 1",
+    ),
+    "plateau of an unknown figure": (
+        lambda: ReduceOnPlateau("loss"),
+        "monitor is 'loss', but must be one of cost, accuracy",
+    ),
+    "plateau that is not recorded": (
+        lambda: fit(callbacks=[ReduceOnPlateau()]),
+        "monitor is 'validation_cost', but this training records no such figure",
+    ),
     "unknown figure": (
         lambda: EarlyStopping("loss"),
         "monitor is 'loss', but must be one of cost, accuracy, validation_cost, validation_",

@@ -36,6 +36,11 @@ class Writer(standin.StandInBackend):
         self.sources.add(text)
         super().elementwise(formula, out, **operands)
 
+    def update(self, program, **operands):
+        swept = frozenset(n for n, v in operands.items() if isinstance(v, standin.Array) and v.ndim)
+        self.sources.add(cuda.update(program, cuda.operand_types(operands), swept))
+        super().update(program, **operands)
+
     def copy(self, source, out):
         if isinstance(source, standin.Array):
             kinds = (("a", cuda.ctype(source.dtype)),)
@@ -127,6 +132,7 @@ def sources():
         {"momentum": 0.5, "weight_decay": 1.0},
         {"momentum": 0.5, "nesterov": True, "weight_decay": 1.0},
         {"clip_norm": 1.0, "clip_value": 1.0},
+        {"clip_value": 1.0},
         {"weight_decay": 1.0},
     ):
         run([xnn.Dense(3)], "quadratic", x, rows, optimizer=xnn.SGD(1e-3, **options))
@@ -149,6 +155,14 @@ def sources():
         net = xnn.Network(layers, seed=0, device="writer", dtype=dtype)
         net.fit(images, rows, epochs=1, validation_data=(images, rows))
         net.backprop(images, rows)
+    for optimizer in (
+        xnn.RMSprop(),
+        xnn.RMSprop(momentum=0.5, centered=True, weight_decay=1.0),
+        xnn.Adam(weight_decay=1.0, clip_norm=1.0),
+        xnn.Averaged(xnn.AdamW()),
+    ):
+        for dtype in ("float32", "float64"):
+            run([xnn.Dense(3)], "quadratic", x, rows, dtype, optimizer)
     run([xnn.Dense(1)], "cross_entropy", x, rng.integers(0, 2, 20))
     for kind in ("bool", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)), "float64"):
         labels = rng.integers(0, 2, 20).astype(kind if "int" in kind else "int64")
@@ -196,6 +210,7 @@ def test_there_are_kernels_of_every_kind(sources):
         "unsigned mix",
         "const T* rows",
         "sigmoid(v_z)",
+        "p_m[i] = v_m; p_v[i] = v_v;",
     ):
         assert any(words in text for text in sources), words
     assert len(sources) > 60

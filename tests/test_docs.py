@@ -48,7 +48,9 @@ def test_what_the_readme_lists_is_what_there_is():
     assert set(re.findall(r"\w+", rows["Activations"])) == set(activations.NAMES)
     assert set(re.findall(r"\w+", rows["Costs"])) == set(costs.NAMES)
     assert set(initializers.NAMES) <= set(re.findall(r"`(\w+)`", rows["First weights"]))
-    assert {"Step", "Cosine", "WarmUp"} <= set(re.findall(r"`(\w+)`", rows["Learning rates"]))
+    assert {"Step", "Cosine", "OneCycle", "WarmUp"} <= set(
+        re.findall(r"`(\w+)`", rows["Learning rates"])
+    )
 
 
 @pytest.mark.parametrize("name", ["mlp", "accuracy"])

@@ -23,7 +23,7 @@ def warm_trainer(optimizer, layers, batch=10, n=205):
     engine = net._engine
     function = engine.layers[-1].function
     samples = check_samples(engine.run, x, y, (784, 10), function, engine.cost, np.float32)
-    trainer = Trainer(engine, samples, batch, optimizer, rng)
+    trainer = Trainer(engine, samples, batch, optimizer)
     for _ in trainer.epoch(rng.permutation(n), optimizer.rates(0, trainer.steps)):
         pass
     return trainer
@@ -36,8 +36,12 @@ def warm_trainer(optimizer, layers, batch=10, n=205):
         xnn.SGD(1.0, weight_decay=1.0),
         xnn.SGD(0.1, momentum=0.9, weight_decay=1.0),
         xnn.SGD(0.1, momentum=0.9, nesterov=True, clip_norm=1.0, clip_value=0.1),
+        xnn.RMSprop(momentum=0.9, centered=True, weight_decay=0.1),
+        xnn.Adam(),
+        xnn.AdamW(clip_norm=1.0),
+        xnn.Averaged(xnn.Adam()),
     ],
-    ids=["plain", "decay", "momentum", "everything"],
+    ids=["plain", "decay", "momentum", "everything", "RMSprop", "Adam", "AdamW", "Averaged"],
 )
 @pytest.mark.parametrize(
     "layers",

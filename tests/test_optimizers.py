@@ -1,14 +1,20 @@
-"""SGD against the book's loop over single samples, against its formulas, and against PyTorch."""
+"""SGD against the book's loop over single samples; all against their formulas and PyTorch."""
 
 import itertools
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import xnn
+from xnn.backends import select
+from xnn.parameters import Parameter
+from xnn.samples import check_samples
+from xnn.steps import Trainer
 
 from . import reference
-from .helpers import copies, parameters
+from .helpers import copies, host, parameters
 
 SIZES = [6, 5, 3]
 
@@ -67,52 +73,65 @@ def test_how_many_steps_are_compiled_together_changes_nothing(steps_in_a_chunk, 
     assert_parameters(net, weights, biases)
 
 
-def formulas(net, x, y, steps, optimizer, batch):
-    """Take the gradient from backprop, which is tested elsewhere, and step as the papers say."""
-    twin = xnn.Network(SIZES, seed=0, dtype="float64")
-    weights, biases = copies(net)
-    velocity_w = [np.zeros_like(w) for w in weights]
-    velocity_b = [np.zeros_like(b) for b in biases]
-    eta, mu, decay = optimizer.learning_rate, optimizer.momentum, optimizer.weight_decay / len(x)
-    for step in range(steps):
-        rows = slice(step * batch, (step + 1) * batch)
-        twin.weights, twin.biases = weights, biases
-        g = twin.backprop(x[rows], y[rows])
-        gradients = [*g.weights, *g.biases]
-        if optimizer.clip_value is not None:
-            gradients = [np.clip(a, -optimizer.clip_value, optimizer.clip_value) for a in gradients]
-        if optimizer.clip_norm is not None:
-            norm = np.sqrt(sum((a**2).sum() for a in gradients))
-            gradients = [a * min(1, optimizer.clip_norm / norm) for a in gradients]
-        depth = len(weights)
-        gradients[:depth] = [a + decay * w for a, w in zip(gradients, weights, strict=False)]
-        for p, v, a in zip([*weights, *biases], [*velocity_w, *velocity_b], gradients, strict=True):
-            v *= mu
-            v -= eta * a
-            p += mu * v - eta * a if optimizer.nesterov else v
-    return weights, biases
+RULES = {
+    xnn.SGD: reference.sgd,
+    xnn.RMSprop: reference.rmsprop,
+    xnn.Adam: reference.adam,
+    xnn.AdamW: reference.adam,
+}
 
 
 @pytest.mark.parametrize(
-    "options",
+    "optimizer",
     [
-        {"momentum": 0.9},
-        {"momentum": 0.9, "weight_decay": 3.0},
-        {"momentum": 0.5, "nesterov": True},
-        {"momentum": 0.9, "nesterov": True, "weight_decay": 3.0},
-        {"clip_norm": 0.05},
-        {"clip_norm": 1e9},
-        {"clip_value": 0.002},
-        {"momentum": 0.9, "clip_norm": 0.1, "clip_value": 0.01, "weight_decay": 1.0},
+        xnn.SGD(0.4, momentum=0.9),
+        xnn.SGD(0.4, momentum=0.9, weight_decay=3.0),
+        xnn.SGD(0.4, momentum=0.5, nesterov=True),
+        xnn.SGD(0.4, momentum=0.9, nesterov=True, weight_decay=3.0),
+        xnn.SGD(0.4, clip_norm=0.05),
+        xnn.SGD(0.4, clip_norm=1e9),
+        xnn.SGD(0.4, clip_value=0.002),
+        xnn.SGD(0.4, clip_value=0.002, weight_decay=3.0),
+        xnn.SGD(0.4, momentum=0.9, clip_norm=0.1, clip_value=0.01, weight_decay=1.0),
+        xnn.RMSprop(),
+        xnn.RMSprop(0.03, alpha=0.5, eps=1e-3, weight_decay=0.1),
+        xnn.RMSprop(0.03, momentum=0.9, clip_value=0.01),
+        xnn.RMSprop(0.03, centered=True, weight_decay=0.1, clip_norm=0.02),
+        xnn.RMSprop(0.03, centered=True, momentum=0.9),
+        xnn.Adam(),
+        xnn.Adam(0.03, betas=(0.0, 0.5), eps=1e-3, weight_decay=0.1),
+        xnn.Adam(0.03, clip_norm=0.02, clip_value=0.01),
+        xnn.AdamW(0.03),
+        xnn.AdamW(0.03, weight_decay=0.3, clip_norm=0.02),
+        xnn.AdamW(0.03, weight_decay=0.0),
     ],
     ids=str,
 )
-def test_sgd_follows_its_formulas(options, device):
+def test_optimizers_follow_their_formulas(optimizer, device):
+    """The gradient is taken from backprop, which is tested elsewhere; 40 steps in 5 chunks."""
     net, x, y = start(device, n=24)
-    optimizer = xnn.SGD(0.4, **options)
-    wanted = formulas(net, x, y, 6, optimizer, batch=4)
-    net.fit(x, y, epochs=1, batch_size=4, optimizer=optimizer, shuffle=False)
-    assert_parameters(net, *wanted)
+    twin = xnn.Network(SIZES, seed=0, dtype="float64")
+
+    def gradients(step, parameters):
+        rows = slice(step % 8 * 3, step % 8 * 3 + 3)
+        twin.weights, twin.biases = parameters[:2], parameters[2:]
+        g = twin.backprop(x[rows], y[rows])
+        return [*map(host, g.weights), *map(host, g.biases)]
+
+    weights, biases = copies(net)
+    options = {**vars(optimizer), "lr": optimizer.learning_rate}
+    of_all = len(x) if isinstance(optimizer, xnn.SGD) else 1
+    wanted = reference.optimize(
+        RULES[type(optimizer)],
+        [*weights, *biases],
+        gradients,
+        40,
+        decay=optimizer.weight_decay / of_all,
+        decoupled=isinstance(optimizer, xnn.AdamW),
+        **options,
+    )
+    net.fit(x, y, epochs=5, batch_size=3, optimizer=optimizer, shuffle=False)
+    assert_parameters(net, wanted[:2], wanted[2:], rtol=1e-9)
 
 
 def test_clipping_scales_what_would_overflow_when_squared(device):
@@ -133,37 +152,277 @@ def test_clipping_clips(device):
     assert np.linalg.norm(parameters(net) - before) == pytest.approx(norm / 10, rel=1e-9)
 
 
-@pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("decay", [0.0, 2.0])
-def test_momentum_is_pytorchs(nesterov, decay, device):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    net, x, y = start(device, n=20)
-    weights, biases = ([torch.tensor(a, requires_grad=True) for a in c] for c in copies(net))
-    optimizer = torch.optim.SGD(
-        [{"params": weights, "weight_decay": decay / len(x)}, {"params": biases}],
-        lr=0.3,
-        momentum=0.8,
-        nesterov=nesterov,
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        xnn.SGD(0.1),
+        xnn.SGD(0.1, momentum=0.9),
+        xnn.SGD(0.1, momentum=0.9, nesterov=True),
+        xnn.Adam(),
+    ],
+    ids=["plain", "momentum", "Nesterov", "Adam"],
+)
+def test_gradients_that_come_in_parts_add_up(optimizer, decay, device):
+    """A product of 6 columns and rows is the sum of one of 2 and one of 4."""
+    optimizer = replace(optimizer, weight_decay=decay)
+    run = select(device)
+    rng = np.random.default_rng(0)
+    first, left, right = rng.random(32), rng.random((2, 4, 6)), rng.random((2, 6, 4))
+    parameter = Parameter(0, rows=4, weights=3, biases=1, row=8)
+    ends = []
+    for parts in ([slice(0, 6)], [slice(0, 2), slice(2, 6)]):
+        flat = run.upload(first.copy())
+        updates = optimizer.start(run, flat, [parameter], 10)
+        step = updates.begin(run.upload(np.array([0.1, 0.2])), 5)
+        for step.at in range(2):
+            for part in parts:
+                a, b = run.upload(left[step.at][:, part]), run.upload(right[step.at][part])
+                step.gradient(parameter, a, b, 0.5, again=part.start > 0)
+            step.apply()
+        ends.append(run.download(parameter.matrix(flat)))
+    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-12)
+    assert not (ends[0] == first.reshape(4, 8)[:, :4]).any()
+
+
+STATEFUL = [
+    (xnn.SGD(0.5), set()),
+    (xnn.SGD(0.5, momentum=0.9), {"v"}),
+    (xnn.SGD(0.5, momentum=0.9, nesterov=True), {"v"}),
+    (xnn.RMSprop(momentum=0.5, centered=True), {"v", "c", "b"}),
+    (xnn.AdamW(), {"m", "v", "powers"}),
+    (xnn.Averaged(xnn.Adam(), decay=0.9), {"m", "v", "powers", "aside", "first"}),
+]
+
+
+def trainer(net, x, y, optimizer, state=None):
+    engine = net._engine
+    samples = check_samples(
+        engine.run, x, y, (6, 3), engine.layers[-1].function, engine.cost, engine.dtype
     )
-    targets = torch.eye(3, dtype=torch.float64)[torch.tensor(y)]
+    return Trainer(engine, samples, 5, optimizer, state)
+
+
+@pytest.mark.parametrize(("optimizer", "names"), STATEFUL, ids=str)
+def test_training_goes_on_from_a_saved_state(optimizer, names, device):
+    """Bit for bit, by another trainer of another network."""
+
+    def train(made, epochs):
+        for epoch in range(epochs):
+            with made.stepping():
+                for _ in made.epoch(np.arange(23), optimizer.rates(epoch, made.steps)):
+                    pass
+
+    net, x, y = start(device)
+    other, _, _ = start(device, seed=4)
+    once = trainer(net, x, y, optimizer)
+    train(once, 2)
+    other.weights, other.biases = copies(net)
+    saved = once.updates.saved()
+    assert saved.keys() == names
+    assert all(isinstance(array, np.ndarray) for array in saved.values())
+    assert all(saved[name].any() for name in names - {"first"})
+    train(once, 2)
+    train(trainer(other, x, y, optimizer, saved), 2)
+    assert (parameters(net) == parameters(other)).all()
+
+
+def test_a_state_of_something_else_is_refused(device):
+    net, x, y = start(device)
+    saved = trainer(net, x, y, xnn.Adam()).updates.saved()
+    for wrong in ({}, {**saved, "v": saved["v"][:-1]}, {**saved, "v": saved["v"].astype("f")}):
+        with pytest.raises(ValueError, match=r"the optimizer's state is .*, but must be "):
+            trainer(net, x, y, xnn.Adam(), wrong)
+
+
+# Ours, the class and arguments of PyTorch's, and what clips there: its gradients are of some
+# hundreds, beside which the 1e-6 that it adds to their norm counts for nothing.
+PYTORCHS = [
+    (xnn.SGD(0.01), "SGD", {}, {}),
+    (xnn.SGD(0.01, momentum=0.8), "SGD", {"momentum": 0.8}, {}),
+    (xnn.SGD(0.01, momentum=0.8, nesterov=True), "SGD", {"momentum": 0.8, "nesterov": True}, {}),
+    (xnn.SGD(0.01, weight_decay=40.0), "SGD", {"weight_decay": 2.0}, {}),
+    (
+        xnn.SGD(0.01, momentum=0.8, weight_decay=40.0),
+        "SGD",
+        {"momentum": 0.8, "weight_decay": 2.0},
+        {},
+    ),
+    (
+        xnn.SGD(0.01, momentum=0.8, nesterov=True, weight_decay=40.0),
+        "SGD",
+        {"momentum": 0.8, "nesterov": True, "weight_decay": 2.0},
+        {},
+    ),
+    (xnn.SGD(0.01, clip_norm=50.0), "SGD", {}, {"norm": 50.0}),
+    (
+        xnn.SGD(0.01, momentum=0.8, clip_value=30.0, clip_norm=60.0),
+        "SGD",
+        {"momentum": 0.8},
+        {"value": 30.0, "norm": 60.0},
+    ),
+    (xnn.RMSprop(), "RMSprop", {}, {}),
+    (
+        xnn.RMSprop(0.01, alpha=0.9, eps=1e-3, momentum=0.7, centered=True, weight_decay=0.5),
+        "RMSprop",
+        {"alpha": 0.9, "eps": 1e-3, "momentum": 0.7, "centered": True, "weight_decay": 0.5},
+        {},
+    ),
+    (xnn.RMSprop(momentum=0.7, clip_value=5.0), "RMSprop", {"momentum": 0.7}, {"value": 5.0}),
+    (xnn.Adam(), "Adam", {}, {}),
+    (
+        xnn.Adam(0.02, betas=(0.8, 0.95), eps=1e-3, weight_decay=0.5),
+        "Adam",
+        {"lr": 0.02, "betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.5},
+        {},
+    ),
+    (xnn.Adam(clip_norm=50.0), "Adam", {}, {"norm": 50.0}),
+    (xnn.Adam(clip_value=5.0), "Adam", {}, {"value": 5.0}),
+    (xnn.AdamW(), "AdamW", {}, {}),
+    (xnn.AdamW(0.02, weight_decay=0.5), "AdamW", {"lr": 0.02, "weight_decay": 0.5}, {}),
+    (xnn.AdamW(clip_norm=50.0), "AdamW", {}, {"norm": 50.0}),
+]
+
+
+@pytest.mark.parametrize(("ours", "name", "options", "clips"), PYTORCHS, ids=str)
+def test_optimizers_are_pytorchs(ours, name, options, clips, device):
+    """For 100 steps, looked at after each five. Biases do not decay: a group of their own."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    net = xnn.Network([6, xnn.Dense(3, "linear")], seed=3, dtype="float64", device=device)
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal((20, 6)), 300 * rng.standard_normal((20, 3))
+    weights, biases = ([torch.tensor(a, requires_grad=True) for a in c] for c in copies(net))
+    if isinstance(ours, xnn.SGD):
+        options = {**options, "lr": ours.learning_rate}
+    theirs = getattr(torch.optim, name)(
+        [{"params": weights}, {"params": biases, "weight_decay": 0.0}], **options
+    )
+    trace, clipped = [], []
     for step in range(100):
         rows = slice(step % 5 * 4, step % 5 * 4 + 4)
-        a = torch.tensor(x[rows])
-        for w, b in zip(weights, biases, strict=True):
-            a = torch.sigmoid(a @ w.T + b)
-        optimizer.zero_grad()
-        (((a - targets[rows]) ** 2).sum() / 2 / 4).backward()
-        optimizer.step()
+        a = torch.tensor(x[rows]) @ weights[0].T + biases[0]
+        theirs.zero_grad()
+        (((a - torch.tensor(y[rows])) ** 2).sum() / 2 / 4).backward()
+        before = [p.grad.clone() for p in [*weights, *biases]]
+        if "value" in clips:
+            torch.nn.utils.clip_grad_value_([*weights, *biases], clips["value"])
+        if "norm" in clips:
+            torch.nn.utils.clip_grad_norm_([*weights, *biases], clips["norm"])
+        pairs = zip([*weights, *biases], before, strict=True)
+        clipped.append(any((p.grad != g).any() for p, g in pairs))
+        theirs.step()
+        if step % 5 == 4:
+            trace.append([p.detach().numpy().copy() for p in [*weights, *biases]])
+    assert all(clipped) == bool(clips)
+    seen = []
     net.fit(
         x,
         y,
         epochs=20,
         batch_size=4,
         shuffle=False,
-        optimizer=xnn.SGD(0.3, momentum=0.8, nesterov=nesterov, weight_decay=decay),
+        optimizer=ours,
+        callbacks=[lambda run: seen.append([a for c in copies(net) for a in c])],
     )
+    for found, wanted in zip(seen, trace, strict=True):
+        for a, b in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9)
+
+
+def averages(history, decay):
+    """Return the averages of what comes after each step."""
+    a = history[0]
+    for w in history[1:]:
+        a = [decay * x + (1 - decay) * y for x, y in zip(a, w, strict=True)]
+    return a
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [xnn.SGD(0.7, weight_decay=1.0), xnn.SGD(0.3, momentum=0.8), xnn.AdamW(0.01)],
+    ids=["plain", "momentum", "AdamW"],
+)
+def test_averages_are_what_is_evaluated_and_kept(optimizer, device):
+    """Against the parameters after each step of a run without, where an epoch is a step."""
+    decay = 0.75
+    net, x, y = start(device)
+    steps = []
+    options = {"epochs": 7, "batch_size": len(x), "shuffle": False}
+    callbacks = [lambda run: steps.append([a for c in copies(net) for a in c])]
+    raw = net.fit(x, y, optimizer=optimizer, callbacks=callbacks, **options)
+
+    net, _, _ = start(device)
+    seen, evaluated = [], []
+
+    def look(run):
+        seen.append([a for c in copies(net) for a in c])
+        evaluated.append(tuple(net.evaluate(x, y)))
+
+    averaged = net.fit(
+        x,
+        y,
+        optimizer=xnn.Averaged(optimizer, decay),
+        callbacks=[look],
+        validation_data=(x, y),
+        **options,
+    )
+    assert averaged.cost == raw.cost  # training goes on with the weights themselves
+    for i, found in enumerate(seen):
+        for a, b in zip(found, averages(steps[: i + 1], decay), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12)
+    recorded = zip(averaged.validation_cost, averaged.validation_accuracy, strict=True)
+    assert list(recorded) == evaluated
+    for a, b in zip([a for c in copies(net) for a in c], seen[-1], strict=True):
+        assert (a == b).all()
+
+
+def test_averages_are_taken_at_each_step(device):
+    """Of 46 steps in chunks, against the same steps as epochs of one."""
+    net, x, y = start(device, n=46)
+    optimizer = xnn.SGD(0.3, momentum=0.5)
+    net.fit(x, y, epochs=1, batch_size=1, shuffle=False, optimizer=xnn.Averaged(optimizer, 0.9))
+    wanted, _, _ = start(device)
+    steps = []
+    made = trainer(wanted, x, y, optimizer)
+    one = Trainer(wanted._engine, made.samples, 1, optimizer)
+    order = np.arange(46)
+    one.plan = [one._chunk(one.plan[0].work, 1)] * 46
+    for _ in one.epoch(order, optimizer.rates(0, 46)):
+        steps.append([a for c in copies(wanted) for a in c])
+    weights = averages(steps, 0.9)
+    assert_parameters(net, weights[:2], weights[2:], rtol=1e-12)
+
+
+def test_averages_are_pytorchs(device):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    net, x, y = start(device, n=20)
+    model = torch.nn.Sequential(
+        torch.nn.Linear(6, 5), torch.nn.Sigmoid(), torch.nn.Linear(5, 3), torch.nn.Sigmoid()
+    ).double()
+    weights, biases = copies(net)
+    with torch.no_grad():
+        for layer, w, b in zip(model[::2], weights, biases, strict=True):
+            layer.weight.copy_(torch.tensor(w))
+            layer.bias.copy_(torch.tensor(b))
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.95))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    targets = torch.eye(3, dtype=torch.float64)[torch.tensor(y)]
+    for step in range(100):
+        rows = slice(step % 5 * 4, step % 5 * 4 + 4)
+        optimizer.zero_grad()
+        (((model(torch.tensor(x[rows])) - targets[rows]) ** 2).sum() / 2 / 4).backward()
+        optimizer.step()
+        averaged.update_parameters(model)
+    optimizer = xnn.Averaged(xnn.Adam(0.01), decay=0.95)
+    net.fit(x, y, epochs=20, batch_size=4, shuffle=False, optimizer=optimizer)
+    layers = averaged.module[::2]
     assert_parameters(
-        net, [w.detach().numpy() for w in weights], [b.detach().numpy() for b in biases]
+        net,
+        [layer.weight.detach().numpy() for layer in layers],
+        [layer.bias.detach().numpy() for layer in layers],
+        rtol=1e-6,
     )
 
 
@@ -172,10 +431,102 @@ def test_schedules_give_the_figures_of_their_formulas():
     assert [step(e) for e in range(5)] == [1, 1, 0.5, 0.5, 0.25]
     cosine = xnn.schedules.Cosine(2.0, epochs=10, final=1.0)
     assert [cosine(e) for e in (0, 5, 10, 99)] == pytest.approx([2, 1.5, 1, 1])
+    cycle = xnn.schedules.OneCycle(2.0, epochs=10, peak=0.4, initial=1.0, final=0.5)
+    assert [cycle(e) for e in (0, 2, 4, 7, 10, 99)] == pytest.approx([1, 1.5, 2, 1.25, 0.5, 0.5])
+    assert xnn.schedules.OneCycle(2.0, epochs=10)(0) == pytest.approx(2 / 25)
     warm = xnn.schedules.WarmUp(3.0, epochs=4)
     assert [warm(e) for e in (0, 1, 4, 8)] == pytest.approx([0, 0.75, 3, 3])
     both = xnn.schedules.WarmUp(step, epochs=1)
     assert [both(e) for e in (0.5, 1, 2)] == pytest.approx([0.5, 1, 0.5])
+
+
+def test_schedules_are_pytorchs():
+    """PyTorch's one cycle has its top and end at whole steps, counted from 0 to the last."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    theirs = torch.optim.lr_scheduler
+
+    def rates(make):
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
+        schedule = make(optimizer)
+        for _ in range(41):
+            yield schedule.get_last_lr()[0]
+            optimizer.step()
+            schedule.step()
+
+    def cycle(optimizer):
+        options = {"div_factor": 20, "final_div_factor": 50, "cycle_momentum": False}
+        return theirs.OneCycleLR(optimizer, 2.0, total_steps=42, pct_start=13 / 42, **options)
+
+    schedules = xnn.schedules
+    for ours, make in (
+        (schedules.Step(2.0, every=7, factor=0.3), lambda o: theirs.StepLR(o, 7, 0.3)),
+        (schedules.Cosine(2.0, 40, final=0.1), lambda o: theirs.CosineAnnealingLR(o, 40, 0.1)),
+        (schedules.WarmUp(2.0, 10), lambda o: theirs.LinearLR(o, 1e-12, total_iters=10)),
+        (schedules.OneCycle(2.0, 41, 12 / 41, initial=0.1, final=0.002), cycle),
+    ):
+        found = [ours(epoch) for epoch in range(41)]
+        np.testing.assert_allclose(found, list(rates(make)), rtol=1e-6, atol=1e-10)
+
+
+PLATEAUS = [5.0, 4.0, 4.0, 3.95, 3.9, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 2.0, 9.0, 9.0]
+
+
+def factors(callback, monitor="cost", figures=PLATEAUS):
+    """Return what the rates are multiplied by after each epoch with such figures."""
+    history = xnn.History()
+    training = SimpleNamespace(history=history, figures={monitor}, rate_factor=1.0)
+    callback.begin(training)
+    result = []
+    for training.epoch, figure in enumerate(figures):
+        getattr(history, monitor).append(figure)
+        callback.epoch_end(training)
+        result.append(training.rate_factor)
+    return result
+
+
+def test_plateaus_reduce_the_rate():
+    found = factors(xnn.ReduceOnPlateau("cost", factor=0.5, patience=2))
+    assert found == [1, 1, 1, 1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25, 0.125]
+    found = factors(xnn.ReduceOnPlateau("cost", factor=0.5, patience=3, min_delta=0.2))
+    assert found == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25]
+    growing = [-figure for figure in PLATEAUS]
+    callback = xnn.ReduceOnPlateau("accuracy", factor=0.5, patience=2)
+    assert factors(callback, "accuracy", growing)[-1] == 0.125
+    assert (callback.best, callback.best_epoch) == (-2.0, 11)
+
+
+@pytest.mark.parametrize("min_delta", [0.0, 0.2])
+@pytest.mark.parametrize("patience", [1, 2, 3])
+def test_plateaus_are_pytorchs(patience, min_delta):
+    """PyTorch calls patience how many epochs it does nothing: one less."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.5, patience=patience - 1, threshold=min_delta, threshold_mode="abs"
+    )
+    wanted = []
+    for figure in PLATEAUS:
+        theirs.step(figure)
+        wanted.append(theirs.get_last_lr()[0])
+    ours = xnn.ReduceOnPlateau("cost", factor=0.5, patience=patience, min_delta=min_delta)
+    assert factors(ours) == wanted
+
+
+def test_a_plateau_changes_the_rate_of_the_next_epoch(device):
+    """The same weights as by a function that gives those rates; nothing is compiled anew."""
+    net, x, y = start(device)
+    callback, used = xnn.ReduceOnPlateau("cost", factor=0.5, patience=1, min_delta=1e9), []
+    net.fit(
+        x,
+        y,
+        epochs=4,
+        optimizer=xnn.SGD(1.0),
+        callbacks=[callback, lambda run: used.append(run.rate_factor)],
+    )
+    assert used == [1, 0.5, 0.25, 0.125]
+    other, _, _ = start(device)
+    other.fit(x, y, epochs=4, optimizer=xnn.SGD([1.0, 1.0, 0.5, 0.25].__getitem__))
+    assert (parameters(net) == parameters(other)).all()
 
 
 @pytest.mark.parametrize("decay", [0.0, 2.0])

@@ -214,7 +214,14 @@ def test_callbacks_are_called_around_epochs(device):
 
 
 @pytest.mark.parametrize(
-    "optimizer", [1e30, xnn.SGD(1e30, momentum=0.9), xnn.SGD(1e30, clip_norm=1e30)]
+    "optimizer",
+    [
+        1e30,
+        xnn.SGD(1e30, momentum=0.9),
+        xnn.SGD(1e30, clip_norm=1e30),
+        xnn.Adam(1e30),
+        xnn.Averaged(xnn.SGD(1e30)),
+    ],
 )
 def test_divergence_stops_and_says_where(optimizer, device):
     x, y = problem()
@@ -239,6 +246,44 @@ def test_divergence_leaves_the_weights_from_before_the_epoch(device):
             callbacks=[lambda run: good.append(parameters(net))],
         )
     assert (parameters(net) == good[1]).all()
+
+
+def test_divergence_leaves_the_averages_from_before_the_epoch(device):
+    x, y = problem()
+    net = xnn.Network([4, xnn.Dense(3, "linear")], seed=0, device=device)
+    good = []
+    with pytest.raises(FloatingPointError, match="epoch 2"):
+        net.fit(
+            x,
+            y,
+            epochs=5,
+            optimizer=xnn.Averaged(xnn.SGD(lambda epoch: 0.01 if epoch < 2 else 1e20), 0.9),
+            callbacks=[lambda run: good.append(parameters(net))],
+        )
+    assert (parameters(net) == good[1]).all()
+
+
+def test_ctrl_c_in_an_epoch_leaves_averages(device, monkeypatch):
+    """The averages of some steps, and not the weights as they are after them."""
+    figures = xnn.steps.Trainer.figures
+
+    def press(self, steps):
+        if steps < self.steps:
+            raise KeyboardInterrupt
+        return figures(self, steps)
+
+    monkeypatch.setattr(xnn.steps.Trainer, "figures", press)
+    monkeypatch.setattr(xnn.training, "_GLANCE", 0)
+    x, y = problem()
+    ends = []
+    # With a decay of almost 1 the average stays at what there is after the first step.
+    for optimizer in (xnn.SGD(1.0), xnn.Averaged(xnn.SGD(1.0), 1 - 1e-9)):
+        net = network(device)
+        before = parameters(net)
+        history = net.fit(x, y, epochs=3, batch_size=2, optimizer=optimizer, progress=False)
+        assert history.stopped == "interrupted in epoch 0"
+        ends.append(np.linalg.norm(parameters(net) - before))
+    assert 0 < ends[1] < ends[0] / 5
 
 
 def test_divergence_brings_back_the_best_where_early_stopping_has_it(device):

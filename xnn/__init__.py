@@ -2,7 +2,7 @@
 
 from . import datasets, schedules
 from .backends import DeviceError
-from .callbacks import Callback, EarlyStopping
+from .callbacks import Callback, EarlyStopping, ReduceOnPlateau
 from .history import History
 from .layers import (
     Activation,
@@ -21,14 +21,17 @@ from .layers import (
     Reshape,
 )
 from .network import Evaluation, Gradients, Network, load
-from .optimizers import SGD, Optimizer
+from .optimizers import SGD, Adam, AdamW, Averaged, Optimizer, RMSprop
 
 __version__ = "0.1.0"
 
 __all__ = [
     "SGD",
     "Activation",
+    "Adam",
+    "AdamW",
     "AveragePool2D",
+    "Averaged",
     "BatchNorm",
     "Callback",
     "Conv2D",
@@ -46,8 +49,10 @@ __all__ = [
     "MaxPool2D",
     "Network",
     "Optimizer",
+    "RMSprop",
     "RandomAffine",
     "RandomErasing",
+    "ReduceOnPlateau",
     "Reshape",
     "__version__",
     "datasets",

@@ -19,6 +19,7 @@ class Training(Protocol):
     epochs: int  #: how many there are to be
     history: History
     figures: frozenset[str]  #: which of ``History.FIGURES`` it records
+    rate_factor: float  #: what learning rates are multiplied by, 1 at first; a callback may set it
 
     def stop(self, reason: str) -> None:
         """End training after this epoch; ``reason`` becomes ``history.stopped``."""
@@ -47,7 +48,40 @@ class Callback:
 CallbackLike = Callback | Callable[[Training], object]
 
 
-class EarlyStopping(Callback):
+class _Watching(Callback):
+    """What acts when a figure has not got better for some epochs."""
+
+    def __init__(self, monitor: str, patience: int, min_delta: float) -> None:
+        if monitor not in History.FIGURES:
+            raise ValueError(
+                f"monitor is {monitor!r}, but must be one of {', '.join(History.FIGURES)}"
+            )
+        self.monitor = monitor
+        self.patience = checks.whole("patience", patience)
+        self.min_delta = checks.number("min_delta", min_delta, "a number of at least 0", least=0)
+        self.best: float | None = None
+        self.best_epoch: int | None = None
+
+    def begin(self, training: Training) -> None:
+        if self.monitor not in training.figures:
+            raise ValueError(
+                f"monitor is {self.monitor!r}, but this training records no such figure; "
+                "give validation_data for validation figures, and labels for accuracies"
+            )
+        self.best = self.best_epoch = None
+
+    def better(self, training: Training) -> bool:
+        """Note the figure of the epoch that has ended, and return whether it is the best."""
+        figure = getattr(training.history, self.monitor)[-1]
+        if self.best is not None:
+            gain = figure - self.best if "accuracy" in self.monitor else self.best - figure
+            if not gain > self.min_delta:
+                return False
+        self.best, self.best_epoch = figure, training.epoch
+        return True
+
+
+class EarlyStopping(_Watching):
     """Stop when a figure has not got better for some epochs, and go back to the best weights.
 
     Parameters
@@ -80,32 +114,17 @@ class EarlyStopping(Callback):
         min_delta: float = 0.0,
         restore: bool = True,
     ) -> None:
-        if monitor not in History.FIGURES:
-            raise ValueError(
-                f"monitor is {monitor!r}, but must be one of {', '.join(History.FIGURES)}"
-            )
-        self.monitor = monitor
-        self.patience = checks.whole("patience", patience)
-        self.min_delta = checks.number("min_delta", min_delta, "a number of at least 0", least=0)
+        super().__init__(monitor, patience, min_delta)
         self.restore = restore
-        self.best: float | None = None
-        self.best_epoch: int | None = None
 
     def begin(self, training: Training) -> None:
-        if self.monitor not in training.figures:
-            raise ValueError(
-                f"monitor is {self.monitor!r}, but this training records no such figure; "
-                "give validation_data for validation figures, and labels for accuracies"
-            )
-        self.best = self.best_epoch = None
+        super().begin(training)
         self._snapshot: Any = None
 
     def epoch_end(self, training: Training) -> None:
-        figure = getattr(training.history, self.monitor)[-1]
-        if self.best is None or self.best_epoch is None or self._gain(figure) > self.min_delta:
-            self.best, self.best_epoch = figure, training.epoch
+        if self.better(training):
             self._snapshot = training.snapshot() if self.restore else None
-        elif training.epoch - self.best_epoch >= self.patience:
+        elif self.best_epoch is not None and training.epoch - self.best_epoch >= self.patience:
             training.stop(f"{self.monitor} was best in epoch {self.best_epoch}")
 
     def end(self, training: Training) -> None:
@@ -113,8 +132,51 @@ class EarlyStopping(Callback):
             training.restore(self._snapshot)
             self._snapshot = None
 
-    def _gain(self, figure: float) -> float:
-        """Return by how much ``figure`` is better than the best."""
-        assert self.best is not None
-        gain = figure - self.best
-        return gain if "accuracy" in self.monitor else -gain
+
+class ReduceOnPlateau(_Watching):
+    """Multiply the learning rate when a figure has not got better for some epochs, and again.
+
+    Whatever schedule there is goes on, times this factor.
+
+    Parameters
+    ----------
+    monitor
+        As in `EarlyStopping`.
+    factor
+        What to multiply by: above 0 and below 1.
+    patience
+        Multiply after so many epochs in a row without a better figure, and count anew.
+    min_delta
+        How much better counts.
+
+    Attributes
+    ----------
+    best
+        The best figure of the last training; None before.
+    best_epoch
+        The epoch in which it was met, from 0; None before.
+
+    Raises `ValueError` for values out of range, and before the first epoch where the training will
+    not record the figure.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "validation_cost",
+        factor: float = 0.1,
+        patience: int = 10,
+        min_delta: float = 0.0,
+    ) -> None:
+        super().__init__(monitor, patience, min_delta)
+        wanted = "a number above 0 and below 1"
+        self.factor = checks.number("factor", factor, wanted, above=0, below=1)
+
+    def begin(self, training: Training) -> None:
+        super().begin(training)
+        self._waited = 0
+
+    def epoch_end(self, training: Training) -> None:
+        self._waited = 0 if self.better(training) else self._waited + 1
+        if self._waited >= self.patience:
+            training.rate_factor *= self.factor
+            self._waited = 0

@@ -71,6 +71,11 @@ class Engine:
         up = {name: self.run.upload(array) for name, array in samples.arrays().items()}
         return replace(samples, **up)
 
+    @property
+    def random(self) -> bool:
+        """Whether training takes random numbers."""
+        return any(layer.random for layer in self.layers)
+
     def fits(self, samples: Samples) -> bool:
         """Return whether samples may lie on the device as a whole; some may lie there already."""
         arrays = samples.arrays().values()

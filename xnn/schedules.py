@@ -59,14 +59,51 @@ class Cosine(Schedule):
 
     def __call__(self, epoch: float) -> float:
         along = min(epoch / self.epochs, 1.0)
-        return self.final + (self.rate - self.final) * (1 + math.cos(math.pi * along)) / 2
+        return _half_cosine(self.rate, self.final, along)
+
+
+def _half_cosine(start: float, end: float, along: float) -> float:
+    """Return what lies between ``start`` (``along`` is 0) and ``end`` (it is 1)."""
+    return end + (start - end) * (1 + math.cos(math.pi * along)) / 2
+
+
+@dataclass(frozen=True)
+class OneCycle(Schedule):
+    """From ``initial`` up to ``rate``, then down to ``final`` at the end of ``epochs``.
+
+    The top is reached after a share ``peak`` of the epochs. Smith 2018 (arXiv 1803.09820), with
+    halves of cosines in the place of straight lines, as in PyTorch; momentum stays as it is.
+    ``initial`` is ``rate`` / 25 where it is None.
+    """
+
+    rate: float
+    epochs: float
+    peak: float = 0.3
+    initial: float | None = None
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        checks.positive("rate", self.rate)
+        checks.positive("epochs", self.epochs)
+        checks.number("peak", self.peak, "a number above 0 and below 1", above=0, below=1)
+        if self.initial is not None:
+            checks.positive("initial", self.initial)
+        checks.number("final", self.final, "a number of at least 0", least=0)
+
+    def __call__(self, epoch: float) -> float:
+        initial = self.rate / 25 if self.initial is None else self.initial
+        along = min(epoch / self.epochs, 1.0)
+        if along < self.peak:
+            return _half_cosine(initial, self.rate, along / self.peak)
+        return _half_cosine(self.rate, self.final, (along - self.peak) / (1 - self.peak))
 
 
 @dataclass(frozen=True)
 class WarmUp(Schedule):
     """``then`` (a rate, or another schedule), times what grows from 0 to 1 over ``epochs``.
 
-    The other schedule runs from the beginning, also while this one grows (Goyal et al. 2017, 2.2).
+    ``WarmUp(Cosine(0.1, epochs=20), epochs=2)`` is a cosine with warm-up. The other schedule runs
+    from the beginning, also while this one grows (Goyal et al. 2017, 2.2).
     """
 
     then: float | Schedule

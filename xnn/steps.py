@@ -6,8 +6,10 @@ taken in one go, which for small networks costs more than the arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +87,11 @@ class _Streamed:
 
 
 class Trainer:
-    """Training steps over samples, compiled for one optimizer."""
+    """Training steps over samples, compiled for one optimizer.
+
+    ``state`` is what `Updates.saved` gave, where an earlier training is gone on with. ``key``, of
+    32 bits, decides all that layers do at random.
+    """
 
     def __init__(
         self,
@@ -93,7 +99,8 @@ class Trainer:
         samples: Samples,
         batch: int,
         optimizer: Optimizer,
-        rng: np.random.Generator,
+        state: Mapping[str, NDArray[Any]] | None = None,
+        key: int = 0,
     ) -> None:
         self.engine = engine
         run, n = engine.run, len(samples)
@@ -102,6 +109,8 @@ class Trainer:
         self.batch = batch = min(batch, n)
         self.steps = -(-n // batch)
         self.updates = optimizer.start(run, engine.flat, engine.trained, n)
+        if state is not None:
+            self.updates.restore(state)
         row = run.padded(engine.sizes[0] + 1, engine.dtype) * engine.dtype.itemsize
         full, last = divmod(n, batch)
         most = max(1, min(run.chunk_bytes // (batch * row), run.chunk_steps, full))
@@ -113,9 +122,6 @@ class Trainer:
             self._source = _Streamed(engine, samples, batch * most)
         self.samples = self._source.samples
         factor = scale(samples.x.dtype)
-        # A key drawn from the network's generator, and how many steps there have been.
-        self._random = any(layer.random for layer in engine.layers)
-        key = rng.integers(2**32, dtype=np.uint32) if self._random else 0
         self.dice = run.upload(np.array([key, 0], np.uint32))
         work = Workspace(engine, batch, most, factor, backward=True, dice=self.dice)
         self.plan: list[_Chunk] = [self._chunk(work, most)] * whole
@@ -128,6 +134,17 @@ class Trainer:
         self._hits = run.zeros((self.steps,), engine.dtype)
         self._sizes = np.full(self.steps, batch)
         self._sizes[-1] = last or batch
+
+    @contextmanager
+    def stepping(self) -> Iterator[None]:
+        """Return what to run an epoch's steps within: there the network has what is trained."""
+        with self.engine.lock:
+            self.updates.swap()
+        try:
+            yield
+        finally:
+            with self.engine.lock:
+                self.updates.swap()
 
     def epoch(self, order: NDArray[np.intp], rates: NDArray[np.float64]) -> Iterator[int]:
         """Train on all samples in ``order``; yield after each chunk how many steps are done.
@@ -183,7 +200,7 @@ class Trainer:
                 engine.forward(memories)
                 engine.backward(memories, Rows.plain(work.targets[batch]), step.gradient)
                 step.apply()
-                if self._random:
+                if engine.random:
                     run.advance(self.dice)
             score.record(source.samples.scoring)
 

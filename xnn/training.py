@@ -29,6 +29,7 @@ class Run:
         self.epochs = epochs
         self.history = History()
         self.figures = figures
+        self.rate_factor = 1.0
         self.lost = False  # whether the device has failed
         self._engine = engine
         self.good = self.snapshot()  # all parameters as they last were finite, on the host
@@ -77,7 +78,8 @@ def train(
     if not np.isfinite(run.good).all():
         raise ValueError("the network's weights or biases hold NaN or infinity; set them anew")
     with engine.lock:
-        trainer = Trainer(engine, samples, batch_size, optimizer, rng)
+        key = int(rng.integers(2**32)) if engine.random else 0
+        trainer = Trainer(engine, samples, batch_size, optimizer, key=key)
         if validation is not None and engine.fits(validation):
             validation = engine.upload(validation)
     around = [c if isinstance(c, Callback) else _AfterEpoch(c) for c in callbacks]
@@ -148,32 +150,30 @@ def _figures(samples: Samples, validation: Samples | None) -> frozenset[str]:
 
 
 def _train_epoch(run: Run, trainer: Trainer, order: Any, optimizer: Optimizer, bar: _Bar) -> None:
-    rates = optimizer.rates(run.epoch, trainer.steps)
+    rates = optimizer.rates(run.epoch, trainer.steps) * run.rate_factor
     glanced = time.perf_counter()
     done = 0
-    for done in trainer.epoch(order, rates):
-        now = time.perf_counter()
-        if now - glanced >= _GLANCE and done < trainer.steps:
-            glanced = now
-            cost, _, bad = trainer.figures(done)
-            _refuse_divergence(run, trainer, bad)
-            bar.show(run, min(done * trainer.batch, len(order)), cost)
+    with trainer.stepping():
+        for done in trainer.epoch(order, rates):
+            now = time.perf_counter()
+            if now - glanced >= _GLANCE and done < trainer.steps:
+                glanced = now
+                cost, _, bad = trainer.figures(done)
+                if bad is not None:
+                    break
+                bar.show(run, min(done * trainer.batch, len(order)), cost)
     cost, accuracy, bad = trainer.figures(done)
     parameters = run.snapshot()
     if bad is None and not np.isfinite(parameters).all():
         bad = done - 1
-    _refuse_divergence(run, trainer, bad)
-    run.good = parameters
-    run.history.record("", cost, accuracy)
-
-
-def _refuse_divergence(run: Run, trainer: Trainer, bad: int | None) -> None:
     if bad is not None:
         run.restore(run.good)
         raise FloatingPointError(
             f"training diverged in epoch {run.epoch}, step {bad} of {trainer.steps}: NaN or "
             "infinity; the weights are those from before the epoch; try a lower learning rate"
         )
+    run.good = parameters
+    run.history.record("", cost, accuracy)
 
 
 def _trim(history: History) -> None:

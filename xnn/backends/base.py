@@ -140,6 +140,15 @@ class Backend(ABC):
         """
 
     @abstractmethod
+    def update(self, program: str, **operands: float | Array) -> None:
+        """Run a program (see `xnn.backends.formulas`) on each number of some arrays, in one pass.
+
+        Operands are arrays ``(n,)`` without gaps, those that the program assigns to among them, all
+        of one dtype; arrays of shape ``()``, read at each replay; and numbers. Other names that it
+        assigns to are its own, for the time of one number.
+        """
+
+    @abstractmethod
     def softmax(self, z: Array, out: Array) -> None:
         """``out[i] ← exp(z[i]) / Σ exp(z[i])`` for each row, without overflow."""
 

@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from . import cpu_random, cpu_windows, formulas
+from . import cpu_random, cpu_windows, denormals, formulas
 from .base import Array, Backend, Call, Replay
 from .windows import Window
 
 # Multiplications in a matrix product from which on BLAS's threads are worth waking.
 _WORTH_THREADS = 8_000_000
+# Arrays are worked through in blocks of so many bytes: six of them and more stay in a cache.
+_BLOCK = 128 * 1024
 # Below this many elements SciPy's one call is quicker than NumPy's four vectorised ones.
 _SMALL = 300
 
@@ -34,6 +36,7 @@ class CpuBackend(Backend):
         super().__init__()
         self.device = "cpu"
         self.xp = np
+        self._blocks: list[Array] = []
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
         dtype = np.dtype(dtype)
@@ -81,8 +84,30 @@ class CpuBackend(Backend):
         self._do(blas.gemm, *map(blas.pointer, owners), keep=owners)
 
     def elementwise(self, formula: str, out: Array, **operands: float | Array) -> None:
-        for function, arguments in _Lowering(out, operands).calls(formulas.parse(formula)):
-            self._do(function, *arguments)
+        tree = formulas.parse(formula)
+
+        def calls(out: Array, operands: dict[str, Any]) -> list[Call]:
+            return _Lowering(out, operands, self._scratch).calls(tree)
+
+        operands |= {n: o.reshape(()) for n, o in _swept(operands).items() if o.size == 1}
+        arrays = _swept(operands)
+        even = all(o.shape == out.shape and o.flags.c_contiguous for o in (out, *arrays.values()))
+        if even and out.nbytes > _BLOCK and len(calls(out, operands)) > 1:
+            for part in _blocks(out.size, out.itemsize):
+                block = {name: o.reshape(-1)[part] for name, o in arrays.items()}
+                self._do_all(calls(out.reshape(-1)[part], {**operands, **block}))
+        else:
+            self._do_all(calls(out, operands))
+
+    def update(self, program: str, **operands: float | Array) -> None:
+        statements, arrays = formulas.program(program), _swept(operands)
+        first = next(iter(arrays.values()))
+        if any(o.shape != first.shape or o.dtype != first.dtype for o in arrays.values()):
+            raise ValueError("update: arrays differ in shape or dtype")
+        for part in _blocks(first.size, first.itemsize):
+            block = {name: o[part] for name, o in arrays.items()}
+            lowering = _Lowering(first[part], {**operands, **block}, self._scratch)
+            self._do_all(lowering.program(statements))
 
     def softmax(self, z: Array, out: Array) -> None:
         column = self.scratch((len(z), 1), z.dtype)
@@ -179,6 +204,16 @@ class CpuBackend(Backend):
     def synchronize(self) -> None:
         return
 
+    def _scratch(self, taken: int, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Return memory for the calls of one formula, which those of the next use again."""
+        size = math.prod(shape) * dtype.itemsize
+        if size > _BLOCK:
+            return np.empty(shape, dtype)
+        if taken == len(self._blocks):
+            self._blocks.append(CpuBackend.zeros(self, (_BLOCK,), np.uint8))
+        memory: Array = self._blocks[taken][:size].view(dtype).reshape(shape)
+        return memory
+
     def _now(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         with np.errstate(all="ignore"):
             function(*arguments)
@@ -190,11 +225,17 @@ class CpuBackend(Backend):
             for function, arguments in tape:
                 function(*arguments)
 
+        flush, leave = denormals.switches()
+
         def quiet_replay() -> None:
             # Where training diverges the cost tells, and it is reported once.
             with np.errstate(all="ignore"):
-                for function, arguments in tape:
-                    function(*arguments)
+                flush()
+                try:
+                    for function, arguments in tape:
+                        function(*arguments)
+                finally:
+                    leave()
 
         # Asking NumPy not to warn takes 0.9 µs: much, where one sample is classified in 5.
         loud = any(isinstance(f, np.ufunc) and f.__name__ not in _SILENT for f, _ in tape)
@@ -203,10 +244,25 @@ class CpuBackend(Backend):
         return chosen
 
 
-class _Lowering:
-    """Turns one formula into NumPy calls, which write into ``out`` and little scratch."""
+# From how many are taken already, a shape and a dtype to scratch memory.
+_Scratch = Callable[[int, tuple[int, ...], Any], Array]
 
-    def __init__(self, out: Array, operands: dict[str, float | Array]) -> None:
+
+def _swept(operands: dict[str, Any]) -> dict[str, Array]:
+    """Return those of the operands that hold more than one number, or may."""
+    return {name: operand for name, operand in operands.items() if np.ndim(operand)}
+
+
+def _blocks(size: int, itemsize: int) -> list[slice]:
+    """Return the parts in which to work through so many numbers."""
+    step = _BLOCK // itemsize
+    return [slice(start, min(start + step, size)) for start in range(0, size, step)]
+
+
+class _Lowering:
+    """Turns formulas into NumPy calls, which write into ``out`` and little scratch."""
+
+    def __init__(self, out: Array, operands: dict[str, Any], scratch: _Scratch) -> None:
         self.out = out
         self.operands = operands
         self.list: list[Call] = []
@@ -214,12 +270,35 @@ class _Lowering:
         alone = not any(np.may_share_memory(out, o) for o in arrays)
         self.free = [out] if alone and out.flags.c_contiguous else []
         self.scratch: list[Array] = list(self.free)
+        self.make, self.made = scratch, 0
 
     def calls(self, tree: ast.expr) -> list[Call]:
-        if isinstance(tree, ast.Name | ast.Constant):
-            return [(np.copyto, (self.out, self.value(tree)))]
-        self.value(tree, self.out)
+        """Return the calls that evaluate a formula into ``out``."""
+        self.assign(tree, self.out)
         return self.list
+
+    def program(self, statements: tuple[tuple[str, ast.expr], ...]) -> list[Call]:
+        """Return the calls of a program, where ``out`` is only an example of its arrays."""
+        written = {name for name, _ in statements} & self.operands.keys()
+        own = {name for name, _ in statements} - written
+        for name, tree in statements:
+            if name in written:
+                self.assign(tree, self.operands[name])
+            elif isinstance(tree, ast.Name) and tree.id not in written | own:
+                self.operands[name] = self.operands[tree.id]  # another name for it
+            else:
+                # Kept to the end of the program, and so no scratch any more.
+                kept = self.take()
+                self.scratch = [s for s in self.scratch if s is not kept]
+                self.assign(tree, kept)
+                self.operands[name] = kept
+        return self.list
+
+    def assign(self, tree: ast.expr, into: Array) -> None:
+        if isinstance(tree, ast.Name | ast.Constant):
+            self.list.append((np.copyto, (into, self.value(tree))))
+        else:
+            self.value(tree, into)
 
     def value(self, node: ast.expr, into: Array | None = None) -> Array:
         if isinstance(node, ast.Constant):
@@ -252,8 +331,9 @@ class _Lowering:
 
     def take(self) -> Array:
         if not self.free:
-            self.free.append(np.empty(self.out.shape, self.out.dtype))
+            self.free.append(self.make(self.made, self.out.shape, self.out.dtype))
             self.scratch.append(self.free[-1])
+            self.made += 1
         return self.free.pop()
 
     def sigmoid(self, z: Array, out: Array) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from . import formulas
 
-#: Threads of a block of `elementwise` and `gather`, which take one number each.
+#: Threads of a block of `elementwise`, `update` and `gather`, which take one number each.
 BLOCK = 256
 #: Threads of a block of the others, each warp of which takes a row.
 WARPS = 4 * 32
@@ -127,6 +127,41 @@ extern "C" __global__ void run({", ".join(parameters)}) {{
     PLACE(rows, columns)
     {" ".join(loads)}
     out[row * out_r + column * out_c] = {expression(formula)};
+}}
+"""
+
+
+@lru_cache(maxsize=256)
+def update(
+    program: str, operands: tuple[tuple[str, str | None], ...], swept: frozenset[str]
+) -> str:
+    """Return the kernel ``run`` of a program over ``size`` numbers.
+
+    ``operands`` are C++ types, None for a number. Those ``swept`` are arrays of that size, other
+    arrays hold one number. Parameters: the size; each operand in order, by pointer or by value.
+    """
+    statements = formulas.program(program)
+    written = {name for name, _ in statements}
+    parameters, loads, lines = ["long long size"], [], []
+    for name, kind in operands:
+        if kind is None:
+            parameters.append(f"T v_{name}")
+            continue
+        const = "" if name in written else "const "
+        parameters.append(f"{const}{kind}* p_{name}")
+        loads.append(f"T v_{name} = T(p_{name}[{'i' if name in swept else '0'}]);")
+    known = {name for name, _ in operands}
+    for name, tree in statements:
+        lines.append(f"{'' if name in known else 'T '}v_{name} = {_expression(tree)};")
+        known.add(name)
+    lines += [f"p_{name}[i] = v_{name};" for name, _ in operands if name in written]
+    head = _head(next(kind for name, kind in operands if kind and name in swept))
+    return f"""{head}
+extern "C" __global__ void run({", ".join(parameters)}) {{
+    long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
+    if (i >= size) return;
+    {" ".join(loads)}
+    {" ".join(lines)}
 }}
 """
 

@@ -4,6 +4,9 @@ A formula is a Python expression over array names, such as ``"a * (1 - a) * e"``
 into a list of NumPy calls that write into scratch memory; a GPU pastes it into one fused kernel.
 The language is small, so that both can speak it: numbers, names, ``+ - * /``, ``** 2``, unary
 minus, ``>`` and ``<`` (which give 1 or 0), and the functions in `FUNCTIONS`.
+
+A *program* is assignments of formulas to names, one after the other, such as
+``"v = mu * v - rate * g; w = w + v"``: what an optimizer does to the numbers of a parameter.
 """
 
 from __future__ import annotations
@@ -50,6 +53,27 @@ def parse(formula: str) -> Node:
         raise ValueError(f"formula {formula!r} is not an expression: {error.msg}") from None
     _check(tree, formula)
     return tree
+
+
+@lru_cache(maxsize=512)
+def program(text: str) -> tuple[tuple[str, Node], ...]:
+    """Return the assignments of a program in their order: each a name, and what it is set to.
+
+    Raises `ValueError` where there is anything else.
+    """
+    try:
+        statements = ast.parse(text).body
+    except SyntaxError as error:
+        raise ValueError(f"program {text!r} is not assignments: {error.msg}") from None
+    result = []
+    for statement in statements:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                _check(value, text)
+                result.append((name, value))
+            case _:
+                raise ValueError(f"program {text!r} is not assignments alone")
+    return tuple(result)
 
 
 def operation(node: Node) -> tuple[str, list[Node]]:

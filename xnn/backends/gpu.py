@@ -128,6 +128,16 @@ class GpuBackend(Backend):
             parameters += [array, *pair]
         self._launch(text, rows * columns, cuda.BLOCK, (*parameters, *numbers))
 
+    def update(self, program: str, **operands: float | Array) -> None:
+        arrays: dict[str, Any] = {n: v for n, v in operands.items() if hasattr(v, "dtype")}
+        swept = {name: v for name, v in arrays.items() if v.ndim}
+        first = next(iter(swept.values()))
+        if any(v.shape != first.shape or v.dtype != first.dtype for v in swept.values()):
+            raise ValueError("update: arrays differ in shape or dtype")
+        text = cuda.update(program, cuda.operand_types(operands), frozenset(swept))
+        values = [v if name in arrays else first.dtype.type(v) for name, v in operands.items()]
+        self._launch(text, first.size, cuda.BLOCK, (first.size, *values))
+
     def softmax(self, z: Array, out: Array) -> None:
         text = cuda.softmax(cuda.ctype(out.dtype))
         self._launch_rows(text, (*z.shape, z, _row(z), out, _row(out)))

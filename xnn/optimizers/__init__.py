@@ -1,0 +1,9 @@
+"""Steps on the flat buffer of parameters, from simple to general, one kind a file."""
+
+from .adam import Adam, AdamW
+from .averaged import Averaged
+from .base import Optimizer, Updates, UpdateStep
+from .rmsprop import RMSprop
+from .sgd import SGD
+
+__all__ = ["SGD", "Adam", "AdamW", "Averaged", "Optimizer", "RMSprop", "UpdateStep", "Updates"]

@@ -1,0 +1,140 @@
+"""Adam and AdamW: moving averages of the gradient and of its square."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from .. import checks
+from ..backends import Array, Backend
+from ..parameters import Parameter
+from ..schedules import LearningRate
+from .base import Optimizer, Updates, check, share
+from .formulas import Formulas
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """Adam (Kingma and Ba 2015, algorithm 1), with PyTorch's names and defaults.
+
+    At step t::
+
+        m ← β₁ m + (1 - β₁) g
+        v ← β₂ v + (1 - β₂) g²
+        W ← W - η m / (1 - β₁ᵗ) / (√(v / (1 - β₂ᵗ)) + ε)
+
+    g is the gradient of the cost averaged over the mini-batch, clipped, plus λ W.
+
+    Parameters
+    ----------
+    learning_rate
+        η: a positive number, a schedule from `xnn.schedules`, or a function from the epoch's number
+        to a rate.
+    betas
+        β₁ and β₂, what the averages keep of themselves: at least 0 and less than 1.
+    eps
+        ε, positive.
+    weight_decay
+        λ, not divided by the number of samples as it is in `SGD`. Where it is not 0, `AdamW` is
+        most often the better choice.
+    clip_norm, clip_value
+        As in `SGD`.
+
+    Raises `ValueError` for values out of these ranges.
+    """
+
+    learning_rate: LearningRate = 0.001
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    clip_value: float | None = None
+
+    _decoupled: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
+            raise ValueError(f"betas is {self.betas!r}, but must be a pair such as (0.9, 0.999)")
+        for i, beta in enumerate(self.betas):
+            share(f"betas[{i}]", beta)
+        checks.positive("eps", self.eps)
+
+    def start(
+        self, run: Backend, flat: Array, parameters: Sequence[Parameter], examples: int
+    ) -> Updates:
+        return _AdamUpdates(self, run, flat, parameters, examples)
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2).
+
+    As `Adam`, but λ W is not part of the gradient; weights shrink by ηλ at each step, in PyTorch's
+    way: W ← (1 - ηλ) W before the step.
+    """
+
+    weight_decay: float = 0.01
+
+    _decoupled: ClassVar[bool] = True
+
+
+class _AdamUpdates(Formulas):
+    """Adam, with m / (1 - β₁) and v / (1 - β₂) in the places of m and v.
+
+    They are sums, by two passes over memory less. What they are short of, and the corrections of
+    their beginnings, goes into numbers of the step (Kingma and Ba, end of section 2): with
+    a = (1 - β₁ᵗ) / (1 - β₁) and b = (1 - β₂ᵗ) / (1 - β₂), ``rate`` is η √b / a and ``eps`` is ε √b.
+    """
+
+    def __init__(
+        self,
+        adam: Adam,
+        run: Backend,
+        flat: Array,
+        parameters: Sequence[Parameter],
+        examples: int,
+    ) -> None:
+        program = "m = m * keep1 + g; v = v * keep2 + g * g; w = w - rate * m / (sqrt(v) + eps)"
+        self.decays_apart = adam._decoupled and adam.weight_decay > 0
+        if self.decays_apart:
+            program = f"w = w - decay_rate * w * decays; {program}"
+        super().__init__(
+            adam,
+            run,
+            flat,
+            parameters,
+            examples,
+            program,
+            state=("m", "v"),
+            decay=adam.weight_decay,
+            decoupled=adam._decoupled,
+            numbers={"keep1": adam.betas[0], "keep2": adam.betas[1]},
+        )
+        self.eps = adam.eps
+        # In double precision: of 1 - 0.999 single precision leaves five digits.
+        betas = np.array(adam.betas, np.float64)
+        ahead = np.arange(1, run.chunk_steps + 1)
+        self.powers = run.upload(np.ones(2))  # β₁ᵗ and β₂ᵗ
+        self.ahead = run.upload(betas ** ahead[:, None])  # what they are multiplied by until a step
+        self.scale = run.upload(1 / (1 - betas))
+
+    def state(self) -> dict[str, Array]:
+        return {**super().state(), "powers": self.powers}
+
+    def changing(self, rates: Array) -> dict[str, Array]:
+        run, steps = self.run, len(rates)
+        sums = run.scratch((steps, 2), np.float64)
+        ahead = self.ahead[:steps]
+        run.elementwise("(1 - p * f) * s", sums, p=self.powers, f=ahead, s=self.scale)
+        run.elementwise("p * f", self.powers, p=self.powers, f=ahead[-1])
+        a, b = sums[:, 0], sums[:, 1]
+        run.elementwise("sqrt(b)", b, b=b)
+        rate, eps = run.scratch(rates.shape, rates.dtype), run.scratch(rates.shape, rates.dtype)
+        run.elementwise("rate * b / a", rate, rate=rates, a=a, b=b)
+        run.elementwise("eps * b", eps, eps=self.eps, b=b)
+        changing = {"rate": rate, "eps": eps}
+        return {**changing, "decay_rate": rates} if self.decays_apart else changing

@@ -1,0 +1,100 @@
+"""Averages of the parameters over the steps of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backends import Array, Backend
+from ..parameters import Parameter
+from .base import Optimizer, Updates, UpdateStep, item, share
+
+
+@dataclass(frozen=True)
+class Averaged(Optimizer):
+    """Another optimizer, and a moving average of the parameters that it gives.
+
+    Training goes on with the parameters W as they are. Between epochs, and when training has ended,
+    the network has their averages A, so that these are what is evaluated, seen by callbacks and
+    kept (Polyak and Juditsky 1992). What a callback writes to the network goes into the averages.
+    After step t::
+
+        A ← decay · A + (1 - decay) · W,  where the first A is W after the first step
+
+    This is an optimizer and no callback since averages are taken after each step, within what is
+    compiled, where callbacks do not come. A second `Network.fit` begins with what the network has,
+    the averages, and averages anew.
+
+    Parameters
+    ----------
+    optimizer
+        What gives the parameters: any but one that averages.
+    decay
+        What the average keeps of itself at each step: at least 0 and less than 1. It reaches some
+        1 / (1 - decay) steps back.
+
+    Raises `ValueError` for values out of these ranges.
+    """
+
+    optimizer: Optimizer
+    decay: float = 0.999
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.optimizer, Optimizer) or isinstance(self.optimizer, Averaged):
+            wanted = "an optimizer such as xnn.SGD(3.0), and none that averages"
+            raise ValueError(f"optimizer is {self.optimizer!r}, but must be {wanted}")
+        share("decay", self.decay)
+
+    def rates(self, epoch: int, steps: int) -> NDArray[Any]:
+        return self.optimizer.rates(epoch, steps)
+
+    def start(
+        self, run: Backend, flat: Array, parameters: Sequence[Parameter], examples: int
+    ) -> Updates:
+        return _AveragedUpdates(self.optimizer.start(run, flat, parameters, examples), self.decay)
+
+
+class _AveragedUpdates(Updates):
+    """Beside the network's parameters lie the averages, or between epochs what is trained."""
+
+    def __init__(self, inner: Updates, decay: float) -> None:
+        super().__init__(inner.run, inner.flat, inner.parameters, inner.examples)
+        self.inner, self.decay = inner, decay
+        self.aside = self.zeros()
+        self.run.copy(self.flat, self.aside)
+        self.first = self.run.upload(np.ones(1))  # 1 until there has been a step, then 0
+
+    def state(self) -> dict[str, Array]:
+        return {**self.inner.state(), "aside": self.aside, "first": self.first}
+
+    def swap(self) -> None:
+        self.run.update("t = w; w = a; a = t", w=self.flat, a=self.aside)
+
+    def begin(self, rates: Array, batch: int) -> _AveragedStep:
+        run = self.run
+        keep = run.scratch(rates.shape, rates.dtype)
+        run.elementwise("decay", keep, decay=self.decay)
+        run.elementwise("keep * (1 - first)", keep[:1], keep=keep[:1], first=self.first)
+        run.elementwise("0", self.first)
+        return _AveragedStep(self, self.inner.begin(rates, batch), keep)
+
+
+class _AveragedStep(UpdateStep):
+    def __init__(self, updates: _AveragedUpdates, inner: UpdateStep, keep: Array) -> None:
+        self.updates, self.inner, self.keep = updates, inner, keep
+
+    def gradient(
+        self, parameter: Parameter, left: Array, right: Array, factor: float, again: bool = False
+    ) -> None:
+        self.inner.at = self.at
+        self.inner.gradient(parameter, left, right, factor, again)
+
+    def apply(self) -> None:
+        self.inner.at = self.at
+        self.inner.apply()
+        updates, keep = self.updates, item(self.keep, self.at)
+        updates.run.update("a = w + (a - w) * keep", a=updates.aside, w=updates.flat, keep=keep)

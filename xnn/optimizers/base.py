@@ -1,0 +1,138 @@
+"""What an optimizer is.
+
+An optimizer is a description of how to step; `Optimizer.start` makes the state of one training run
+(a velocity, a buffer for gradients). While a mini-batch runs backward, each layer hands over two
+matrices whose product is the gradient of its parameters, and the optimizer says where that product
+lands: straight in the weights, in the velocity, or in a buffer of its own. That is why plain SGD
+costs one matrix product a layer and not a pass over memory more.
+
+η is the learning rate, m the mini-batch's size, n the number of training samples, λ the weight
+decay, μ the momentum. Biases do not decay.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from .. import checks, schedules
+from ..backends import Array, Backend
+from ..parameters import Parameter
+from ..schedules import LearningRate
+
+
+class Updates(ABC):
+    """The state of an optimizer in one training run."""
+
+    def __init__(
+        self, run: Backend, flat: Array, parameters: Sequence[Parameter], examples: int
+    ) -> None:
+        self.run = run
+        self.flat = flat
+        self.parameters = parameters
+        self.examples = examples
+
+    @abstractmethod
+    def begin(self, rates: Array, batch: int) -> UpdateStep:
+        """Begin a step for each of ``rates`` ``(steps,)``, on mini-batches of ``batch`` samples.
+
+        Called while compiling: what it does is repeated at each replay.
+        """
+
+    def swap(self) -> None:  # noqa: B027 - most have nothing to exchange
+        """Exchange the parameters that are trained for those that the network is to have, or back.
+
+        Before an epoch and after it: between epochs a network has what is to be used of it.
+        """
+
+    def state(self) -> dict[str, Array]:
+        """Return what goes from step to step beside the parameters: the live arrays, by name.
+
+        It belongs to the parameters that the network has between epochs; see `swap`.
+        """
+        return {}
+
+    def saved(self) -> dict[str, NDArray[Any]]:
+        """Return a copy of the state on the host."""
+        return {name: self.run.download(array) for name, array in self.state().items()}
+
+    def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
+        """Set the state to a copy made by another run of such an optimizer on such a network.
+
+        Raises `ValueError` for a copy of anything else; nothing is changed then.
+        """
+        state = self.state()
+        wanted = {name: (array.shape, array.dtype) for name, array in state.items()}
+        given = {name: (array.shape, array.dtype) for name, array in saved.items()}
+        if given != wanted:
+            raise ValueError(f"the optimizer's state is {given}, but must be {wanted}")
+        for name, array in state.items():
+            self.run.copy(self.run.upload(saved[name]), array)
+
+    def zeros(self) -> Array:
+        """Return a buffer of zeros like that of the parameters."""
+        return self.run.zeros(self.flat.shape, self.flat.dtype)
+
+    def decaying(self, decay: float) -> Array:
+        """Return a buffer with ``decay`` where a weight lies and 0 where a bias does."""
+        rates = self.zeros()
+        for parameter in self.parameters:
+            parameter.matrix(rates)[:, : parameter.weights] = decay
+        return rates
+
+
+class UpdateStep(ABC):
+    """One training step of an optimizer, or several compiled in a row."""
+
+    at: int = 0  # which of them
+
+    @abstractmethod
+    def gradient(
+        self, parameter: Parameter, left: Array, right: Array, factor: float, again: bool = False
+    ) -> None:
+        """Take ``factor · left @ right``, a parameter's gradient summed over the mini-batch.
+
+        ``again`` adds it to what this step has already been given for the parameter.
+        """
+
+    def apply(self) -> None:  # noqa: B027 - where the gradient lands in the weights, that was all
+        """Change the parameters, when all gradients are there."""
+
+
+class Optimizer(ABC):
+    """How to step: what `Network.fit` takes as ``optimizer``."""
+
+    learning_rate: LearningRate
+
+    def rates(self, epoch: int, steps: int) -> NDArray[Any]:
+        """Return the learning rate of each step of an epoch, float64 ``(steps,)``."""
+        return schedules.rates(self.learning_rate, epoch, steps)
+
+    @abstractmethod
+    def start(
+        self, run: Backend, flat: Array, parameters: Sequence[Parameter], examples: int
+    ) -> Updates:
+        """Return the state for a training run over ``examples`` samples."""
+
+
+def check(optimizer: Any) -> None:
+    """Raise `ValueError` where what all optimizers have is out of range."""
+    schedules.check(optimizer.learning_rate)
+    checks.number("weight_decay", optimizer.weight_decay, "a number of at least 0", least=0)
+    for name in ("clip_norm", "clip_value"):
+        value = getattr(optimizer, name)
+        if value is not None:
+            checks.number(name, value, "a positive number or None", above=0)
+
+
+def share(argument: str, value: Any) -> None:
+    """Raise `ValueError` where ``value`` is not what a moving average may keep of itself."""
+    checks.number(argument, value, "a number of at least 0 and less than 1", least=0, below=1)
+
+
+def item(values: Array, at: int) -> Array:
+    """Return ``values[at]`` as a view of shape ``()``, not as a copy."""
+    return values[at : at + 1].reshape(())

@@ -1,0 +1,135 @@
+"""Optimizers that are said in formulas: the gradient in a buffer, then one pass over everything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from ..backends import Array, Backend
+from ..parameters import Parameter
+from .base import Updates, UpdateStep, item
+
+# Sums are taken in rows of so many numbers, and then over the rows.
+_ROW = 1024
+
+
+class Clips(Protocol):
+    """What is asked of an optimizer."""
+
+    @property
+    def clip_norm(self) -> float | None:
+        """The most that the gradient's Euclidean norm may be, or None."""
+
+    @property
+    def clip_value(self) -> float | None:
+        """The most that a number of the gradient may be in size, or None."""
+
+
+class Formulas(Updates):
+    """The state of an optimizer that is a program (see `xnn.backends.formulas`).
+
+    Parameters
+    ----------
+    clips
+        What has ``clip_norm`` and ``clip_value``: the optimizer.
+    program
+        What to do to ``w``, the parameters, by ``g``, the gradient of the mini-batch's mean cost,
+        clipped, and with what decays with it; ``rate`` is the learning rate, and ``decays`` what
+        of a parameter decays.
+    state
+        The names of the arrays, zero at first, that go from step to step.
+    decay, decoupled
+        What of a weight decays; and whether the program does that by itself, or it is ``decay``
+        times the weight that is added to the gradient.
+    numbers
+        The program's other names.
+    """
+
+    def __init__(
+        self,
+        clips: Clips,
+        run: Backend,
+        flat: Array,
+        parameters: Sequence[Parameter],
+        examples: int,
+        program: str,
+        *,
+        state: Sequence[str] = (),
+        decay: float = 0.0,
+        decoupled: bool = False,
+        numbers: Mapping[str, float],
+    ) -> None:
+        super().__init__(run, flat, parameters, examples)
+        self.buffer = self.zeros()
+        self.clip_norm, self.clip_value = clips.clip_norm, clips.clip_value
+        self._state = {name: self.zeros() for name in state}
+        self.operands = {"w": flat, "gradient": self.buffer, **self._state, **numbers}
+        gradient = "gradient"
+        if self.clip_norm is not None:
+            gradient = "gradient * factor"  # see `FormulasStep.factor`
+        elif self.clip_value is not None:
+            gradient = "maximum(minimum(gradient, high), low)"
+            self.operands |= {"high": self.clip_value, "low": -self.clip_value}
+        if decay:
+            self.operands["decays"] = self.decaying(decay)
+            gradient += "" if decoupled else " + w * decays"
+        self.program = f"g = {gradient}; {program}"
+
+    def state(self) -> dict[str, Array]:
+        return dict(self._state)
+
+    def begin(self, rates: Array, batch: int) -> FormulasStep:
+        return FormulasStep(self, self.changing(rates), batch)
+
+    def changing(self, rates: Array) -> dict[str, Array]:
+        """Return what changes from step to step, by the program's names: arrays ``(steps,)``."""
+        return {"rate": rates}
+
+
+class FormulasStep(UpdateStep):
+    """The gradient lands in a buffer of its own, where it can be clipped."""
+
+    def __init__(self, updates: Formulas, changing: dict[str, Array], batch: int) -> None:
+        self.updates, self.run, self.changing, self.batch = updates, updates.run, changing, batch
+
+    def gradient(
+        self, parameter: Parameter, left: Array, right: Array, factor: float, again: bool = False
+    ) -> None:
+        into = parameter.matrix(self.updates.buffer)
+        self.run.gemm(left, right, into, alpha=factor / self.batch, beta=float(again))
+
+    def apply(self) -> None:
+        now = {name: item(values, self.at) for name, values in self.changing.items()}
+        if self.updates.clip_norm is not None:
+            now["factor"] = self.factor(self.updates.clip_norm)
+        self.run.update(self.updates.program, **self.updates.operands, **now)
+
+    def factor(self, norm: float) -> Array:
+        """Return what scales the gradient down to a Euclidean norm of at most ``norm``.
+
+        Its numbers have been cut off then, where they are to be. The squares are of the gradient
+        over its sum of absolute values, which do not overflow where the gradient's would.
+        """
+        run, g, most = self.run, self.updates.buffer, self.updates.clip_value
+        rows = -(-g.size // _ROW)
+        table = run.scratch((rows, _ROW), g.dtype)  # zeros behind what g fills of it
+        scaled = table.reshape(rows * _ROW)[: g.size]
+        sums, total, square = (run.scratch((n,), g.dtype) for n in (rows, 1, 1))
+        tiny = float(run.xp.finfo(g.dtype).tiny)
+
+        def add_up(into: Array) -> None:
+            run.row_sums(table, sums)
+            run.row_sums(sums[None, :], into)
+
+        if most is not None:
+            cut = "g = maximum(minimum(g, high), low); a = abs(g)"
+            run.update(cut, g=g, a=scaled, high=most, low=-most)
+        else:
+            run.elementwise("abs(g)", scaled, g=g)
+        add_up(total)
+        run.elementwise("(g / maximum(s, tiny)) ** 2", scaled, g=g, s=total, tiny=tiny)
+        add_up(square)
+        # The factor is norm / (s √q), and at most 1.
+        formula = "minimum(1, c / maximum(s * sqrt(q), tiny))"
+        run.elementwise(formula, total, c=norm, s=total, q=square, tiny=tiny)
+        return total.reshape(())

@@ -1,0 +1,90 @@
+"""RMSprop: each number's rate by the size of its gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .. import checks
+from ..backends import Array, Backend
+from ..parameters import Parameter
+from ..schedules import LearningRate
+from .base import Optimizer, Updates, check, share
+from .formulas import Formulas
+
+
+@dataclass(frozen=True)
+class RMSprop(Optimizer):
+    """RMSprop (Tieleman and Hinton 2012, lecture 6.5), with PyTorch's names and defaults.
+
+    ==========  =================================================================
+    always      v ← α v + (1 - α) g²,  W ← W - η g / (√v + ε)
+    centered    c ← α c + (1 - α) g,  with √(v - c²) in the place of √v         (Graves 2013)
+    momentum    b ← μ b + g / (√v + ε),  W ← W - η b
+    ==========  =================================================================
+
+    g is the gradient of the cost averaged over the mini-batch, clipped, plus λ W.
+
+    Parameters
+    ----------
+    learning_rate
+        η: a positive number, a schedule from `xnn.schedules`, or a function from the epoch's number
+        to a rate.
+    alpha
+        α, what the averages keep of themselves: at least 0 and less than 1.
+    eps
+        ε, positive.
+    momentum
+        μ, at least 0 and less than 1.
+    centered
+        Whether the gradient's variance takes the place of its mean square.
+    weight_decay
+        λ, not divided by the number of samples as it is in `SGD`.
+    clip_norm, clip_value
+        As in `SGD`.
+
+    Raises `ValueError` for values out of these ranges.
+    """
+
+    learning_rate: LearningRate = 0.01
+    alpha: float = 0.99
+    eps: float = 1e-8
+    momentum: float = 0.0
+    centered: bool = False
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    clip_value: float | None = None
+
+    def __post_init__(self) -> None:
+        check(self)
+        share("alpha", self.alpha)
+        checks.positive("eps", self.eps)
+        share("momentum", self.momentum)
+
+    def start(
+        self, run: Backend, flat: Array, parameters: Sequence[Parameter], examples: int
+    ) -> Updates:
+        program, state, size = "v = v + (g * g - v) * rest; ", ["v"], "sqrt(v)"
+        numbers = {"rest": 1 - self.alpha, "eps": self.eps}
+        if self.centered:
+            program += "c = c + (g - c) * rest; "
+            state.append("c")
+            # Rounding may leave less than nothing where all gradients are alike.
+            size = "sqrt(maximum(v - c * c, 0))"
+        if self.momentum:
+            program += f"b = mu * b + g / ({size} + eps); w = w - rate * b"
+            state.append("b")
+            numbers["mu"] = self.momentum
+        else:
+            program += f"w = w - rate * g / ({size} + eps)"
+        return Formulas(
+            self,
+            run,
+            flat,
+            parameters,
+            examples,
+            program,
+            state=state,
+            decay=self.weight_decay,
+            numbers=numbers,
+        )

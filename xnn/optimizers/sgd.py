@@ -1,0 +1,189 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..backends import Array, Backend
+from ..parameters import Parameter
+from ..schedules import LearningRate
+from .base import Optimizer, Updates, UpdateStep, check, item, share
+from .formulas import Formulas
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """Stochastic gradient descent, from plain to with everything.
+
+    ==========  ==================================================================
+    plain       W ← (1 - ηλ/n) W - η g         (Nielsen, eq. 20 and 93)
+    momentum    v ← μ v - η (g + λ/n W),  W ← W + v         (Nielsen, eq. 107 and 108)
+    Nesterov    v as above,  W ← W + μ v - η (g + λ/n W)    (Sutskever et al. 2013; Bengio 2012)
+    ==========  ==================================================================
+
+    g is the gradient of the cost averaged over the mini-batch. η is part of the velocity, as in the
+    book; in PyTorch it is not, which differs where the rate changes from step to step.
+
+    Parameters
+    ----------
+    learning_rate
+        η: a positive number, a schedule from `xnn.schedules`, or a function from the epoch's number
+        to a rate.
+    momentum
+        μ, at least 0 and less than 1.
+    nesterov
+        Whether momentum looks ahead.
+    weight_decay
+        λ as the book defines it: at each step weights shrink by ηλ/n. It is n times what PyTorch
+        calls ``weight_decay``.
+    clip_norm
+        The gradient of all parameters together is scaled down to this Euclidean norm
+        (Pascanu et al. 2013).
+    clip_value
+        Each number of the gradient is cut off at ± this.
+
+    Raises `ValueError` for values out of these ranges.
+    """
+
+    learning_rate: LearningRate
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    clip_value: float | None = None
+
+    def __post_init__(self) -> None:
+        check(self)
+        share("momentum", self.momentum)
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov is True, but momentum is 0; give a momentum such as 0.9")
+
+    def start(
+        self, run: Backend, flat: Array, parameters: Sequence[Parameter], examples: int
+    ) -> Updates:
+        decay = self.weight_decay / examples
+        clips = self.clip_norm is not None or self.clip_value is not None
+        if not self.momentum and not clips:
+            return _Plain(run, flat, parameters, examples, decay)
+        if not self.nesterov and not clips:
+            return _Momentum(run, flat, parameters, examples, decay, self.momentum)
+        program = "w = w - rate * g"
+        if self.momentum:
+            change = "mu * v - rate * g" if self.nesterov else "v"
+            program = f"v = mu * v - rate * g; w = w + {change}"
+        return Formulas(
+            self,
+            run,
+            flat,
+            parameters,
+            examples,
+            program,
+            state=["v"] if self.momentum else [],
+            decay=decay,
+            numbers={"mu": self.momentum} if self.momentum else {},
+        )
+
+
+class _Plain(Updates):
+    """The gradient lands in the weights."""
+
+    def __init__(
+        self,
+        run: Backend,
+        flat: Array,
+        parameters: Sequence[Parameter],
+        examples: int,
+        decay: float,
+    ) -> None:
+        super().__init__(run, flat, parameters, examples)
+        self.decay = decay
+
+    def begin(self, rates: Array, batch: int) -> UpdateStep:
+        return _PlainStep(self, rates, batch)
+
+
+class _PlainStep(UpdateStep):
+    def __init__(self, updates: _Plain, rates: Array, batch: int) -> None:
+        self.run, self.flat, self.decay = updates.run, updates.flat, updates.decay
+        self.minus = _Minus(self.run, rates, batch)
+        self.keep = self.run.scratch(rates.shape, rates.dtype)
+        if self.decay:
+            self.run.elementwise("1 - rate * decay", self.keep, rate=rates, decay=self.decay)
+
+    def gradient(
+        self, parameter: Parameter, left: Array, right: Array, factor: float, again: bool = False
+    ) -> None:
+        matrix, minus = parameter.matrix(self.flat), self.minus(self.at, factor)
+        n = parameter.weights
+        if again or not self.decay or not n:
+            self.run.gemm(left, right, matrix, alpha=minus, beta=1.0)
+            return
+        keep = item(self.keep, self.at)
+        self.run.gemm(left, right[:, :n], matrix[:, :n], alpha=minus, beta=keep)
+        if parameter.biases:
+            self.run.gemm(left, right[:, n:], matrix[:, n:], alpha=minus, beta=1.0)
+
+
+class _Momentum(Updates):
+    """The gradient lands in the velocity."""
+
+    def __init__(
+        self,
+        run: Backend,
+        flat: Array,
+        parameters: Sequence[Parameter],
+        examples: int,
+        decay: float,
+        momentum: float,
+    ) -> None:
+        super().__init__(run, flat, parameters, examples)
+        self.momentum = momentum
+        self.velocity = self.zeros()
+        self.decays = self.decaying(decay) if decay else None
+
+    def state(self) -> dict[str, Array]:
+        return {"v": self.velocity}
+
+    def begin(self, rates: Array, batch: int) -> UpdateStep:
+        return _MomentumStep(self, rates, batch)
+
+
+class _MomentumStep(UpdateStep):
+    def __init__(self, updates: _Momentum, rates: Array, batch: int) -> None:
+        self.updates, self.run, self.rates = updates, updates.run, rates
+        self.minus = _Minus(self.run, rates, batch)
+
+    def gradient(
+        self, parameter: Parameter, left: Array, right: Array, factor: float, again: bool = False
+    ) -> None:
+        self.run.gemm(
+            left,
+            right,
+            parameter.matrix(self.updates.velocity),
+            alpha=self.minus(self.at, factor),
+            beta=1.0 if again else self.updates.momentum,
+        )
+
+    def apply(self) -> None:
+        w, v, decays = self.updates.flat, self.updates.velocity, self.updates.decays
+        if decays is None:
+            self.run.elementwise("w + v", w, w=w, v=v)
+            return
+        program, rate = "v = v - w * decays * rate; w = w + v", item(self.rates, self.at)
+        self.run.update(program, v=v, w=w, decays=decays, rate=rate)
+
+
+class _Minus:
+    """-η/m of each step, times the factors that gradients come with."""
+
+    def __init__(self, run: Backend, rates: Array, batch: int) -> None:
+        self._run, self._rates, self._batch = run, rates, batch
+        self._made: dict[float, Array] = {}
+
+    def __call__(self, at: int, factor: float) -> Array:
+        if factor not in self._made:
+            self._made[factor] = self._run.scratch(self._rates.shape, self._rates.dtype)
+            by = factor / self._batch
+            self._run.elementwise("-rate * by", self._made[factor], rate=self._rates, by=by)
+        return item(self._made[factor], at)
