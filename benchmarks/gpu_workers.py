@@ -310,17 +310,17 @@ def calls(task: Task, peer: str) -> dict:
     """
     import xnn
     from xnn.samples import Samples
-    from xnn.steps import Trainer
+    from xnn.steps import Recipe, Trainer
 
     net = networks.xnn_network(
         task.sizes, task.activation, device=task.device, precision=task.precision
     )
     engine, run = net._engine, net._engine.run
     x, y = task.data()
-    samples, optimizer = Samples(x, y, None, "argmax"), xnn.SGD(task.rate)
-    steps = Trainer(engine, samples, task.batch, optimizer).plan[0].steps
+    samples, recipe = Samples(x, y, None, "argmax"), Recipe(xnn.SGD(task.rate), task.batch)
+    steps = Trainer(engine, samples, recipe).plan[0].steps
     with noted(run) as operations:
-        trainer = Trainer(engine, samples[: steps * task.batch], task.batch, optimizer)
+        trainer = Trainer(engine, samples[: steps * task.batch], recipe)
     # Run once, for a product times 0 would cost nothing.
     list(trainer.epoch(np.arange(steps * task.batch), np.full(steps, task.rate)))
     found: dict[str, list] = {}

@@ -12,7 +12,7 @@ import pytest
 
 import xnn
 from xnn.samples import check_samples
-from xnn.steps import Trainer
+from xnn.steps import Recipe, Trainer
 
 
 def warm_trainer(optimizer, layers, batch=10, n=205):
@@ -23,7 +23,7 @@ def warm_trainer(optimizer, layers, batch=10, n=205):
     engine = net._engine
     function = engine.layers[-1].function
     samples = check_samples(engine.run, x, y, (784, 10), function, engine.cost, np.float32)
-    trainer = Trainer(engine, samples, batch, optimizer)
+    trainer = Trainer(engine, samples, Recipe(optimizer, batch))
     for _ in trainer.epoch(rng.permutation(n), optimizer.rates(0, trainer.steps)):
         pass
     return trainer

@@ -11,7 +11,7 @@ import xnn
 from xnn.backends import select
 from xnn.parameters import Parameter
 from xnn.samples import check_samples
-from xnn.steps import Trainer
+from xnn.steps import Recipe, Trainer
 
 from . import reference
 from .helpers import copies, host, parameters
@@ -200,7 +200,7 @@ def trainer(net, x, y, optimizer, state=None):
     samples = check_samples(
         engine.run, x, y, (6, 3), engine.layers[-1].function, engine.cost, engine.dtype
     )
-    return Trainer(engine, samples, 5, optimizer, state)
+    return Trainer(engine, samples, Recipe(optimizer, 5), state)
 
 
 @pytest.mark.parametrize(("optimizer", "names"), STATEFUL, ids=str)
@@ -384,9 +384,9 @@ def test_averages_are_taken_at_each_step(device):
     wanted, _, _ = start(device)
     steps = []
     made = trainer(wanted, x, y, optimizer)
-    one = Trainer(wanted._engine, made.samples, 1, optimizer)
+    one = Trainer(wanted._engine, made.samples, Recipe(optimizer, 1))
     order = np.arange(46)
-    one.plan = [one._chunk(one.plan[0].work, 1)] * 46
+    one.plan = [one._chunk(one.plan[0].works, 1, 1)] * 46
     for _ in one.epoch(order, optimizer.rates(0, 46)):
         steps.append([a for c in copies(wanted) for a in c])
     weights = averages(steps, 0.9)

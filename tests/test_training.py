@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 import xnn
 
+from . import standin
 from .helpers import copies, parameters
 
 ROOT = Path(__file__).parent.parent
@@ -453,3 +455,187 @@ def test_seed_gives_the_same_weights_in_another_process(device):
     }
     assert len(runs) == 1
     assert len(runs.pop().strip()) == 64
+
+
+# What counts how much.
+
+
+def weighted_data(n=60):
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((n, 4)), rng.integers(0, 3, n), rng.integers(0, 4, n)
+
+
+def softmax_network(device, **options):
+    layers = [4, xnn.Dense(5, "tanh"), xnn.Dense(3, "softmax")]
+    return xnn.Network(layers, seed=1, device=device, dtype="float64", **options)
+
+
+def test_a_sample_of_weight_two_is_there_twice(device):
+    """In one mini-batch of all, whose gradient is a sum over samples."""
+    x, y, weights = weighted_data()
+    net, wanted = softmax_network(device), softmax_network(device)
+    options = {"epochs": 5, "batch_size": 1000, "shuffle": False}
+    history = net.fit(x, y, sample_weight=weights, optimizer=0.5, **options)
+    rows = np.repeat(np.arange(len(x)), weights)
+    # Divided by the mini-batch's size, which is another with copies.
+    rate = 0.5 * len(rows) / len(x)
+    other = wanted.fit(x[rows], y[rows], optimizer=rate, **options)
+    np.testing.assert_allclose(parameters(net), parameters(wanted), rtol=1e-10)
+    scaled = np.array(other.cost) * len(rows) / len(x)
+    np.testing.assert_allclose(history.cost, scaled, rtol=1e-10)
+
+
+@pytest.mark.parametrize("targets", ["labels", "rows", "two classes"])
+def test_class_weights_are_sample_weights(device, targets):
+    x, y, _ = weighted_data()
+    net = wanted = None
+    if targets == "two classes":
+        y = np.minimum(y, 1)
+        net, wanted = (
+            xnn.Network([4, xnn.Dense(1)], "cross_entropy", seed=1, device=device) for _ in range(2)
+        )
+        given = {0: 2.0, 1: 0.5}
+    else:
+        net, wanted = softmax_network(device), softmax_network(device)
+        given = {0: 2.0, 2: 0.5}
+    each = np.array([given.get(label, 1.0) for label in y])
+    goal = np.eye(3)[y] if targets == "rows" else y
+    net.fit(x, goal, epochs=2, class_weight=given, sample_weight=np.full(60, 3))
+    wanted.fit(x, goal, epochs=2, sample_weight=3 * each)
+    assert (parameters(net) == parameters(wanted)).all()
+
+
+def test_balanced_classes_are_those_of_scikit_learn(device):
+    from sklearn.utils.class_weight import compute_sample_weight
+
+    x, y, _ = weighted_data()
+    y[:30] = 0
+    net, wanted = softmax_network(device), softmax_network(device)
+    net.fit(x, y, epochs=2, class_weight="balanced")
+    wanted.fit(x, y, epochs=2, sample_weight=compute_sample_weight("balanced", y))
+    np.testing.assert_allclose(parameters(net), parameters(wanted), rtol=1e-12)
+
+
+def test_label_smoothing_is_training_on_smooth_rows(device):
+    x, y, _ = weighted_data()
+    smooth = 0.9 * np.eye(3)[y] + 0.1 / 3
+    trained = []
+    for goal, options in ((y, {"label_smoothing": 0.1}), (np.eye(3)[y], {"label_smoothing": 0.1}),
+                          (smooth, {})):  # fmt: skip
+        net = softmax_network(device)
+        history = net.fit(x, goal, epochs=3, **options)
+        trained.append((parameters(net), history))
+    for found, history in trained[:2]:
+        np.testing.assert_allclose(found, trained[2][0], rtol=1e-12)
+        np.testing.assert_allclose(history.cost, trained[2][1].cost, rtol=1e-12)
+        assert history.accuracy[-1] > 0  # of the classes that they name
+
+
+def test_label_smoothing_and_weights_are_those_of_pytorch(device):
+    torch = pytest.importorskip("torch")
+    x, y, _ = weighted_data()
+    net = softmax_network(device)
+    weights, biases = copies(net)
+    modules = [torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3)]
+    theirs = torch.nn.Sequential(*modules).double()
+    with torch.no_grad():
+        for module, w, b in zip(modules[::2], weights, biases, strict=True):
+            module.weight.copy_(torch.from_numpy(w))
+            module.bias.copy_(torch.from_numpy(b))
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.3)
+    each = np.random.default_rng(3).random(60)
+    for _ in range(4):
+        out = theirs(torch.from_numpy(x))
+        costs = torch.nn.functional.cross_entropy(
+            out, torch.from_numpy(y), label_smoothing=0.2, reduction="none"
+        )
+        optimizer.zero_grad()
+        (costs * torch.from_numpy(each)).mean().backward()
+        optimizer.step()
+    options = {"label_smoothing": 0.2, "sample_weight": each, "batch_size": 60}
+    net.fit(x, y, epochs=4, optimizer=0.3, **options)
+    ends = np.concatenate([p.detach().numpy().ravel() for p in theirs.parameters()])
+    found = [a.ravel() for pair in zip(*copies(net), strict=True) for a in pair]
+    np.testing.assert_allclose(np.concatenate(found), ends, rtol=1e-9)
+
+
+# Mini-batches that are run in parts.
+
+
+@pytest.mark.parametrize("part", [1, 5, 7, 12])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        xnn.SGD(0.5, weight_decay=1.0),
+        xnn.SGD(0.2, momentum=0.9),
+        xnn.Adam(),
+        xnn.Averaged(xnn.SGD(0.5), decay=0.5),
+    ],
+    ids=["plain", "momentum", "Adam", "averaged"],
+)
+def test_parts_of_a_mini_batch_make_the_same_step(device, part, optimizer):
+    """12 samples a step and 5 in the last: whole parts, and one that is smaller."""
+    x, y, weights = (array[:53] for array in weighted_data())
+    trained = []
+    for micro in (None, part):
+        net = softmax_network(device)
+        options = {"batch_size": 12, "micro_batch_size": micro, "sample_weight": weights}
+        history = net.fit(x, y, epochs=3, optimizer=optimizer, **options)
+        trained.append((parameters(net), history))
+    np.testing.assert_allclose(trained[0][0], trained[1][0], rtol=1e-8)
+    np.testing.assert_allclose(trained[0][1].cost, trained[1][1].cost, rtol=1e-10)
+    assert trained[0][1].accuracy == trained[1][1].accuracy
+
+
+def test_parts_take_less_memory():
+    layers = [(28, 28, 1), xnn.Conv2D(8, 5, "relu"), xnn.MaxPool2D(4), xnn.Flatten(), 10]
+    x, y = np.zeros((256, 784), np.uint8), np.zeros(256, int)
+    peaks = []
+    for micro in (None, 32):
+        net = xnn.Network(list(layers), device="cpu")
+        tracemalloc.start()
+        net.fit(x, y, epochs=1, batch_size=256, micro_batch_size=micro)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] / 2
+
+
+def test_streamed_data_are_trained_on_in_parts(monkeypatch):
+    monkeypatch.setattr(standin.StandInBackend, "fits", lambda self, size: size == 0)
+    x, y, weights = (array[:53] for array in weighted_data())
+    trained = []
+    for device in ("cpu", "standin"):
+        net = softmax_network(device)
+        options = {"batch_size": 12, "micro_batch_size": 5, "sample_weight": weights}
+        net.fit(x, y, epochs=2, **options)
+        trained.append(parameters(net))
+    assert (trained[0] == trained[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sample_weight": np.ones(3)}, "sample_weight has shape (3,), but must have shape (60,)"),
+        ({"sample_weight": -np.ones(60)}, "sample_weight has -1, but must not be negative"),
+        ({"sample_weight": np.full(60, np.nan)}, "sample_weight has NaN or infinity in row 0"),
+        ({"sample_weight": "even"}, "sample_weight has dtype <U4, but must hold real numbers"),
+        ({"class_weight": "even"}, "class_weight is 'even', but must be 'balanced' or a mapping"),
+        ({"class_weight": {3: 1.0}}, "class_weight has class 3, but there are 3 classes"),
+        ({"class_weight": {"a": 1.0}}, "class_weight's classes is 'a'"),
+        ({"class_weight": {1: -1.0}}, "class_weight[1] is -1.0"),
+        ({"label_smoothing": 1}, "label_smoothing is 1, but must be a number of at least 0"),
+        ({"micro_batch_size": 0}, "micro_batch_size is 0, but must be a whole number"),
+    ],
+)
+def test_weights_that_are_none(options, message):
+    x, y, _ = weighted_data()
+    with pytest.raises(ValueError) as caught:
+        softmax_network("cpu").fit(x, y, **options)
+    assert message in str(caught.value)
+
+
+def test_classes_are_wanted_where_classes_are_weighed():
+    net = xnn.Network([4, xnn.Dense(1, "linear")], device="cpu")
+    for options in ({"class_weight": "balanced"}, {"label_smoothing": 0.1}):
+        with pytest.raises(ValueError, match="but the targets are no classes"):
+            net.fit(np.ones((3, 4)), [0.5, 1.5, 2.0], **options)

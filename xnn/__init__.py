@@ -3,6 +3,7 @@
 from . import datasets, schedules
 from .backends import DeviceError
 from .callbacks import Callback, EarlyStopping, ReduceOnPlateau
+from .ensemble import Ensemble, cross_validate, folds
 from .history import History
 from .layers import (
     Activation,
@@ -40,6 +41,7 @@ __all__ = [
     "Dropout",
     "EarlyStopping",
     "ElasticTransform",
+    "Ensemble",
     "Evaluation",
     "Flatten",
     "GlobalAveragePool2D",
@@ -55,7 +57,9 @@ __all__ = [
     "ReduceOnPlateau",
     "Reshape",
     "__version__",
+    "cross_validate",
     "datasets",
+    "folds",
     "load",
     "schedules",
 ]

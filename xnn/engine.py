@@ -101,11 +101,23 @@ class Engine:
         for layer, memory in zip(self.layers, memories, strict=True):
             layer.forward(self.run, memory)
 
-    def backward(self, memories: Sequence[Memory], targets: Rows, gradient: Gradient) -> None:
-        """Run a mini-batch backward, after `forward`; hand each gradient to ``gradient``."""
+    def backward(
+        self,
+        memories: Sequence[Memory],
+        targets: Rows,
+        gradient: Gradient,
+        weights: Array | None = None,
+    ) -> None:
+        """Run a mini-batch backward, after `forward`; hand each gradient to ``gradient``.
+
+        ``weights`` ``(batch, 1)`` says how much each sample counts.
+        """
         last, function = memories[-1], self.layers[-1].function
         assert last.delta is not None
         self.cost.output_delta(self.run, function, last.outputs, targets, out=last.delta)
+        if weights is not None:
+            delta = last.delta.values
+            self.run.elementwise("d * w", delta, d=delta, w=weights)
         for layer, memory in zip(reversed(self.layers), reversed(memories), strict=True):
             if memory is not last:
                 layer.delta(self.run, memory)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -21,7 +21,8 @@ from .initializers import as_given
 from .layers import Dense, Layer, shown
 from .optimizers import SGD, Optimizer
 from .parameters import Shape
-from .samples import Samples, check_inputs, check_samples
+from .samples import Samples, check_inputs, check_samples, check_weights
+from .steps import Recipe
 from .training import train
 
 
@@ -203,6 +204,10 @@ class Network:
         epochs: int = 30,
         batch_size: int = 10,
         optimizer: Optimizer | float | None = None,
+        sample_weight: ArrayLike | None = None,
+        class_weight: Mapping[int, float] | str | None = None,
+        label_smoothing: float = 0.0,
+        micro_batch_size: int | None = None,
         validation_data: tuple[ArrayLike, ArrayLike] | None = None,
         callbacks: Sequence[CallbackLike] = (),
         shuffle: bool = True,
@@ -225,6 +230,15 @@ class Network:
             takes what is left.
         optimizer
             Such as ``xnn.SGD(3.0)``; a number is its learning rate; None is ``SGD(0.1)``.
+        sample_weight
+            How much each sample counts, ``(n,)``: its cost and its gradient are multiplied by this.
+        class_weight
+            How much each class counts: a mapping of classes to weights, or ``"balanced"``.
+        label_smoothing
+            The share of each target that is given to all classes alike, at least 0, less than 1.
+        micro_batch_size
+            How many samples of a mini-batch to run at a time, where all at once take too much
+            memory. Their gradients add up to the same step.
         validation_data
             A pair like ``(x, y)``, evaluated after each epoch.
         callbacks
@@ -240,6 +254,20 @@ class Network:
         the network meanwhile; they see it as it is between some steps and the next.
         """
         samples = self._samples(x, y)
+        weights, engine = (sample_weight, class_weight), self._engine
+        samples = check_weights(engine.run, samples, *weights, engine.outputs, engine.dtype)
+        below = "a number of at least 0 and less than 1"
+        checks.number("label_smoothing", label_smoothing, below, least=0, below=1)
+        if label_smoothing and samples.scoring is None:
+            raise ValueError("label_smoothing is given, but the targets are no classes")
+        recipe = Recipe(
+            _optimizer(optimizer),
+            checks.whole("batch_size", batch_size),
+            None
+            if micro_batch_size is None
+            else checks.whole("micro_batch_size", micro_batch_size),
+            float(label_smoothing),
+        )
         validation = None
         if validation_data is not None:
             if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
@@ -257,8 +285,7 @@ class Network:
                 self._inference,
                 samples,
                 epochs=checks.whole("epochs", epochs),
-                batch_size=checks.whole("batch_size", batch_size),
-                optimizer=_optimizer(optimizer),
+                recipe=recipe,
                 rng=self._rng,
                 validation=validation,
                 callbacks=callbacks,

@@ -6,12 +6,14 @@ real dtypes are taken as the numbers that they are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import checks
 from .activations import Activation
 from .backends import Array, Backend
 from .costs import Cost
@@ -30,20 +32,24 @@ class Samples:
     labels: Any | None  # (n,) class numbers, or
     values: Any | None  # (n, outputs) one target an output
     scoring: Scoring
+    weights: Any | None = None  # (n,) how much each counts; None where all count as one
 
     def __len__(self) -> int:
         return len(self.x)
 
     def arrays(self) -> dict[str, Any]:
         """Return the arrays that there are, by their names."""
-        named = {"x": self.x, "labels": self.labels, "values": self.values}
+        named = {
+            "x": self.x,
+            "labels": self.labels,
+            "values": self.values,
+            "weights": self.weights,
+        }
         return {name: array for name, array in named.items() if array is not None}
 
     def __getitem__(self, rows: slice) -> Samples:
         """Return some of them, as views."""
-        labels = None if self.labels is None else self.labels[rows]
-        values = None if self.values is None else self.values[rows]
-        return Samples(self.x[rows], labels, values, self.scoring)
+        return replace(self, **{name: array[rows] for name, array in self.arrays().items()})
 
 
 def scale(dtype: Any) -> float:
@@ -120,6 +126,65 @@ def check_inputs(run: Backend, x: Any, inputs: int, dtype: Any, name: str = "x")
         raise ValueError(f"{name} has {came}, but the network has {inputs} inputs")
     _check_finite(run, x, dtype, name)
     return x.reshape(len(x), inputs)
+
+
+def check_weights(
+    run: Backend, samples: Samples, sample_weight: Any, class_weight: Any, outputs: int, dtype: Any
+) -> Samples:
+    """Return samples with weights: those of each sample times that of its class, where given.
+
+    ``class_weight`` is a mapping of classes to weights, those it does not name weighing 1; or
+    ``"balanced"``: of n samples, each of the m of a class weighs n / (classes · m). Raises
+    `ValueError` for anything else, and for weights that are negative or not finite.
+    """
+    n, weights = len(samples), None
+    if sample_weight is not None:
+        given = _array(run, sample_weight, "sample_weight")
+        weights = given if isinstance(given, np.ndarray) else run.download(given)
+        if weights.shape != (n,):
+            raise ValueError(f"sample_weight has shape {weights.shape}, but must have shape ({n},)")
+        _check_finite(run, weights, dtype, "sample_weight")
+        if weights.min() < 0:
+            raise ValueError(f"sample_weight has {weights.min():g}, but must not be negative")
+    if class_weight is not None:
+        classes = _classes(run, samples)
+        each = _class_weights(class_weight, classes, max(2, outputs))[classes]
+        weights = each if weights is None else weights * each
+    return samples if weights is None else replace(samples, weights=weights.astype(dtype))
+
+
+def _classes(run: Backend, samples: Samples) -> NDArray[Any]:
+    """Return the number of each sample's class."""
+    if samples.scoring is None:
+        raise ValueError("class_weight is given, but the targets are no classes")
+    targets = samples.values if samples.labels is None else samples.labels
+    host = targets if isinstance(targets, np.ndarray) else run.download(targets)
+    if samples.labels is not None:
+        return np.asarray(host, np.intp)
+    if samples.scoring == "argmax":
+        return np.asarray(host.argmax(axis=1))
+    return (host[:, 0] > 0.5).astype(np.intp)
+
+
+def _class_weights(given: Any, classes: NDArray[Any], count: int) -> NDArray[np.float64]:
+    """Return the weight of each of ``count`` classes."""
+    weights = np.ones(count)
+    if isinstance(given, str) and given == "balanced":
+        found = np.bincount(classes, minlength=count)
+        there = found > 0
+        weights[there] = len(classes) / (there.sum() * found[there])
+    elif isinstance(given, Mapping):
+        for name, weight in given.items():
+            which = checks.whole("class_weight's classes", name, least=0)
+            if which >= count:
+                raise ValueError(f"class_weight has class {which}, but there are {count} classes")
+            wanted = "a number of at least 0"
+            weights[which] = checks.number(f"class_weight[{which}]", weight, wanted, least=0)
+    else:
+        raise ValueError(
+            f"class_weight is {given!r}, but must be 'balanced' or a mapping of classes to weights"
+        )
+    return weights
 
 
 def _array(run: Backend, values: Any, name: str) -> Array:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from .backends import Array, Replay
 from .engine import Engine
+from .layers import Gradient
 from .optimizers import Optimizer
-from .parameters import Rows
+from .parameters import Parameter, Rows
 from .samples import Samples, scale
 from .workspace import Score, Workspace
 
@@ -27,8 +28,8 @@ class _Chunk:
     """Some training steps in a row, compiled."""
 
     steps: int
-    samples: int
-    work: Workspace
+    works: list[Workspace]  # one, or those of a single step that comes in parts
+    rows: list[int]  # how many of each are in use
     index: Array
     rates: Array
     costs: Array  # (steps,) summed over each mini-batch
@@ -49,7 +50,7 @@ class _Resident:
 
     def prepare(self, chunk: _Chunk) -> None:
         """Set what the next chunk of the epoch is to read."""
-        at, self._at = self._at, self._at + chunk.samples
+        at, self._at = self._at, self._at + len(chunk.index)
         self.run.copy(self._order[at : self._at], chunk.index)
 
     def load(self, work: Workspace, index: Array) -> None:
@@ -67,14 +68,15 @@ class _Streamed:
         }
 
     def begin(self, order: NDArray[np.intp], chunks: Sequence[_Chunk]) -> None:
-        ends = np.cumsum([chunk.samples for chunk in chunks])
+        ends = np.cumsum([rows for chunk in chunks for rows in chunk.rows])
         self._lots = iter(np.split(order, ends[:-1]))
         self._send()
 
     def prepare(self, chunk: _Chunk) -> None:
-        self._send()
-        for name, feed in self._feeds.items():
-            feed.take(chunk.work.place_for(name)[: chunk.samples])
+        for work, rows in zip(chunk.works, chunk.rows, strict=True):
+            self._send()
+            for name, feed in self._feeds.items():
+                feed.take(work.place_for(name)[:rows])
 
     def load(self, work: Workspace, index: Array) -> None:
         work.complete(self.samples, len(index))
@@ -86,8 +88,18 @@ class _Streamed:
                 feed.send(lot)
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: what `Network.fit` was told, checked."""
+
+    optimizer: Optimizer
+    batch: int
+    part: int | None = None  # how many samples of a mini-batch are run at a time; None is all
+    smoothing: float = 0.0  # see `Workspace`
+
+
 class Trainer:
-    """Training steps over samples, compiled for one optimizer.
+    """Training steps over samples, compiled.
 
     ``state`` is what `Updates.saved` gave, where an earlier training is gone on with. ``key``, of
     32 bits, decides all that layers do at random.
@@ -97,23 +109,26 @@ class Trainer:
         self,
         engine: Engine,
         samples: Samples,
-        batch: int,
-        optimizer: Optimizer,
+        recipe: Recipe,
         state: Mapping[str, NDArray[Any]] | None = None,
         key: int = 0,
     ) -> None:
-        self.engine = engine
+        self.engine, self.recipe = engine, recipe
         run, n = engine.run, len(samples)
         if samples.labels is not None:
             _ = engine.one_hot  # made before anything is compiled
-        self.batch = batch = min(batch, n)
+        self.batch = batch = min(recipe.batch, n)
+        self.part = part = min(recipe.part or batch, batch)
         self.steps = -(-n // batch)
-        self.updates = optimizer.start(run, engine.flat, engine.trained, n)
+        start = recipe.optimizer.start
+        self.updates = start(run, engine.flat, engine.trained, n, parts=part < batch)
         if state is not None:
             self.updates.restore(state)
         row = run.padded(engine.sizes[0] + 1, engine.dtype) * engine.dtype.itemsize
         full, last = divmod(n, batch)
         most = max(1, min(run.chunk_bytes // (batch * row), run.chunk_steps, full))
+        if part < batch:
+            most = 1
         whole, rest = divmod(full, most)
         self._source: _Resident | _Streamed
         if engine.fits(samples):
@@ -121,15 +136,13 @@ class Trainer:
         else:
             self._source = _Streamed(engine, samples, batch * most)
         self.samples = self._source.samples
-        factor = scale(samples.x.dtype)
         self.dice = run.upload(np.array([key, 0], np.uint32))
-        work = Workspace(engine, batch, most, factor, backward=True, dice=self.dice)
-        self.plan: list[_Chunk] = [self._chunk(work, most)] * whole
+        works = self._works(batch, most)
+        self.plan: list[_Chunk] = [self._chunk(works, batch, most)] * whole
         if rest:
-            self.plan.append(self._chunk(work, rest))
+            self.plan.append(self._chunk(works, batch, rest))
         if last:
-            work = Workspace(engine, last, 1, factor, backward=True, dice=self.dice)
-            self.plan.append(self._chunk(work, 1))
+            self.plan.append(self._chunk(self._works(last, 1), last, 1))
         self._costs = run.zeros((self.steps,), engine.dtype)
         self._hits = run.zeros((self.steps,), engine.dtype)
         self._sizes = np.full(self.steps, batch)
@@ -182,26 +195,67 @@ class Trainer:
         accuracy = None if self.samples.scoring is None else float(hits.sum() / samples)
         return float(costs.sum() / samples), accuracy, int(bad[0]) if len(bad) else None
 
-    def _chunk(self, work: Workspace, steps: int) -> _Chunk:
-        engine, run = self.engine, self.engine.run
-        rows = steps * work.batch
-        index = run.zeros((rows,), np.intp)
+    def _works(self, batch: int, steps: int) -> list[Workspace]:
+        """Return room for steps of ``batch`` samples: in one piece, or for one step in parts."""
+        part = min(self.part, batch)
+        whole, rest = divmod(batch, part)
+        sizes = [(part, steps * whole)] + ([(rest, 1)] if rest else [])
+        options = {"backward": True, "dice": self.dice, "smoothing": self.recipe.smoothing}
+        factor = scale(self.samples.x.dtype)
+        return [Workspace(self.engine, n, times, factor, **options) for n, times in sizes]
+
+    def _chunk(self, works: list[Workspace], batch: int, steps: int) -> _Chunk:
+        """Compile so many steps, which run through all workspaces or the first rows of the one."""
+        engine, run, weighted = self.engine, self.engine.run, self.samples.weights is not None
+        rows = [len(work.outputs) for work in works] if len(works) > 1 else [steps * batch]
+        index = run.zeros((sum(rows),), np.intp)
         rates = run.zeros((steps,), engine.dtype)
-        score = Score(engine, work, steps, rows)
+        scores = [Score(engine, work, steps, n) for work, n in zip(works, rows, strict=True)]
         source, updates = self._source, self.updates
 
+        def parts(i: int) -> Iterator[tuple[Workspace, int]]:
+            """Yield the mini-batches that a step consists of."""
+            for work, n in zip(works, rows, strict=True):
+                times = n // work.batch // steps
+                for at in range(i * times, (i + 1) * times):
+                    yield work, at
+
         def train() -> None:
-            source.load(work, index)
-            step = updates.begin(rates, work.batch)
+            start = 0
+            for work, n in zip(works, rows, strict=True):
+                source.load(work, index[start : start + n])
+                start += n
+            step = updates.begin(rates, batch)
             for i in range(steps):
                 step.at = i
-                memories = work.memories(i)
-                batch = slice(i * work.batch, (i + 1) * work.batch)
-                engine.forward(memories)
-                engine.backward(memories, Rows.plain(work.targets[batch]), step.gradient)
+                for number, (work, at) in enumerate(parts(i)):
+                    memories, place = work.memories(at), work.rows(at)
+                    engine.forward(memories)
+                    engine.backward(
+                        memories,
+                        Rows.plain(work.targets[place]),
+                        _Again(step.gradient) if number else step.gradient,
+                        work.weights[place][:, None] if weighted else None,
+                    )
+                    if engine.random:
+                        run.advance(self.dice)
                 step.apply()
-                if engine.random:
-                    run.advance(self.dice)
-            score.record(source.samples.scoring)
+            for score in scores:
+                score.record(source.samples.scoring, weighted)
+            for score in scores[1:]:
+                scores[0].add(score)
 
-        return _Chunk(steps, rows, work, index, rates, score.costs, score.hits, run.compile(train))
+        first = scores[0]
+        return _Chunk(steps, works, rows, index, rates, first.costs, first.hits, run.compile(train))
+
+
+@dataclass(frozen=True)
+class _Again:
+    """Takes gradients that are to be added to those that a step has had."""
+
+    gradient: Gradient
+
+    def __call__(
+        self, parameter: Parameter, left: Array, right: Array, factor: float, again: bool = False
+    ) -> None:
+        self.gradient(parameter, left, right, factor, again=True)

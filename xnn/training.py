@@ -14,9 +14,8 @@ from .callbacks import Callback, CallbackLike, Training
 from .engine import Engine
 from .history import History
 from .inference import Inference
-from .optimizers import Optimizer
 from .samples import Samples
-from .steps import Trainer
+from .steps import Recipe, Trainer
 
 _GLANCE = 0.5  # seconds between looks at the figures of a running epoch
 
@@ -58,8 +57,7 @@ def train(
     samples: Samples,
     *,
     epochs: int,
-    batch_size: int,
-    optimizer: Optimizer,
+    recipe: Recipe,
     rng: np.random.Generator,
     validation: Samples | None = None,
     callbacks: Sequence[CallbackLike] = (),
@@ -79,16 +77,14 @@ def train(
         raise ValueError("the network's weights or biases hold NaN or infinity; set them anew")
     with engine.lock:
         key = int(rng.integers(2**32)) if engine.random else 0
-        trainer = Trainer(engine, samples, batch_size, optimizer, key=key)
+        trainer = Trainer(engine, samples, recipe, key=key)
         if validation is not None and engine.fits(validation):
             validation = engine.upload(validation)
     around = [c if isinstance(c, Callback) else _AfterEpoch(c) for c in callbacks]
     for callback in around:
         callback.begin(run)
     try:
-        _train_epochs(
-            run, inference, trainer, optimizer, rng, validation, around, shuffle, progress
-        )
+        _train_epochs(run, inference, trainer, rng, validation, around, shuffle, progress)
     except DeviceError as error:
         error.parameters = run.good
         raise
@@ -99,7 +95,6 @@ def _train_epochs(
     run: Run,
     inference: Inference,
     trainer: Trainer,
-    optimizer: Optimizer,
     rng: np.random.Generator,
     validation: Samples | None,
     around: Sequence[Callback],
@@ -114,7 +109,7 @@ def _train_epochs(
                 if shuffle:
                     order = rng.permutation(len(samples))
                 began = time.perf_counter()
-                _train_epoch(run, trainer, order, optimizer, bar)
+                _train_epoch(run, trainer, order, bar)
                 if validation is not None:
                     with engine.lock:
                         figures = inference.evaluate(validation)
@@ -149,8 +144,8 @@ def _figures(samples: Samples, validation: Samples | None) -> frozenset[str]:
     return frozenset(figures)
 
 
-def _train_epoch(run: Run, trainer: Trainer, order: Any, optimizer: Optimizer, bar: _Bar) -> None:
-    rates = optimizer.rates(run.epoch, trainer.steps) * run.rate_factor
+def _train_epoch(run: Run, trainer: Trainer, order: Any, bar: _Bar) -> None:
+    rates = trainer.recipe.optimizer.rates(run.epoch, trainer.steps) * run.rate_factor
     glanced = time.perf_counter()
     done = 0
     with trainer.stepping():

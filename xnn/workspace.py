@@ -16,7 +16,8 @@ class Workspace:
 
     Each mini-batch has its own inputs, targets and outputs; what lies between is shared. ``scale``
     is what inputs are to be multiplied by; ``backward`` asks for what that way takes; ``dice``,
-    from which random numbers come, make it one for training.
+    from which random numbers come, make it one for training. ``smoothing`` is the share of each
+    target that is given to all classes alike (Szegedy et al. 2016).
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class Workspace:
         *,
         backward: bool = False,
         dice: Array | None = None,
+        smoothing: float = 0.0,
     ) -> None:
         self.engine = engine
         self.batch = batch
@@ -37,7 +39,8 @@ class Workspace:
         self.weighted = run.zeros((rows, sizes[-1]), dtype)
         self.targets = run.zeros((rows, sizes[-1]), dtype)
         self.labels = run.zeros((rows,), np.intp)
-        self._dice = dice
+        self.weights = run.zeros((rows,), dtype)
+        self._dice, self._smoothing = dice, smoothing
         self.scale = scale
 
         def between(number: int, rows: int, column: float) -> Rows:
@@ -78,9 +81,13 @@ class Workspace:
         """The inputs divided by ``scale``, ``(steps · batch, inputs)``."""
         return self._first.values
 
+    def rows(self, step: int) -> slice:
+        """Return which rows one of the mini-batches has."""
+        return slice(step * self.batch, (step + 1) * self.batch)
+
     def memories(self, step: int) -> list[Memory]:
         """Return each layer's arrays for one of the mini-batches."""
-        engine, rows = self.engine, slice(step * self.batch, (step + 1) * self.batch)
+        engine, rows = self.engine, self.rows(step)
         activations = [self._first[rows], *self._hidden, Rows.plain(self.outputs[rows])]
         weighted = [*self._z, Rows.plain(self.weighted[rows])]
         return [
@@ -102,7 +109,8 @@ class Workspace:
 
     def place_for(self, name: str) -> Array:
         """Return where an array of `Samples` goes, by its name."""
-        return {"x": self.inputs, "labels": self.labels, "values": self.targets}[name]
+        places = {"x": self.inputs, "labels": self.labels, "values": self.targets}
+        return {**places, "weights": self.weights}[name]
 
     def gather(self, samples: Samples, index: Array) -> None:
         """Take the samples of the device that ``index`` names, as many as there are rows."""
@@ -123,6 +131,9 @@ class Workspace:
             run.gather(self.engine.one_hot, labels, targets)
         elif samples.scoring == "argmax":
             run.argmax(targets, labels)
+        if self._smoothing:
+            keep, share = 1 - self._smoothing, self._smoothing / max(2, targets.shape[1])
+            run.elementwise("y * k + s", targets, y=targets, k=keep, s=share)
 
 
 class Score:
@@ -137,12 +148,15 @@ class Score:
         self._classes = run.zeros((rows,), np.intp)
         self._right = run.zeros((rows,), dtype)
 
-    def record(self, scoring: Scoring) -> None:
+    def record(self, scoring: Scoring, weighted: bool = False) -> None:
         """Fill `costs` and `hits` from the workspace's outputs."""
         run, rows, groups = self.engine.run, self.rows, self.groups
         work = self.work
         z, a, y = work.weighted[:rows], work.outputs[:rows], work.targets[:rows]
         self.engine.cost.values(run, z, a, y, out=self._values)
+        if weighted:
+            weights = work.weights[:rows][:, None]
+            run.elementwise("v * w", self._values, v=self._values, w=weights)
         run.row_sums(self._values.reshape(groups, -1), self.costs)
         if scoring == "argmax":
             labels = work.labels[:rows]
@@ -152,3 +166,8 @@ class Score:
             run.elementwise("abs((a > 0.5) - y) < 0.5", self._right[:, None], a=a, y=y)
         if scoring is not None:
             run.row_sums(self._right.reshape(groups, -1), self.hits)
+
+    def add(self, other: Score) -> None:
+        """Add the costs and right answers of other rows."""
+        for mine, theirs in ((self.costs, other.costs), (self.hits, other.hits)):
+            self.engine.run.elementwise("a + b", mine, a=mine, b=theirs)

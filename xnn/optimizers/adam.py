@@ -64,7 +64,12 @@ class Adam(Optimizer):
         checks.positive("eps", self.eps)
 
     def start(
-        self, run: Backend, flat: Array, parameters: Sequence[Parameter], examples: int
+        self,
+        run: Backend,
+        flat: Array,
+        parameters: Sequence[Parameter],
+        examples: int,
+        parts: bool = False,
     ) -> Updates:
         return _AdamUpdates(self, run, flat, parameters, examples)
 

@@ -53,9 +53,15 @@ class Averaged(Optimizer):
         return self.optimizer.rates(epoch, steps)
 
     def start(
-        self, run: Backend, flat: Array, parameters: Sequence[Parameter], examples: int
+        self,
+        run: Backend,
+        flat: Array,
+        parameters: Sequence[Parameter],
+        examples: int,
+        parts: bool = False,
     ) -> Updates:
-        return _AveragedUpdates(self.optimizer.start(run, flat, parameters, examples), self.decay)
+        inner = self.optimizer.start(run, flat, parameters, examples, parts)
+        return _AveragedUpdates(inner, self.decay)
 
 
 class _AveragedUpdates(Updates):

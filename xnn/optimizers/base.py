@@ -113,9 +113,17 @@ class Optimizer(ABC):
 
     @abstractmethod
     def start(
-        self, run: Backend, flat: Array, parameters: Sequence[Parameter], examples: int
+        self,
+        run: Backend,
+        flat: Array,
+        parameters: Sequence[Parameter],
+        examples: int,
+        parts: bool = False,
     ) -> Updates:
-        """Return the state for a training run over ``examples`` samples."""
+        """Return the state for a training run over ``examples`` samples.
+
+        ``parts`` says that a step's gradients come in parts, all taken of the same parameters.
+        """
 
 
 def check(optimizer: Any) -> None:

@@ -62,7 +62,12 @@ class RMSprop(Optimizer):
         share("momentum", self.momentum)
 
     def start(
-        self, run: Backend, flat: Array, parameters: Sequence[Parameter], examples: int
+        self,
+        run: Backend,
+        flat: Array,
+        parameters: Sequence[Parameter],
+        examples: int,
+        parts: bool = False,
     ) -> Updates:
         program, state, size = "v = v + (g * g - v) * rest; ", ["v"], "sqrt(v)"
         numbers = {"rest": 1 - self.alpha, "eps": self.eps}

@@ -60,11 +60,16 @@ class SGD(Optimizer):
             raise ValueError("nesterov is True, but momentum is 0; give a momentum such as 0.9")
 
     def start(
-        self, run: Backend, flat: Array, parameters: Sequence[Parameter], examples: int
+        self,
+        run: Backend,
+        flat: Array,
+        parameters: Sequence[Parameter],
+        examples: int,
+        parts: bool = False,
     ) -> Updates:
         decay = self.weight_decay / examples
         clips = self.clip_norm is not None or self.clip_value is not None
-        if not self.momentum and not clips:
+        if not self.momentum and not clips and not parts:
             return _Plain(run, flat, parameters, examples, decay)
         if not self.nesterov and not clips:
             return _Momentum(run, flat, parameters, examples, decay, self.momentum)
