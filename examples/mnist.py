@@ -12,7 +12,7 @@ from pathlib import Path
 
 import xnn
 
-_EXPECTED = (
+EXPECTED = (
     xnn.DeviceError,
     FloatingPointError,
     ImportError,
@@ -54,7 +54,7 @@ def main() -> int:
         accuracy = net.evaluate(*test).accuracy
         if args.save:
             net.save(args.save)
-    except _EXPECTED as error:
+    except EXPECTED as error:
         print(f"mnist.py: {error}", file=sys.stderr)
         return 2
     speed = len(history) * len(train[0]) / seconds
