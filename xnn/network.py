@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -150,7 +150,9 @@ class Network:
         These are live views on the device: what is written to one, element by element or as
         ``net.weights[0] = array``, is in the network. May be set to a sequence of such arrays.
         """
-        return Arrays("weights", self._engine, 0)
+        engine = self._engine
+        views = [engine.views(p, engine.flat)[0] for p in engine.parameters]
+        return Arrays("weights", engine, views)
 
     @weights.setter
     def weights(self, values: Sequence[ArrayLike]) -> None:
@@ -159,7 +161,9 @@ class Network:
     @property
     def biases(self) -> Arrays:
         """Each layer's biases ``(units,)``, live like `weights`; None for a layer without."""
-        return Arrays("biases", self._engine, 1)
+        engine = self._engine
+        views = [engine.views(p, engine.flat)[1] for p in engine.parameters]
+        return Arrays("biases", engine, views)
 
     @biases.setter
     def biases(self, values: Sequence[ArrayLike | None]) -> None:
@@ -243,25 +247,16 @@ class Network:
             if isinstance(callback, type) or not known:
                 what = "which is no callback and no function"
                 raise ValueError(f"callbacks has {callback!r}, {what}")
-        try:
-            return train(
-                self._inference,
-                samples,
-                epochs=checks.whole("epochs", epochs),
-                batch_size=checks.whole("batch_size", batch_size),
-                optimizer=_optimizer(optimizer),
-                rng=self._rng,
-                validation=validation,
-                callbacks=callbacks,
-                shuffle=shuffle,
-                progress=progress,
-            )
-        except DeviceError as error:
-            if error.parameters is None:  # before the first step
-                raise
-            self.__setstate__({**self._state(error.parameters), "device": "cpu"})
-            what = "the network is on the CPU now, with the weights from before the epoch"
-            raise DeviceError(f"{error}; {what}") from None
+        return self._train(
+            samples,
+            epochs=checks.whole("epochs", epochs),
+            batch_size=checks.whole("batch_size", batch_size),
+            optimizer=_optimizer(optimizer),
+            orders=_orders(len(samples), self._rng if shuffle else None),
+            validation=validation,
+            callbacks=callbacks,
+            progress=progress,
+        )
 
     def predict(self, x: ArrayLike) -> NDArray[Any]:
         """Return the outputs ``(n, outputs)`` for samples as `fit` takes them.
@@ -300,9 +295,7 @@ class Network:
 
     def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
         """Return mean cost and accuracy on samples and targets as `fit` takes them."""
-        samples = self._samples(x, y)
-        with self._engine.lock:
-            return Evaluation(*self._inference.evaluate(samples))
+        return self._evaluate(self._samples(x, y))
 
     def backprop(self, x: ArrayLike, y: ArrayLike) -> Gradients:
         """Return the gradient of the mean cost over samples and targets as `fit` takes them."""
@@ -382,20 +375,42 @@ class Network:
         for parameter, pair in zip(self._engine.parameters, pairs, strict=True):
             self._engine.put(parameter, *pair)
 
+    # What other rooms build on: samples are checked once, and then used as often as they like.
+
     def _samples(self, x: Any, y: Any, names: tuple[str, str] = ("x", "y")) -> Samples:
         engine = self._engine
         function = engine.layers[-1].function
         size = engine.sizes[0], engine.outputs
         return check_samples(engine.run, x, y, size, function, engine.cost, engine.dtype, names)
 
+    def _train(self, samples: Samples, **options: Any) -> History:
+        """Train as `xnn.training.train` does; where the device fails, go to the CPU."""
+        try:
+            return train(self._inference, samples, **options)
+        except DeviceError as error:
+            if error.parameters is None:  # before the first step
+                raise
+            self.__setstate__({**self._state(error.parameters), "device": "cpu"})
+            what = "the network is on the CPU now, with the weights from before the epoch"
+            raise DeviceError(f"{error}; {what}") from None
+
+    def _settle(self, samples: Samples) -> Samples:
+        """Return samples on the network's device, where they fit."""
+        with self._engine.lock:
+            return self._engine.settle(samples)
+
+    def _evaluate(self, samples: Samples) -> Evaluation:
+        with self._engine.lock:
+            return Evaluation(*self._inference.evaluate(samples))
+
 
 class Arrays(Sequence[Array]):
     """The weights or the biases of all layers; ``arrays[i] = values`` writes into the network."""
 
-    def __init__(self, name: str, engine: Engine, which: int) -> None:
+    def __init__(self, name: str, engine: Engine, views: list[Array | None]) -> None:
         self._name = name
         self._engine = engine
-        self._views = [engine.views(p, engine.flat)[which] for p in engine.parameters]
+        self._views = views
 
     def __len__(self) -> int:
         return len(self._views)
@@ -409,6 +424,11 @@ class Arrays(Sequence[Array]):
 
     def __repr__(self) -> str:
         return repr(self._views)
+
+    def columns(self) -> Arrays:
+        """Return the same arrays, each of one dimension, as columns ``(units, 1)``."""
+        views = [None if view is None else view[:, None] for view in self._views]
+        return Arrays(self._name, self._engine, views)
 
     def assign(self, values: Sequence[ArrayLike | None]) -> None:
         """Write one array a layer; all are checked before the first is written.
@@ -486,6 +506,12 @@ def _units(layer: Layer) -> int:
 
 def _generator(seed: Any) -> np.random.Generator:
     return np.random.default_rng(None if seed is None else checks.whole("seed", seed, least=0))
+
+
+def _orders(n: int, rng: np.random.Generator | None) -> Iterator[NDArray[np.intp]]:
+    """Yield the order of the samples in each epoch: a new one, or without ``rng`` as they come."""
+    while True:
+        yield np.arange(n) if rng is None else rng.permutation(n)
 
 
 def _optimizer(given: Any) -> Optimizer:
