@@ -17,10 +17,10 @@ def test_tables_are_those_of_the_results():
     assert report.fill(README) == README
 
 
-def test_python_of_the_readme_runs(mnist, tmp_path, monkeypatch, device):
+def test_python_of_the_readme_runs(mnist, tmp_path, monkeypatch, device, capsys):
     """As printed, but for the number of epochs."""
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    *blocks, book = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(blocks) == 2
     names = {}
     for block in blocks:
@@ -29,6 +29,8 @@ def test_python_of_the_readme_runs(mnist, tmp_path, monkeypatch, device):
     assert names["net"].evaluate(*mnist[2]).accuracy > 0.85
     drawn = str(names["net"]).replace(f"on {device}", "on cpu")
     assert f"```\n{drawn}\n```" in README
+    exec(book.replace("(training_data, 30,", "(training_data, 1,"), {})
+    assert re.search(r"\nEpoch 0: \d+ / 10000\n$", capsys.readouterr().out)
 
 
 def test_commands_and_files_of_the_readme_exist():
