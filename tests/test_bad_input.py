@@ -7,7 +7,7 @@ import pytest
 
 import xnn
 from xnn import SGD, Dense, EarlyStopping, Network
-from xnn.book import network, network2
+from xnn.book import expand_mnist, network, network2
 from xnn.schedules import Cosine, Step, WarmUp
 
 from .helpers import host, parameters
@@ -182,6 +182,10 @@ BOOK = {
     "row to backprop": (
         lambda: network.Network([4, 5, 3]).backprop(np.zeros((1, 4)), np.zeros((3, 1))),
         "x has shape (1, 4), but the book's form is a column (4, 1)",
+    ),
+    "images to expand": (
+        lambda: expand_mnist.expand(np.zeros((2, 64)), np.zeros(2)),
+        "x has shape (2, 64), but must be images (2, 784), one for each y",
     ),
     # arguments
     "book's sizes": (lambda: network.Network(784), "sizes is 784, but must be a list such as"),

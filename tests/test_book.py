@@ -1,6 +1,7 @@
 """The book's modules: its lines, its random numbers, its shapes, its data."""
 
 import copy
+import gzip
 import json
 import os
 import pickle
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import xnn
-from xnn.book import mnist_loader, network, network2
+from xnn.book import expand_mnist, mnist_loader, network, network2
 
 from .book_reference import PerSample
 from .helpers import host
@@ -571,3 +572,79 @@ def test_the_books_own_file(mnist, monkeypatch):
 def test_vectorized_result():
     for function in (mnist_loader.vectorized_result, network2.vectorized_result):
         assert function(3).tolist() == [[0.0]] * 3 + [[1.0]] + [[0.0]] * 6
+
+
+# The expanded training set.
+
+
+def rolled(image, step, axis, edge):
+    """Return an image moved as the book does it, by rolling and clearing what came around."""
+    moved = np.roll(image, step, axis)
+    moved[(edge,) if axis == 0 else (slice(None), edge)] = 0
+    return moved
+
+
+MOVES = [(1, 0, 0), (-1, 0, 27), (1, 1, 0), (-1, 1, 27)]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_expansion(dtype):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(1, 9, (7, 784)).astype(dtype), rng.integers(0, 10, 7)
+    images, labels = expand_mnist.expand(x, y)
+    assert images.shape == (35, 784)
+    assert images.dtype == dtype
+    assert labels.tolist() == [label for label in y for _ in range(5)]
+    for i, image in enumerate(x.reshape(7, 28, 28)):
+        wanted = [image, *(rolled(image, *move) for move in MOVES)]
+        assert (images[5 * i : 5 * i + 5].reshape(5, 28, 28) == wanted).all()
+
+
+def test_expanded_data_train_on_the_fly(device):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (8, 784)).astype(np.uint8), np.eye(10)[rng.integers(0, 10, 8)]
+    pixels = x.reshape(-1, 28, 28) / 255
+    moved = [
+        (image.reshape(784, 1), target[:, None])
+        for first, target in zip(pixels, y, strict=True)
+        for image in [first, *(rolled(first, *move) for move in MOVES)]
+    ]
+    nets = [seeded(lambda: network.Network([784, 5, 10], device=device)) for _ in range(2)]
+    seeded(lambda: nets[0].SGD(expand_mnist.expand(x, y), 2, 10, 0.5))
+    seeded(lambda: nets[1].SGD(moved, 2, 10, 0.5))
+    for a, b in zip(*map(parameters, nets), strict=True):
+        assert (a == b).all()
+
+
+def test_expanded_file(tmp_path, monkeypatch, capsys):
+    """Read back without a pickle being run, and by Python's own; written once."""
+    rng = np.random.default_rng(0)
+    small = [(rng.random((n, 784)), rng.integers(0, 10, n)) for n in (40, 6, 5)]
+    monkeypatch.setattr(expand_mnist, "load_data", lambda: small)
+    path = tmp_path / "mnist_expanded.pkl.gz"
+    monkeypatch.setattr("sys.argv", ["expand_mnist", str(path)])
+    random.seed(1)
+    expand_mnist.main()
+    assert capsys.readouterr().out == (
+        "Expanding the MNIST training set\nSaving expanded data. This may take a few minutes.\n"
+    )
+    found = xnn.datasets.mnist(path)
+    order = list(range(200))
+    random.seed(1)
+    random.shuffle(order)
+    x, y = expand_mnist.expand(*small[0])
+    wanted = [(x[order], y[order]), *small[1:]]
+    with gzip.open(path) as file:
+        unpickled = pickle.load(file)
+    for three in (found, unpickled):
+        assert len(three) == 3
+        for (images, labels), (x, y) in zip(three, wanted, strict=True):
+            assert images.dtype == np.float32
+            assert (images == x.astype(np.float32)).all()
+            assert (labels == y).all()
+    before = path.read_bytes()
+    expand_mnist.main()
+    assert capsys.readouterr().out == (
+        "Expanding the MNIST training set\nThe expanded training set already exists.  Exiting.\n"
+    )
+    assert path.read_bytes() == before
