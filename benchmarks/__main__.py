@@ -3,9 +3,9 @@
 import argparse
 import sys
 
-from . import accuracy, mlp, report
+from . import accuracy, book, mlp, report
 
-COMMANDS = {module.__name__.rpartition(".")[2]: module for module in (mlp, accuracy, report)}
+COMMANDS = {module.__name__.rpartition(".")[2]: module for module in (mlp, accuracy, book, report)}
 
 
 def main() -> int:
