@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_BLOCK = 512  # columns laid out in one go, so that they are still in the cache when looked at
+_BLOCK = 64  # columns laid out in one go, so that they are still in the cache when looked at
 
 
 def are_arrays(data: Any) -> bool:
