@@ -7,6 +7,8 @@ import os
 import pickle
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -648,3 +650,37 @@ def test_expanded_file(tmp_path, monkeypatch, capsys):
         "Expanding the MNIST training set\nThe expanded training set already exists.  Exiting.\n"
     )
     assert path.read_bytes() == before
+
+
+# examples/book.py
+
+
+def test_gradients_of_chapter_5(mnist):
+    """Of the biases of each hidden layer before training, with which that chapter begins."""
+    example = Path(__file__).parent.parent / "examples" / "book.py"
+    command = [sys.executable, str(example), "chapter5", "--device", "cpu", "--seed", "3"]
+    environment = {**os.environ, "PYTHONPATH": str(example.parent.parent)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    data, lines = mnist_loader.load_data_wrapper()[0][:1000], []
+    np.random.seed(3)
+    for hidden in (2, 3, 4):
+        net = PerSample([784, *[30] * hidden, 10], "cross_entropy", scaled=True)
+        total = [0.0] * (hidden + 1)
+        for x, y in data:
+            total = [t + g for t, g in zip(total, net.gradient(x, y)[0], strict=True)]
+        norms = [f"{np.linalg.norm(t) / 1000:.3f}" for t in total[:-1]]
+        lines.append(f"{hidden} hidden layers: {', '.join(norms)}")
+    assert done.stdout.splitlines() == lines
+
+
+def test_what_the_example_cannot_do_is_one_line_and_status_2(mnist):
+    example = Path(__file__).parent.parent / "examples" / "book.py"
+    environment = {**os.environ, "PYTHONPATH": str(example.parent.parent)}
+    command = [sys.executable, str(example), "chapter1", "--device", "tpu"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == (
+        "book.py: device is 'tpu', but must be 'auto', 'cpu', 'gpu', or a GPU such as 'gpu:1'\n"
+    )
