@@ -57,7 +57,7 @@ def test_hidden_layer(run):
 
 
 def test_given_weights(run):
-    assert run("given_weights.py") == ["2, 3 → 32"]
+    assert run("given_weights.py") == ["2 and 3 give 32"]
 
 
 def test_four_digits(run):
@@ -73,4 +73,4 @@ def test_each_is_under_forty_lines_of_plain_xnn():
     for name in names:
         text = (TINY / name).read_text(encoding="utf-8")
         assert len(text.splitlines()) < 40
-        assert set(re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE)) == {"numpy", "xnn"}
+        assert set(re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE)) <= {"numpy", "xnn"}

@@ -1,7 +1,5 @@
 """Rectified linear units with given weights: what a network computes, without any training."""
 
-import numpy as np
-
 import xnn
 
 hidden = xnn.Dense(2, "relu", initializer=[[2, 4], [4, -5]], bias=False)
@@ -9,4 +7,4 @@ output = xnn.Dense(1, "relu", initializer=[[2, 7]], bias=False)
 net = xnn.Network([2, hidden, output])
 
 a, b = 2, 3
-print(f"{a}, {b} → {net.predict(np.array([[a, b]])).item():g}")
+print(f"{a} and {b} give {net.predict([[a, b]]).item():g}")
