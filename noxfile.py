@@ -84,6 +84,13 @@ def accuracy(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks", "accuracy", *session.posargs)
 
 
+@nox.session
+def book(session: nox.Session) -> None:
+    """The book's first run, by its modules and by its own loop; writes results/book.json."""
+    session.install("-e", ".")
+    session.run("python", "-m", "benchmarks", "book", *session.posargs)
+
+
 def _torch_index() -> list[str]:
     """Where XNN_TORCH_INDEX names an index with builds of PyTorch without CUDA, use it too."""
     index = os.environ.get("XNN_TORCH_INDEX")

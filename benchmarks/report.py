@@ -1,11 +1,12 @@
-"""Write the tables of README.md from benchmarks/results/."""
+"""Write the tables of README.md and docs/from-the-book.md from benchmarks/results/."""
 
 import json
 from pathlib import Path
 
 from . import harness
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "docs" / "from-the-book.md"]
 
 
 def add_arguments(parser) -> None:
@@ -13,15 +14,17 @@ def add_arguments(parser) -> None:
 
 
 def main(args) -> int:
-    text = README.read_text(encoding="utf-8")
-    README.write_text(fill(text), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
 
 
 def fill(text: str) -> str:
-    """Return the README's text with each table made anew between its two marks."""
-    for name, table in (("mlp", mlp), ("gpu", gpus), ("accuracy", accuracy)):
+    """Return a page's text with each of its tables made anew between its two marks."""
+    for name, table in TABLES.items():
         begin, end = f"<!-- {name}: made by python -m benchmarks report -->", f"<!-- /{name} -->"
+        if begin not in text:
+            continue
         before, _, rest = text.partition(begin)
         _, _, after = rest.partition(end)
         text = f"{before}{begin}\n{table()}{end}{after}"
@@ -33,6 +36,22 @@ def mlp() -> str:
     lines = []
     for task, results in measured["results"].items():
         lines += _speeds(task, results, "a call" if "digit" in task else "a training step")
+    return "\n".join([_where(measured), "", *lines])
+
+
+def cnn() -> str:
+    if not (harness.RESULTS / "cnn.json").exists():
+        return "Not measured yet.\n"
+    measured = _read("cnn")
+    lines = []
+    for task, results in measured["results"].items():
+        lines += _speeds(task, results, "a training step")
+        added = ", ".join(
+            f"{peer} {figures['memory'] / 2**20:.0f} MiB"
+            for peer, figures in results.items()
+            if "memory" in figures
+        )
+        lines += [f"Memory that training adds: {added}.", ""]
     return "\n".join([_where(measured), "", *lines])
 
 
@@ -99,8 +118,31 @@ def accuracy() -> str:
     return "\n".join([_where(measured), "", *lines, ""])
 
 
+def book() -> str:
+    measured = _read("book")
+    results = measured["results"]
+    loop = results["book's loop"]["seconds"]
+    lines = ["| chapter 1's run | seconds an epoch | |", "|---|---:|---:|"]
+    for peer, figures in results.items():
+        if "seconds" in figures:
+            low, high = min(figures["runs"]), max(figures["runs"])
+            times = loop / figures["seconds"]
+            ratio = "" if times == 1 else f"{times:.1f} times as fast"
+            each = f"{figures['seconds']:.3f} ({low:.3f} to {high:.3f})"
+            lines.append(f"| {peer} | {each} | {ratio} |")
+    lines += ["", f"| right of 10,000 after epoch | {' | '.join(results)} |"]
+    lines.append("|---|" + "---:|" * len(results))
+    for epoch in (0, 1, 2, 3, 4, 9, 14, 19, 24, 29):
+        right = (str(figures["right"][epoch]) for figures in results.values())
+        lines.append(f"| {epoch} | {' | '.join(right)} |")
+    return "\n".join([_where(measured), "", *lines, ""])
+
+
 def _read(name: str) -> dict:
     return json.loads((harness.RESULTS / f"{name}.json").read_text())
+
+
+TABLES = {"mlp": mlp, "cnn": cnn, "gpu": gpus, "accuracy": accuracy, "book": book}
 
 
 def _where(measured: dict) -> str:

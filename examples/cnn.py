@@ -4,8 +4,9 @@ python examples/cnn.py
 python examples/cnn.py --target 99.2 --epochs 10
 python examples/cnn.py --device gpu
 
-Two convolutions with pooling, a hidden layer, Adam with one cycle of the learning rate. Training ends
-when the accuracy on validation data reaches the target; the test images are looked at once, at the end.
+Two convolutions with pooling, a hidden layer, Adam with one cycle of the learning rate. Training
+ends when the accuracy on validation data reaches the target; the test images are looked at once, at
+the end.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import sys
 import time
 
 import mnist
+
 import xnn
 
 

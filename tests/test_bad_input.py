@@ -1,5 +1,7 @@
 """What a newcomer gets wrong: each wrong call, its error, and the words it must say."""
 
+import random
+
 import numpy as np
 import pytest
 
@@ -15,9 +17,10 @@ from xnn import (
     ReduceOnPlateau,
     RMSprop,
 )
+from xnn.book import expand_mnist, network, network2
 from xnn.schedules import Cosine, OneCycle, Step, WarmUp
 
-from .helpers import parameters
+from .helpers import host, parameters
 
 X, Y = np.zeros((6, 4)), np.array([0, 1, 2, 0, 1, 2])
 HOLE = np.where(np.arange(24).reshape(6, 4) == 9, np.nan, 0.0)
@@ -45,7 +48,191 @@ def nan_weights():
     network.fit(X, Y)
 
 
-WRONG = {
+COLUMNS = [np.full((4, 1), float(i)) for i in range(6)]
+PAIRS = list(zip(COLUMNS, np.eye(3)[Y][:, :, None], strict=True))
+LABELLED = list(zip(COLUMNS, Y, strict=True))
+
+
+def spent(values):
+    """Return a generator that has been gone through."""
+    generator = (value for value in values)
+    assert len(list(generator)) == len(values)
+    return generator
+
+
+def book(data=PAIRS, test=None, epochs=1, batch=2, eta=3.0):
+    network.Network([4, 5, 3]).SGD(data, epochs, batch, eta, test)
+
+
+def book2(data=PAIRS, evaluation=LABELLED, lmbda=0.0, **options):
+    network2.Network([4, 5, 3]).SGD(data, 1, 2, 0.5, lmbda, evaluation, **options)
+
+
+def book_assign(name, value):
+    setattr(network.Network([4, 5, 3]), name, value)
+
+
+BOOK = {
+    # training data
+    "labels to train on": (
+        lambda: book(LABELLED),
+        "training_data has y of the single number 0 in pair 0",
+        "the book's form is a list of pairs (x, y): x a column (4, 1), y a one-hot column (3, 1)",
+    ),
+    "labels among columns": (
+        lambda: book([*PAIRS[:4], LABELLED[4]]),
+        "training_data has y of the single number 1 in pair 4",
+    ),
+    "labels in an array": (
+        lambda: book((X, Y)),
+        "training_data has y of shape (6,), but must have one-hot rows (n, 3); np.eye makes such",
+    ),
+    "rows as x": (
+        lambda: book([(x.T, y) for x, y in PAIRS]),
+        "training_data has x of shape (1, 4) in pair 0; np.reshape(x, (4, 1)) makes one; the",
+    ),
+    "flat x": (
+        lambda: book([(x[:, 0], y) for x, y in PAIRS]),
+        "training_data has x of shape (4,) in pair 0; np.reshape(x, (4, 1)) makes one; the",
+    ),
+    "rows as y": (
+        lambda: book([(x, y.T) for x, y in PAIRS]),
+        "training_data has y of shape (1, 3) in pair 0; the book's form is",
+    ),
+    "other digits": (
+        lambda: book([(x, np.zeros((10, 1))) for x, _ in PAIRS]),
+        "training_data has y of shape (10, 1) in pair 0; the book's form is",
+        "y a one-hot column (3, 1)",
+    ),
+    "other images": (
+        lambda: book([(np.zeros((784, 1)), y) for _, y in PAIRS]),
+        "training_data has x of shape (784, 1) in pair 0",
+    ),
+    "exhausted zip": (
+        lambda: book(spent(PAIRS)),
+        "training_data is empty, or a zip or generator that has been gone through; the book's form",
+        "list(zip(xs, ys))",
+    ),
+    "no pairs": (lambda: book([]), "training_data is empty, or a zip"),
+    "images alone": (
+        lambda: book(COLUMNS),
+        "training_data has entries of 4 things; the book's form is a list of pairs",
+    ),
+    "one array": (lambda: book(X), "training_data has entries of 4 things; the book's form"),
+    "no data": (lambda: book(None), "training_data has no pairs (x, y); the book's form is"),
+    "numbers": (lambda: book([1, 2, 3]), "training_data has no pairs (x, y); the book's form is"),
+    "NaN in a column": (
+        lambda: book([*PAIRS, (np.full((4, 1), np.nan), PAIRS[0][1])]),
+        "training_data's x has NaN or infinity in row 6, but must be finite numbers",
+    ),
+    "words in columns": (
+        lambda: book([(np.full((4, 1), "a"), y) for _, y in PAIRS]),
+        "training_data's x has dtype <U1, but must hold real numbers",
+    ),
+    "arrays of different length": (
+        lambda: book((X, np.eye(3)[Y][:5])),
+        "training_data's y has 5 rows, but training_data's x has 6",
+    ),
+    "arrays of another width": (
+        lambda: book((X[:, :3], np.eye(3)[Y])),
+        "training_data's x has shape (6, 3), 3 numbers a sample, but the network has 4 inputs",
+    ),
+    "wrong mini-batch": (
+        lambda: network.Network([4, 5, 3]).update_mini_batch(LABELLED, 1.0),
+        "mini_batch has y of the single number 0 in pair 0; the book's form is",
+    ),
+    # test data
+    "columns to test with": (
+        lambda: book(test=PAIRS),
+        "test_data has y of shape (3, 1) in pair 0; the book's form is a list of pairs (x, y): "
+        "x a column (4, 1), y the label itself, such as 7",
+    ),
+    "exhausted test data": (lambda: book(test=spent(LABELLED)), "test_data is empty, or a zip"),
+    "label too large to test with": (
+        lambda: book(test=[(COLUMNS[0], 3)]),
+        "test_data's y has labels up to 3, but the network has 3 outputs",
+    ),
+    "one-hot rows to test with": (
+        lambda: book(test=(X, np.eye(3)[Y])),
+        "test_data has y of shape (6, 3), but must have labels (n,)",
+    ),
+    "labels for one output": (
+        lambda: network.Network([4, 1]).evaluate(LABELLED),
+        "test_data has labels, for the largest output, but there is only one output",
+    ),
+    "flat test images": (
+        lambda: network.Network([4, 5, 3]).evaluate([(np.zeros(4), 1)]),
+        "test_data has x of shape (4,) in pair 0",
+    ),
+    "convert forgotten": (
+        lambda: network2.Network([4, 5, 3]).accuracy(PAIRS),
+        "data has y of shape (3, 1) in pair 0; the book's form",
+    ),
+    "convert too much": (
+        lambda: network2.Network([4, 5, 3]).accuracy(LABELLED, convert=True),
+        "data has y of the single number 0 in pair 0; the book's form",
+    ),
+    "labels without convert": (
+        lambda: network2.Network([4, 5, 3]).total_cost(LABELLED, 0.0),
+        "data has y of the single number 0 in pair 0; the book's form",
+    ),
+    # one column
+    "row to feed forward": (
+        lambda: network.Network([4, 5, 3]).feedforward(np.zeros((1, 4))),
+        "a has shape (1, 4), but the book's form is a column (4, 1)",
+    ),
+    "flat to feed forward": (
+        lambda: network.Network([4, 5, 3]).feedforward(np.zeros(4)),
+        "a has shape (4,), but the book's form is a column (4, 1)",
+    ),
+    "label to backprop": (
+        lambda: network.Network([4, 5, 3]).backprop(COLUMNS[0], 2),
+        "y has shape (), but the book's form is a column (3, 1)",
+    ),
+    "row to backprop": (
+        lambda: network.Network([4, 5, 3]).backprop(np.zeros((1, 4)), np.zeros((3, 1))),
+        "x has shape (1, 4), but the book's form is a column (4, 1)",
+    ),
+    "images to expand": (
+        lambda: expand_mnist.expand(np.zeros((2, 64)), np.zeros(2)),
+        "x has shape (2, 64), but must be images (2, 784), one for each y",
+    ),
+    # arguments
+    "book's sizes": (lambda: network.Network(784), "sizes is 784, but must be a list such as"),
+    "book's neurons": (lambda: network.Network([4, 0]), "sizes[1] is 0, but must be a whole"),
+    "book's device": (lambda: network.Network([4, 3], device="tpu"), "device is 'tpu', but must"),
+    "book's dtype": (lambda: network2.Network([4, 3], dtype="half"), "dtype is 'half', but must"),
+    "book's epochs": (lambda: book(epochs=-1), "epochs is -1, but must be a whole number of at"),
+    "book's batch": (lambda: book(batch=0), "mini_batch_size is 0, but must be a whole number"),
+    "book's rate": (lambda: book(eta=-3.0), "eta is -3.0, but must be a positive number"),
+    "book's lambda": (lambda: book2(lmbda=-1), "lmbda is -1, but must be a number of at least 0"),
+    "book's cost": (
+        lambda: network2.Network([4, 3], cost="quadratic"),
+        "cost is 'quadratic', but must be CrossEntropyCost or QuadraticCost",
+    ),
+    "nothing to evaluate": (
+        lambda: book2(evaluation=None, monitor_evaluation_cost=True),
+        "evaluation_data is None, but is to be monitored",
+    ),
+    "no accuracy to stop by": (
+        lambda: book2(early_stopping_n=3),
+        "early_stopping_n is 3, but no accuracy is monitored; set monitor_evaluation_accuracy",
+    ),
+    "stopping in words": (
+        lambda: book2(early_stopping_n="3"),
+        "early_stopping_n is '3', but must be a whole number of at least 0",
+    ),
+    "flat biases": (
+        lambda: book_assign("biases", [np.zeros(5), np.zeros(3)]),
+        "biases[0] have shape (5,), but must have shape (5, 1)",
+    ),
+    "book's weights the other way round": (
+        lambda: book_assign("weights", [np.zeros((4, 5)), np.zeros((5, 3))]),
+        "weights[0] have shape (4, 5), but must have shape (5, 4)",
+    ),
+}
+
+WRONG = BOOK | {
     # making a network
     "no list": (lambda: Network(784), "layers is 784, but must be a list such as [784, 30, 10]"),
     "no layers": (lambda: Network([784]), "layers has 1 entries, but must be a list such as"),
@@ -385,6 +572,53 @@ def test_bad_input_is_refused_before_any_work():
         network.fit(X, Y, validation_data=(X, Y + 9))
     assert (before == parameters(network)).all()
     assert network._rng.bit_generator.state == state
+
+
+BROKEN = {
+    "no JSON": ("[1, 2", "Expecting ',' delimiter"),
+    "no network": ("[]", "list indices must be integers"),
+    "no sizes": ('{"cost": "QuadraticCost"}', "'sizes'"),
+    "unknown cost": ('{"sizes": [2, 1], "cost": "Network"}', "'Network'"),
+    "more sizes than weights": (
+        '{"sizes": [100000, 100000], "cost": "QuadraticCost", "weights": [], "biases": []}',
+        "weights or biases do not have the shapes of sizes [100000, 100000]",
+    ),
+    "flat biases": (
+        '{"sizes": [2, 1], "cost": "QuadraticCost", "weights": [[[1, 2]]], "biases": [[1]]}',
+        "weights or biases do not have the shapes of sizes [2, 1]",
+    ),
+    "NaN": (
+        '{"sizes": [2, 1], "cost": "QuadraticCost", "weights": [[[NaN, 2]]], "biases": [[[1]]]}',
+        "weights[0] hold NaN or infinity",
+    ),
+    "words": (
+        '{"sizes": [1, 1], "cost": "QuadraticCost", "weights": [[["a"]]], "biases": [[[1]]]}',
+        "weights[0] have dtype <U1, but must be real numbers",
+    ),
+    "too deep": ("[" * 100_000, "maximum recursion depth"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_broken_network_in_the_books_form(what, tmp_path):
+    text, words = BROKEN[what]
+    path = tmp_path / "net.json"
+    path.write_text(text)
+    with pytest.raises(ValueError) as caught:
+        network2.load(path)
+    assert str(caught.value).startswith(f"{path}: not a network in the book's form: ")
+    assert words in str(caught.value)
+
+
+def test_bad_data_of_the_book_is_refused_before_any_work():
+    net = network.Network([4, 5, 3])
+    before = [np.linalg.norm(host(w)) for w in net.weights]
+    state, given = random.getstate(), list(PAIRS)
+    with pytest.raises(ValueError, match="test_data"):
+        net.SGD(given, 1, 2, 3.0, test_data=PAIRS)
+    assert [np.linalg.norm(host(w)) for w in net.weights] == before
+    assert random.getstate() == state
+    assert all(a is b for a, b in zip(given, PAIRS, strict=True))
 
 
 def test_half_of_new_weights_changes_nothing():

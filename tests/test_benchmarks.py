@@ -217,7 +217,7 @@ def test_tables_of_a_gpu(made_up, tmp_path, monkeypatch):
     for name in ("mlp", "accuracy"):
         shutil.copy(harness.RESULTS / f"{name}.json", tmp_path)
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
-    readme = report.README.read_text(encoding="utf-8")
+    readme = (report.ROOT / "README.md").read_text(encoding="utf-8")
     begin, end = "<!-- gpu: made by python -m benchmarks report -->\n", "<!-- /gpu -->"
     assert report.gpus() == "Nothing has been run or measured on a GPU yet.\n"
     harness.write("gpu-nvidia-z9", made_up, tmp_path)

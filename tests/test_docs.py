@@ -1,7 +1,10 @@
 """What the README says is what is there."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,14 +16,37 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_tables_are_those_of_the_results():
-    assert report.fill(README) == README
+BRIDGE = (ROOT / "docs" / "from-the-book.md").read_text(encoding="utf-8")
 
 
-def test_python_of_the_readme_runs(mnist, tmp_path, monkeypatch, device):
+@pytest.mark.parametrize(("text", "tables"), [(README, 4), (BRIDGE, 1)], ids=["README", "book"])
+def test_tables_are_those_of_the_results(text, tables):
+    assert text.count("made by python -m benchmarks report") == tables
+    assert report.fill(text) == text
+
+
+def test_the_bridge_shows_lines_that_are_there():
+    blocks = re.findall(r"```python\n# (xnn/\S+)\n(.*?)```", BRIDGE, re.DOTALL)
+    assert len(blocks) >= 6
+    for path, code in blocks:
+        lines = [line.strip() for line in (ROOT / path).read_text(encoding="utf-8").splitlines()]
+        lines = [line.partition("  #")[0] for line in lines]
+        for line in code.splitlines():
+            assert line.strip() in lines, f"{path}: {line}"
+
+
+def test_experiments_of_the_bridge_are_those_of_the_example():
+    run = [sys.executable, str(ROOT / "examples" / "book.py"), "--list"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
+    listed = subprocess.run(run, capture_output=True, text=True, check=True, env=environment)
+    names = [line.split()[0] for line in listed.stdout.splitlines()]
+    assert re.findall(r"^\| `([\w-]+)` \|", BRIDGE, re.MULTILINE) == names
+
+
+def test_python_of_the_readme_runs(mnist, tmp_path, monkeypatch, device, capsys):
     """As printed, but for the number of epochs."""
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    *blocks, book = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(blocks) == 2
     names = {}
     for block in blocks:
@@ -29,6 +55,8 @@ def test_python_of_the_readme_runs(mnist, tmp_path, monkeypatch, device):
     assert names["net"].evaluate(*mnist[2]).accuracy > 0.85
     drawn = str(names["net"]).replace(f"on {device}", "on cpu")
     assert f"```\n{drawn}\n```" in README
+    exec(book.replace("(training_data, 30,", "(training_data, 1,"), {})
+    assert re.search(r"\nEpoch 0: \d+ / 10000\n$", capsys.readouterr().out)
 
 
 def test_commands_and_files_of_the_readme_exist():
@@ -53,7 +81,7 @@ def test_what_the_readme_lists_is_what_there_is():
     )
 
 
-@pytest.mark.parametrize("name", ["mlp", "accuracy"])
+@pytest.mark.parametrize("name", ["mlp", "accuracy", "book"])
 def test_results_say_where_they_are_from(name):
     measured = json.loads((harness.RESULTS / f"{name}.json").read_text())
     assert {"date", "commit", "data", "python", "processor", "cores"} <= set(measured)

@@ -56,6 +56,23 @@ def test_gradient_is_that_of_central_differences(cost, activations, device):
     assert reference.relative_error(together, np.concatenate([g.ravel() for g in wanted])) < 1e-7
 
 
+def test_gradients_of_many_sizes_while_weights_change(device):
+    """What runs backward is compiled once for each size, and kept for a few of them."""
+    activations = ["tanh", "sigmoid"]
+    net = network(activations, "quadratic", device)
+    rng = np.random.default_rng(0)
+    for n in (3, 1, 3, 2, 4, 5, 6, 1, 1030, 513, 3):
+        net.weights[0][1, 2] = rng.random()
+        x, y = data("quadratic", "sigmoid", n, seed=n)
+        weights, biases = copies(net)
+
+        def value(parameters=(weights, biases), x=x, y=y):
+            return reference.cost(*parameters, activations, x, y, "quadratic")
+
+        found, wanted = net.backprop(x, y), reference.numeric_gradient(value, weights[0])
+        assert reference.relative_error(found.weights[0], wanted) < 1e-7
+
+
 def test_gradient_without_biases(device):
     net = network(["tanh", "sigmoid"], "cross_entropy", device, bias=False)
     x, y = data("cross_entropy", "sigmoid")

@@ -82,6 +82,10 @@ class Engine:
         there = any(not isinstance(array, np.ndarray) for array in arrays)
         return there or self.run.fits(sum(array.nbytes for array in arrays))
 
+    def settle(self, samples: Samples) -> Samples:
+        """Return samples on the device where they fit, else as they are."""
+        return self.upload(samples) if self.fits(samples) else samples
+
     def stage(self, batch: int) -> AbstractContextManager[None]:
         """Return what to train within, with mini-batches of so many samples."""
         pairs = zip(self.layers, self.shapes, strict=False)

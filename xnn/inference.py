@@ -15,6 +15,7 @@ from .samples import Samples, scale
 from .workspace import Score, Workspace
 
 _ROWS = 512  # the most samples in one go
+_KEPT = 4  # sizes for which what runs backward is kept: whoever asks once often asks again
 
 
 class Inference:
@@ -23,6 +24,7 @@ class Inference:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._forwards: dict[tuple[int, float], Forward] = {}
+        self._backwards: dict[tuple[int, float], Backward] = {}
         #: What takes one sample as it comes, by its shape ``(1, inputs)`` and dtype.
         self.ready: dict[tuple[tuple[int, ...], Any], Callable[[Any], Any | None]] = {}
 
@@ -103,25 +105,28 @@ class Inference:
         They are where the inputs are.
         """
         engine, n = self.engine, len(samples)
-        flat = engine.run.zeros(engine.flat.shape, engine.dtype)
-
-        def add(
-            parameter: Parameter, left: Array, right: Array, factor: float, again: bool = False
-        ) -> None:
-            engine.run.gemm(left, right, parameter.matrix(flat), alpha=factor / n, beta=1.0)
-
+        run = engine.run
+        flat = run.zeros(engine.flat.shape, engine.dtype)
         for start in range(0, n, _ROWS):
             block = samples[start : start + _ROWS]
-            work = Workspace(engine, len(block), 1, scale(samples.x.dtype), backward=True)
-            work.place(block)
-            memories = work.memories(0)
-            engine.forward(memories)
-            engine.backward(memories, Rows.plain(work.targets), add)
+            backward = self.backward(len(block), samples.x.dtype)
+            backward.work.place(block)
+            backward.replay()
+            run.elementwise("sum + g / n", flat, sum=flat, g=backward.flat, n=n)
         if isinstance(samples.x, np.ndarray):
-            flat = engine.run.download(flat)
+            flat = run.download(flat)
         else:
-            engine.run.hand_out(flat)
+            run.hand_out(flat)
         return [engine.views(i, flat) for i in range(len(engine.layers))]
+
+    def backward(self, rows: int, dtype: Any) -> Backward:
+        """Return what runs exactly ``rows`` samples of a dtype backward; the last few are kept."""
+        key = rows, scale(dtype)
+        if key not in self._backwards:
+            while len(self._backwards) >= _KEPT:
+                del self._backwards[next(iter(self._backwards))]
+            self._backwards[key] = Backward(self.engine, *key)
+        return self._backwards[key]
 
 
 class Forward:
@@ -133,3 +138,24 @@ class Forward:
         self.outputs = self.work.outputs
         memories = self.work.memories(0)
         self.replay = engine.run.compile(lambda: engine.forward(memories))
+
+
+class Backward:
+    """Forward and backward for some rows, compiled; ``flat`` gets the gradient summed over them."""
+
+    def __init__(self, engine: Engine, rows: int, scale: float) -> None:
+        self.work = Workspace(engine, rows, 1, scale, backward=True)
+        self.flat = engine.run.zeros(engine.flat.shape, engine.dtype)
+        memories, targets = self.work.memories(0), Rows.plain(self.work.targets)
+
+        def put(
+            parameter: Parameter, left: Array, right: Array, factor: float, again: bool = False
+        ) -> None:
+            into = parameter.matrix(self.flat)
+            engine.run.gemm(left, right, into, alpha=factor, beta=float(again))
+
+        def step() -> None:
+            engine.forward(memories)
+            engine.backward(memories, targets, put)
+
+        self.replay = engine.run.compile(step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -158,7 +158,7 @@ class Network:
         These are live views on the device: what is written to one, element by element or as
         ``net.weights[0] = array``, is in the network. May be set to a sequence of such arrays.
         """
-        return Arrays("weights", self._engine)
+        return self._arrays("weights")
 
     @weights.setter
     def weights(self, values: Sequence[ArrayLike | None]) -> None:
@@ -167,7 +167,7 @@ class Network:
     @property
     def biases(self) -> Arrays:
         """Each layer's biases ``(units,)``, live like `weights`; None for a layer without."""
-        return Arrays("biases", self._engine)
+        return self._arrays("biases")
 
     @biases.setter
     def biases(self, values: Sequence[ArrayLike | None]) -> None:
@@ -280,24 +280,15 @@ class Network:
             if isinstance(callback, type) or not known:
                 what = "which is no callback and no function"
                 raise ValueError(f"callbacks has {callback!r}, {what}")
-        try:
-            return train(
-                self._inference,
-                samples,
-                epochs=checks.whole("epochs", epochs),
-                recipe=recipe,
-                rng=self._rng,
-                validation=validation,
-                callbacks=callbacks,
-                shuffle=shuffle,
-                progress=progress,
-            )
-        except DeviceError as error:
-            if error.parameters is None:  # before the first step
-                raise
-            self.__setstate__({**self._state(error.parameters), "device": "cpu"})
-            what = "the network is on the CPU now, with the weights from before the epoch"
-            raise DeviceError(f"{error}; {what}") from None
+        return self._train(
+            samples,
+            recipe=recipe,
+            epochs=checks.whole("epochs", epochs),
+            orders=_orders(len(samples), self._rng if shuffle else None),
+            validation=validation,
+            callbacks=callbacks,
+            progress=progress,
+        )
 
     def predict(self, x: ArrayLike) -> NDArray[Any]:
         """Return the outputs ``(n, outputs)`` for samples as `fit` takes them.
@@ -338,9 +329,7 @@ class Network:
 
     def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
         """Return mean cost and accuracy on samples and targets as `fit` takes them."""
-        samples = self._samples(x, y)
-        with self._engine.lock:
-            return Evaluation(*self._inference.evaluate(samples))
+        return self._evaluate(self._samples(x, y))
 
     def backprop(self, x: ArrayLike, y: ArrayLike) -> Gradients:
         """Return the gradient of the mean cost over samples and targets as `fit` takes them."""
@@ -418,21 +407,48 @@ class Network:
         for i, own in enumerate(checked):
             self._engine.put(i, own)
 
+    # What other rooms build on: samples are checked once, and then used as often as they like.
+
     def _samples(self, x: Any, y: Any, names: tuple[str, str] = ("x", "y")) -> Samples:
         engine = self._engine
         function = engine.layers[-1].function
         size = engine.sizes[0], engine.outputs
         return check_samples(engine.run, x, y, size, function, engine.cost, engine.dtype, names)
 
+    def _train(self, samples: Samples, **options: Any) -> History:
+        """Train as `xnn.training.train` does; where the device fails, go to the CPU."""
+        try:
+            key = int(self._rng.integers(2**32)) if self._engine.random else 0
+            return train(self._inference, samples, key=key, **options)
+        except DeviceError as error:
+            if error.parameters is None:  # before the first step
+                raise
+            self.__setstate__({**self._state(error.parameters), "device": "cpu"})
+            what = "the network is on the CPU now, with the weights from before the epoch"
+            raise DeviceError(f"{error}; {what}") from None
+
+    def _arrays(self, name: str) -> Arrays:
+        engine = self._engine
+        layers = range(len(engine.layers))
+        return Arrays(name, engine, [engine.views(i, engine.flat).get(name) for i in layers])
+
+    def _settle(self, samples: Samples) -> Samples:
+        """Return samples on the network's device, where they fit."""
+        with self._engine.lock:
+            return self._engine.settle(samples)
+
+    def _evaluate(self, samples: Samples) -> Evaluation:
+        with self._engine.lock:
+            return Evaluation(*self._inference.evaluate(samples))
+
 
 class Arrays(Sequence[Array]):
     """The weights or the biases of all layers; ``arrays[i] = values`` writes into the network."""
 
-    def __init__(self, name: str, engine: Engine) -> None:
+    def __init__(self, name: str, engine: Engine, views: list[Array | None]) -> None:
         self._name = name
         self._engine = engine
-        layers = range(len(engine.layers))
-        self._views = [engine.views(i, engine.flat).get(name) for i in layers]
+        self._views = views
 
     def __len__(self) -> int:
         return len(self._views)
@@ -446,6 +462,11 @@ class Arrays(Sequence[Array]):
 
     def __repr__(self) -> str:
         return repr(self._views)
+
+    def columns(self) -> Arrays:
+        """Return the same arrays, each of one dimension, as columns ``(units, 1)``."""
+        views = [None if view is None else view[:, None] for view in self._views]
+        return Arrays(self._name, self._engine, views)
 
     def assign(self, values: Sequence[ArrayLike | None]) -> None:
         """Write one array a layer; all are checked before the first is written.
@@ -526,6 +547,12 @@ def _layers(given: Any) -> tuple[Shape, list[Layer]]:
 
 def _generator(seed: Any) -> np.random.Generator:
     return np.random.default_rng(None if seed is None else checks.whole("seed", seed, least=0))
+
+
+def _orders(n: int, rng: np.random.Generator | None) -> Iterator[NDArray[np.intp]]:
+    """Yield the order of the samples in each epoch: a new one, or without ``rng`` as they come."""
+    while True:
+        yield np.arange(n) if rng is None else rng.permutation(n)
 
 
 def _optimizer(given: Any) -> Optimizer:

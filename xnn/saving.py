@@ -6,9 +6,10 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from numpy.typing import NDArray
 
@@ -26,13 +27,23 @@ def write(
 
     header = {"xnn": json.dumps({"format": _FORMAT, **description})}
     data = save(dict(arrays), metadata=header)
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Open a new file that takes the place of ``path`` when all is written.
+
+    Raises `OSError` where that fails; a file already there is then unharmed.
+    """
     target = Path(os.path.realpath(os.fsdecode(path)))  # what a link points to, not the link
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)

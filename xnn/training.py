@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .backends import DeviceError
 from .callbacks import Callback, CallbackLike, Training
@@ -58,13 +59,15 @@ def train(
     *,
     epochs: int,
     recipe: Recipe,
-    rng: np.random.Generator,
+    orders: Iterator[NDArray[np.intp]],
+    key: int = 0,
     validation: Samples | None = None,
     callbacks: Sequence[CallbackLike] = (),
-    shuffle: bool = True,
     progress: bool | None = None,
 ) -> History:
-    """Train the network of ``inference`` on samples of the host, and return the history.
+    """Train the network of ``inference`` on samples, and return the history.
+
+    ``orders`` gives for each epoch the order in which to go through the samples.
 
     A cost or parameter that is NaN or infinite ends training with `FloatingPointError`, which names
     epoch and step; the parameters are then those with which that epoch began. Ctrl-C ends training
@@ -76,15 +79,14 @@ def train(
     if not np.isfinite(run.good).all():
         raise ValueError("the network's weights or biases hold NaN or infinity; set them anew")
     with engine.lock:
-        key = int(rng.integers(2**32)) if engine.random else 0
         trainer = Trainer(engine, samples, recipe, key=key)
-        if validation is not None and engine.fits(validation):
-            validation = engine.upload(validation)
+        if validation is not None:
+            validation = engine.settle(validation)
     around = [c if isinstance(c, Callback) else _AfterEpoch(c) for c in callbacks]
     for callback in around:
         callback.begin(run)
     try:
-        _train_epochs(run, inference, trainer, rng, validation, around, shuffle, progress)
+        _train_epochs(run, inference, trainer, orders, validation, around, progress)
     except DeviceError as error:
         error.parameters = run.good
         raise
@@ -95,19 +97,16 @@ def _train_epochs(
     run: Run,
     inference: Inference,
     trainer: Trainer,
-    rng: np.random.Generator,
+    orders: Iterator[NDArray[np.intp]],
     validation: Samples | None,
     around: Sequence[Callback],
-    shuffle: bool,
     progress: bool | None,
 ) -> None:
     engine, samples, epochs = inference.engine, trainer.samples, run.epochs
-    order = np.arange(len(samples))
     try:
         with engine.stage(trainer.batch), _Bar(len(samples), epochs, progress) as bar:
             for run.epoch in range(epochs):
-                if shuffle:
-                    order = rng.permutation(len(samples))
+                order = next(orders)
                 began = time.perf_counter()
                 _train_epoch(run, trainer, order, bar)
                 if validation is not None:
