@@ -286,6 +286,7 @@ LAYERS = {
     "activation": [Flatten(), Dense(4, "linear"), Activation("softmax"), Dense(2)],
     "activation last": [Flatten(), Dense(3, "linear"), Activation("softmax")],
     "reshape": [Flatten(), Dense(12, "tanh"), Reshape((2, 3, 2)), Conv2D(2, 2)],
+    "dropout of the book": [Flatten(), Dropout(0.3, scale_training=False), Dense(3), Dense(2)],
     "dropout": [Conv2D(2, 2, "tanh"), Dropout(0.3), Flatten(), Dense(3), Dropout(0.5), Dense(2)],
 }
 SHAPE = (5, 6, 2)
@@ -433,6 +434,16 @@ def test_dropout(device):
     out = host(training.work.outputs)
     assert set(np.unique(out)) == {0, np.float32(1 / 0.75)}
     assert (out == 0).mean() == pytest.approx(0.25, abs=4 * np.sqrt(0.25 * 0.75 / out.size))
+
+
+def test_dropout_of_the_book_scales_what_is_not_trained(device):
+    """Both ways, what is expected of an output in training is what it otherwise is."""
+    x = np.ones((500, *SHAPE))
+    net = network([Dropout(0.25, scale_training=False)], device)
+    np.testing.assert_allclose(host(net.predict(x)), 0.75, rtol=1e-12)
+    training = InTraining(net, x, np.zeros((500, 60)))
+    training.cost()
+    assert set(np.unique(host(training.work.outputs))) == {0, 1}
 
 
 def test_dropout_is_another_one_at_each_step_and_the_same_from_one_seed(device):

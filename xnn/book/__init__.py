@@ -5,6 +5,6 @@ what was written for the book runs as before: the same names, arguments, random 
 lines. ``device`` and ``dtype`` (float64 unless something else is said) are all that is new.
 """
 
-from . import mnist_loader, network, network2
+from . import mnist_loader, network, network2, network3
 
-__all__ = ["mnist_loader", "network", "network2"]
+__all__ = ["mnist_loader", "network", "network2", "network3"]

@@ -22,17 +22,22 @@ class Dropout(Layer):
     ----------
     rate
         The probability of each number to be dropped, at least 0 and less than 1.
+    scale_training
+        False scales nothing up in training, and numbers down by 1 - rate otherwise, as the paper
+        and the book do. What is then learnt is the same at another learning rate.
 
-    Raises `ValueError` for any other rate.
+    Raises `ValueError` for values that are none of these.
     """
 
     rate: float = 0.5
+    scale_training: bool = True
 
     random = True
 
     def __post_init__(self) -> None:
         wanted = "a number of at least 0 and less than 1"
         checks.number("rate", self.rate, wanted, least=0, below=1)
+        checks.truth("scale_training", self.scale_training)
 
     def outputs(self, inputs: Shape) -> Shape:
         return inputs
@@ -42,20 +47,26 @@ class Dropout(Layer):
         return run.zeros((site.batch, prod(site.shape)), site.dtype) if site.training else None
 
     def forward(self, run: Backend, at: Memory) -> None:
-        if not at.training:
-            run.copy(at.inputs.values, at.outputs.values)
-            return
-        assert at.dice is not None
-        mask, rate = at.own, float(self.rate)
-        run.uniform(at.dice, at.number, mask)
-        run.elementwise("(rate < u) * k", mask, rate=rate, u=mask, k=1 / (1 - rate))
-        run.elementwise("x * m", at.outputs.values, x=at.inputs.values, m=mask)
+        x, out, rate = at.inputs.values, at.outputs.values, float(self.rate)
+        if at.training:
+            assert at.dice is not None
+            run.uniform(at.dice, at.number, at.own)
+            up = 1 / (1 - rate) if self.scale_training else 1.0
+            run.elementwise("(rate < u) * k", at.own, rate=rate, u=at.own, k=up)
+            run.elementwise("x * m", out, x=x, m=at.own)
+        elif self.scale_training:
+            run.copy(x, out)
+        else:
+            run.elementwise("x * k", out, x=x, k=1 - rate)
 
     def backward(self, run: Backend, at: Memory, gradient: Gradient) -> None:
         if at.input_delta is None:
             return
         assert at.delta is not None
+        delta, below = at.delta.values, at.input_delta.values
         if at.training:
-            run.elementwise("d * m", at.input_delta.values, d=at.delta.values, m=at.own)
+            run.elementwise("d * m", below, d=delta, m=at.own)
+        elif self.scale_training:
+            run.copy(delta, below)
         else:
-            run.copy(at.delta.values, at.input_delta.values)
+            run.elementwise("d * k", below, d=delta, k=1 - float(self.rate))
