@@ -22,8 +22,7 @@ from .layers import (
 )
 from .network import Evaluation, Gradients, Network, load
 from .optimizers import SGD, Adam, AdamW, Averaged, Optimizer, RMSprop
-
-__version__ = "0.1.0"
+from .version import __version__
 
 __all__ = [
     "SGD",

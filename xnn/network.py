@@ -339,7 +339,8 @@ class Network:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to a safetensors file: parameters, and what it is in the header.
 
-        Raises `OSError` where the file cannot be written; a file already there is then unharmed.
+        The file is the old one or the new one at each moment, also where the process is killed.
+        Raises `OSError` where it cannot be written; a file already there is then unharmed.
         """
         state = self.__getstate__()
         saving.write(path, state["arrays"], state["description"])
