@@ -61,6 +61,13 @@ def torch(session: nox.Session) -> None:
 
 
 @nox.session
+def kill(session: nox.Session) -> None:
+    """Trainings killed at 200 random moments: checkpoints load, and runs go on bit-identical."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "-m", "long", "-s", "tests/test_checkpoints.py", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Speed against the peers; writes benchmarks/results/mlp.json."""
     session.install("torch==2.13.0", *_torch_index())

@@ -3,6 +3,7 @@
 from . import datasets, schedules
 from .backends import DeviceError
 from .callbacks import Callback, EarlyStopping, ReduceOnPlateau
+from .checkpoints import Checkpoints
 from .history import History
 from .layers import (
     Activation,
@@ -33,6 +34,7 @@ __all__ = [
     "Averaged",
     "BatchNorm",
     "Callback",
+    "Checkpoints",
     "Conv2D",
     "Dense",
     "DeviceError",

@@ -6,12 +6,13 @@ import copy
 import os
 from collections.abc import Sequence
 from math import prod
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import checks, costs, layers, saving
+from . import checkpoints, checks, costs, layers, saving
 from .backends import Array, DeviceError, select
 from .callbacks import Callback, CallbackLike
 from .engine import Engine, array_shapes
@@ -22,7 +23,9 @@ from .layers import Dense, Layer, shown
 from .optimizers import SGD, Optimizer
 from .parameters import Shape
 from .samples import Samples, check_inputs, check_samples
-from .training import train
+from .training import Saved, train
+
+_TRAINING = "training"  # what is a checkpoint's of a file, and not the network's
 
 
 class Evaluation(NamedTuple):
@@ -207,6 +210,7 @@ class Network:
         callbacks: Sequence[CallbackLike] = (),
         shuffle: bool = True,
         progress: bool | None = None,
+        resume: str | os.PathLike[str] | None = None,
     ) -> History:
         """Train on mini-batches and return the history.
 
@@ -233,6 +237,11 @@ class Network:
             Whether each epoch goes through the samples in a new order.
         progress
             Whether to show a progress bar; None shows one on a terminal only.
+        resume
+            A checkpoint, or a folder of them of which the newest is taken, that `Checkpoints` wrote
+            in a training with the same arguments; None begins anew. Training goes on from there,
+            and on a CPU ends with the same weights, bit for bit, as if it had not been ended;
+            ``epochs`` counts from the very beginning.
 
         Raises `ValueError` for bad input before any work; `FloatingPointError` where training
         diverges; `xnn.DeviceError` where a GPU fails, and the network is then on the CPU. Ctrl-C
@@ -252,6 +261,7 @@ class Network:
             if isinstance(callback, type) or not known:
                 what = "which is no callback and no function"
                 raise ValueError(f"callbacks has {callback!r}, {what}")
+        source = None if resume is None else checkpoints.find(resume)
         try:
             return train(
                 self._inference,
@@ -260,10 +270,12 @@ class Network:
                 batch_size=checks.whole("batch_size", batch_size),
                 optimizer=_optimizer(optimizer),
                 rng=self._rng,
+                write=self._write,
                 validation=validation,
                 callbacks=callbacks,
                 shuffle=shuffle,
                 progress=progress,
+                resume=None if source is None else lambda: self._saved(source),
             )
         except DeviceError as error:
             if error.parameters is None:  # before the first step
@@ -392,6 +404,38 @@ class Network:
         for i, own in enumerate(checked):
             self._engine.put(i, own)
 
+    def _write(self, path: str | os.PathLike[str], saved: Saved) -> None:
+        """Write a checkpoint: the network's file, and the training in it."""
+        state = self._state(saved.flat)
+        training = {f"{_TRAINING}.{name}": array for name, array in saved.arrays.items()}
+        description = {**state["description"], _TRAINING: dict(saved.facts)}
+        saving.write(path, {**state["arrays"], **training}, description)
+
+    def _saved(self, path: Path) -> Saved:
+        """Return what a checkpoint of this network holds."""
+        name = str(path)
+        arrays, description = saving.read(path)
+        facts = description.pop(_TRAINING, None)
+        if not isinstance(facts, dict):
+            raise ValueError(f"{name}: a network, but not one to go on training with")
+        own = self.__getstate__()["description"]
+        for told, value in own.items():
+            if description.get(told) != value:
+                came = f"{description.get(told)!r} there, but {value!r} here"
+                raise ValueError(f"{name}: of another network: {told} is {came}")
+        engine = self._engine
+        flat = np.zeros(engine.flat.shape, engine.dtype)
+        try:
+            for i in range(len(self.layers)):
+                for view_name, view in engine.views(i, flat).items():
+                    full = f"{i}.{view_name}"
+                    view[...] = as_given(full, arrays[full], view.shape, engine.dtype)
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{name}: not a network that xnn can read: {error}") from None
+        training = {key: arrays[key] for key in arrays if key.startswith(f"{_TRAINING}.")}
+        named = {key.removeprefix(f"{_TRAINING}."): array for key, array in training.items()}
+        return Saved(flat, named, facts, name)
+
     def _samples(self, x: Any, y: Any, names: tuple[str, str] = ("x", "y")) -> Samples:
         engine = self._engine
         function = engine.layers[-1].function
@@ -454,7 +498,7 @@ def load(
     precision: str = "float32",
     seed: int | None = None,
 ) -> Network:
-    """Return the network that `Network.save` wrote.
+    """Return the network that `Network.save` wrote, or that of a checkpoint.
 
     ``device`` and ``precision`` say where and how it is to run, as for `Network`; ``seed`` decides
     shuffles from here on.
@@ -464,7 +508,10 @@ def load(
     """
     select(device, precision)
     state: dict[str, Any] = {"device": device, "precision": precision, "rng": _generator(seed)}
-    state["arrays"], state["description"] = saving.read(path)
+    arrays, state["description"] = saving.read(path)
+    state["arrays"] = {
+        name: array for name, array in arrays.items() if not name.startswith(f"{_TRAINING}.")
+    }
     network = Network.__new__(Network)
     try:
         network.__setstate__(state)

@@ -10,6 +10,7 @@ import errno
 import json
 import mmap
 import os
+import re
 import secrets
 import stat
 from collections.abc import Mapping
@@ -37,6 +38,8 @@ _DTYPES = {
     }.items()
 }
 _MOST_HEADER = 100_000_000  # as safetensors' own reader has it
+
+_TEMPORARY = re.compile(r"\..+\.safetensors\.\d+-[0-9a-f]{8}")
 
 StrPath = str | os.PathLike[str]
 
@@ -72,6 +75,13 @@ def replace(path: StrPath, data: bytes) -> None:
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror, os.fsdecode(path)) from None
         raise
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers to a folder have left there that were killed."""
+    for path in folder.iterdir():
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def _sync(folder: Path) -> None:
