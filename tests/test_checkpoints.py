@@ -337,6 +337,7 @@ def test_a_checkpoint_of_another_training_is_refused(options, words, tmp_path):
         (lambda arrays, told: told["history"].update(loss=[]), "loss"),
         (lambda arrays, told: told["history"].update(stopped=3), "history ended because of 3"),
         (lambda arrays, told: told.update(rate_factor=-1), "rate_factor is -1"),
+        (lambda arrays, told: told.update(rate_factor=1e40), "rate_factor is 1e+40, too large"),
         (lambda arrays, told: told["random"].update(bit_generator="MT19937"), "PCG64"),
         (lambda arrays, told: told["random"].update(state=3), "not this training's"),
         (lambda arrays, told: told["random"]["state"].update(state=-1), "not this training's"),
@@ -443,7 +444,7 @@ def test_a_killed_process_goes_on_to_the_same_weights(tmp_path):
 
 @pytest.mark.long
 def test_two_hundred_kills(tmp_path):
-    """At random moments: the newest checkpoint always loads, and every tenth run is gone on with.
+    """At random moments: the newest checkpoint always loads, and 20 of the runs are gone on with.
 
     Run by `nox -s kill`.
     """
@@ -458,13 +459,13 @@ def test_two_hundred_kills(tmp_path):
         if newest is not None:
             xnn.load(newest)
             loaded += 1
-        if number % 10 == 0:
-            result.unlink(missing_ok=True)
-            assert finish(folder, result) == wanted
-            resumed += newest is not None
+            if not result.exists() and resumed < 20:
+                assert finish(folder, result) == wanted
+                resumed += 1
         shutil.rmtree(folder, ignore_errors=True)
     print(
         f"200 kills, {loaded} with a checkpoint, {writing} within a write, {resumed} gone on with"
     )
     assert loaded > 100
-    assert resumed >= 10
+    assert writing > 0
+    assert resumed == 20

@@ -5,6 +5,7 @@ import json
 import os
 import stat
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
@@ -167,3 +168,50 @@ def test_files_of_some_bytes(data, tmp_path):
     (tmp_path / "net").write_bytes(data)
     with pytest.raises(ValueError, match="net: not a safetensors file"):
         xnn.load(tmp_path / "net")
+
+
+WRITER = """
+import sys, time
+import numpy as np
+import xnn
+path, number, until = sys.argv[1], float(sys.argv[2]), time.time() + 2
+net = xnn.Network([300, 100, 3], device="cpu")
+for layer, weights in enumerate(net.weights):
+    net.weights[layer] = np.full(weights.shape, number)
+    net.biases[layer] = np.full(len(weights), number)
+saved = 0
+while time.time() < until:
+    net.save(path)
+    saved += 1
+print(saved)
+"""
+
+
+def test_two_processes_that_save_to_one_path_and_a_reader(tmp_path):
+    """Each file that is read is one of the two, whole."""
+    path = tmp_path / "net.safetensors"
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path), number],
+            env={**os.environ, "PYTHONPATH": str(FILES.parent.parent)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in ("1", "2")
+    ]
+    read = []
+    while any(writer.poll() is None for writer in writers):
+        if path.exists():
+            try:
+                weights, biases = copies(xnn.load(path, device="cpu"))
+            except PermissionError:  # Windows, where a file that is being replaced cannot be opened
+                assert sys.platform == "win32"
+                continue
+            found = {number for array in (*weights, *biases) for number in np.unique(array)}
+            assert len(found) == 1
+            read += found
+    for writer in writers:
+        assert writer.returncode == 0
+        assert int(writer.communicate()[0]) > 3
+    assert set(read) == {1, 2}
+    assert [p.name for p in tmp_path.iterdir()] == ["net.safetensors"]

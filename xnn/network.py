@@ -357,6 +357,25 @@ class Network:
         state = self.__getstate__()
         saving.write(path, state["arrays"], state["description"])
 
+    def export_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write the network as it predicts to an ONNX file, in float32, of opset 7.
+
+        The model takes ``inputs`` ``(n, …)`` and gives ``outputs`` ``(n, …)``, of the shapes that
+        the network has; ``uint8`` pixels are to be divided by 255 beforehand. What acts in training
+        alone is left out.
+
+        Raises `ImportError` where onnx is not installed, `OSError` where the file cannot be
+        written; one already there is then unharmed.
+        """
+        from . import onnx
+
+        arrays = self.__getstate__()["arrays"]
+        own: list[dict[str, NDArray[Any]]] = [{} for _ in self.layers]
+        for full, array in arrays.items():
+            number, name = full.split(".")
+            own[int(number)][name] = array
+        onnx.write(path, self.layers, self.shapes, own)
+
     def __getstate__(self) -> dict[str, Any]:
         with self._lock:
             return self._state(self._engine.run.download(self._engine.flat))
@@ -507,16 +526,19 @@ def load(
     read.
     """
     select(device, precision)
-    state: dict[str, Any] = {"device": device, "precision": precision, "rng": _generator(seed)}
-    arrays, state["description"] = saving.read(path)
-    state["arrays"] = {
-        name: array for name, array in arrays.items() if not name.startswith(f"{_TRAINING}.")
-    }
-    network = Network.__new__(Network)
+    rng = _generator(seed)
+    arrays, description = saving.read(path)
+    own = {name: array for name, array in arrays.items() if not name.startswith(f"{_TRAINING}.")}
     try:
-        network.__setstate__(state)
+        return restored(description, own, device=device, precision=precision, rng=rng)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{os.fsdecode(path)}: not a network that xnn can read: {error}") from None
+
+
+def restored(description: dict[str, Any], arrays: dict[str, NDArray[Any]], **state: Any) -> Network:
+    """Return a network of its description and arrays, named ``"0.weights"`` and so on."""
+    network = Network.__new__(Network)
+    network.__setstate__({"description": description, "arrays": arrays, **state})
     return network
 
 

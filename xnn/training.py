@@ -233,6 +233,11 @@ class Run:
                     raise ValueError("order has not each sample once")
         history = History.restored(told["history"], epoch, self.figures)
         factor = checks.number("rate_factor", told["rate_factor"], "at least 0", least=0)
+        if epoch < self.epochs:
+            with np.errstate(over="ignore"):
+                rates = self._optimizer.rates(epoch, self.steps) * factor
+                if not np.isfinite(rates.astype(self._engine.dtype)).all():
+                    raise ValueError(f"rate_factor is {factor}, too large")
         seconds = checks.number("seconds", told["seconds"], "at least 0", least=0)
         type(self._rng.bit_generator)().state = told["random"]  # may be refused
         self._resume_callbacks(told["callbacks"], arrays)
