@@ -61,6 +61,27 @@ def torch(session: nox.Session) -> None:
 
 
 @nox.session
+def kill(session: nox.Session) -> None:
+    """Trainings killed at 200 random moments: checkpoints load, and runs go on bit-identical."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "-m", "long", "-s", "tests/test_checkpoints.py", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Changed files of all kinds, 100,000 or as many as are told, each load or are refused."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.fuzz", *(session.posargs or ["100000"]))
+
+
+@nox.session
+def onnx(session: nox.Session) -> None:
+    """A hundred random networks as ONNX files, run by ONNX Runtime."""
+    session.install("onnxruntime", "-e", ".[test]")
+    session.run("pytest", "tests/test_onnx.py", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Speed against the peers; writes benchmarks/results/mlp.json."""
     session.install("torch==2.13.0", *_torch_index())

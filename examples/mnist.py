@@ -3,6 +3,7 @@
 python examples/mnist.py                          # the book's 784-30-10
 python examples/mnist.py --hidden 100 --epochs 10
 python examples/mnist.py --device gpu
+python examples/mnist.py --checkpoint runs/1 --resume   # goes on where it was ended
 """
 
 import argparse
@@ -40,6 +41,11 @@ def main() -> int:
         if not args.quiet:
             print(f"{name}: {len(train[0]):,} images to train on, {len(test[0]):,} to test")
             print(net)
+        callbacks = [] if args.quiet else [lambda run: print_epoch(run, len(validation[0]))]
+        resume = None
+        if args.checkpoint:
+            callbacks.append(checkpoints := xnn.Checkpoints(args.checkpoint, every=args.every))
+            resume = checkpoints.newest() if args.resume else None
         began = time.perf_counter()
         history = net.fit(
             *train,
@@ -47,8 +53,9 @@ def main() -> int:
             batch_size=args.batch_size,
             optimizer=xnn.SGD(args.lr),
             validation_data=validation,
-            callbacks=[] if args.quiet else [lambda run: print_epoch(run, len(validation[0]))],
+            callbacks=callbacks,
             progress=False if args.quiet else None,
+            resume=resume,
         )
         seconds = time.perf_counter() - began
         accuracy = net.evaluate(*test).accuracy
@@ -78,10 +85,15 @@ def parse_arguments() -> argparse.Namespace:
     add("--seed", type=int, default=0, metavar="N", help="(default 0)")
     add("--dtype", default="float32", choices=["float32", "float64"])
     add("--save", metavar="FILE", help="keep the trained network in FILE.safetensors")
+    add("--checkpoint", metavar="DIR", help="write checkpoints to a folder")
+    add("--every", default="1 epoch", metavar="TIME", help="'2 epochs', '500 steps', '10 minutes'")
+    add("--resume", action="store_true", help="go on from the newest checkpoint, if there is one")
     add("--quiet", action="store_true", help="print the last line only")
     args = parser.parse_args()
     if args.data and args.dataset == "digits":
         parser.error("--data is for MNIST; the digits are inside scikit-learn")
+    if args.resume and not args.checkpoint:
+        parser.error("--resume goes on from checkpoints: name their folder by --checkpoint")
     return args
 
 

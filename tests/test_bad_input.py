@@ -488,6 +488,24 @@ WRONG = BOOK | {
         "monitor is 'validation_cost', but this training records no such figure; "
         "give validation_data",
     ),
+    "checkpoints at no time": (
+        lambda: xnn.Checkpoints("runs", every="now and then"),
+        "every is 'now and then', but must be '2 epochs', '500 steps', '10 minutes' or the like",
+    ),
+    "checkpoints at half a step": (
+        lambda: xnn.Checkpoints("runs", "0.5 steps"),
+        "every is '0.5 st",
+    ),
+    "checkpoints at zero epochs": (lambda: xnn.Checkpoints("runs", 0), "every is 0, but must be"),
+    "no checkpoint kept": (lambda: xnn.Checkpoints("runs", keep=0), "keep is 0, but must be a"),
+    "best of an unknown figure": (
+        lambda: xnn.Checkpoints("runs", monitor="loss"),
+        "monitor is 'loss', but must be one of cost, accuracy",
+    ),
+    "best of a figure that is not recorded": (
+        lambda: fit(callbacks=[xnn.Checkpoints("runs", monitor="validation_cost")]),
+        "monitor is 'validation_cost', but this training records no such figure",
+    ),
     "callback as a class": (lambda: fit(callbacks=[EarlyStopping]), "callbacks has <class"),
     "half a callback": (
         lambda: fit(callbacks=[type("Duck", (), {"epoch_end": None})()]),

@@ -242,6 +242,10 @@ WRONG = {
         {"mnist.npz": npz(x_train=npy_header("__import__('os').abort()"))},
         "mnist.npz: not a whole npz",
     ),
+    "npz with a header that Python cannot read": (
+        {"mnist.npz": npz(x_train=npy_header("{'descr': ("))},
+        "mnist.npz: not a whole npz",
+    ),
     "npz of 2**31 images": (
         {
             "mnist.npz": npz(

@@ -54,6 +54,20 @@ def test_digits_and_options():
     assert float(done.stdout.split()[2].rstrip("%")) > 93
 
 
+def test_it_goes_on_from_checkpoints(tmp_path):
+    options = ("--dataset", "digits", "--epochs", 3, "--lr", 0.5, "--device", "cpu")
+    checkpoints = ("--checkpoint", tmp_path / "runs", "--every", "500 steps")
+    saved = tmp_path / "a", tmp_path / "b"
+    assert run(*options, "--save", saved[0]).returncode == 0
+    first = run(*options[:3], 1, *options[4:], *checkpoints, "--resume")
+    assert [line for line in first.stdout.splitlines() if line.startswith("Epoch 0")]
+    done = run(*options, *checkpoints, "--resume", "--save", saved[1])
+    assert done.returncode == 0, done.stderr
+    assert "Epoch 0" not in done.stdout
+    assert "Epoch 2" in done.stdout
+    assert saved[0].read_bytes() == saved[1].read_bytes()
+
+
 @pytest.fixture
 def no_network(tmp_path):
     """No MNIST, an empty cache, and a proxy where nothing listens."""

@@ -200,7 +200,10 @@ def trainer(net, x, y, optimizer, state=None):
     samples = check_samples(
         engine.run, x, y, (6, 3), engine.layers[-1].function, engine.cost, engine.dtype
     )
-    return Trainer(engine, samples, Recipe(optimizer, 5), state)
+    made = Trainer(engine, samples, Recipe(optimizer, 5))
+    if state is not None:
+        made.updates.restore(state)
+    return made
 
 
 @pytest.mark.parametrize(("optimizer", "names"), STATEFUL, ids=str)

@@ -3,6 +3,7 @@
 from . import datasets, schedules
 from .backends import DeviceError
 from .callbacks import Callback, EarlyStopping, ReduceOnPlateau
+from .checkpoints import Checkpoints
 from .ensemble import Ensemble, cross_validate, folds
 from .history import History
 from .layers import (
@@ -23,8 +24,7 @@ from .layers import (
 )
 from .network import Evaluation, Gradients, Network, load
 from .optimizers import SGD, Adam, AdamW, Averaged, Optimizer, RMSprop
-
-__version__ = "0.1.0"
+from .version import __version__
 
 __all__ = [
     "SGD",
@@ -35,6 +35,7 @@ __all__ = [
     "Averaged",
     "BatchNorm",
     "Callback",
+    "Checkpoints",
     "Conv2D",
     "Dense",
     "DeviceError",

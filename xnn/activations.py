@@ -64,7 +64,7 @@ def _values(operand: float | Rows) -> float | Array:
     return operand.values if isinstance(operand, Rows) else operand
 
 
-_LEAK = 0.01  # slope below zero (Maas, Hannun and Ng 2013)
+LEAK = 0.01  # slope below zero (Maas, Hannun and Ng 2013)
 
 NAMES = {
     activation.name: activation
@@ -72,7 +72,7 @@ NAMES = {
         Activation("sigmoid", "sigmoid(z)", "a * (1 - a)", one=40.0),
         Activation("tanh", "tanh(z)", "1 - a**2", one=40.0),
         Activation("relu", "maximum(z, 0)", "a > 0"),
-        Activation("leaky_relu", f"maximum(z, {_LEAK} * z)", f"{_LEAK} + {1 - _LEAK} * (a > 0)"),
+        Activation("leaky_relu", f"maximum(z, {LEAK} * z)", f"{LEAK} + {1 - LEAK} * (a > 0)"),
         Activation("linear", "z", None),
         Softmax("softmax", "", ""),
     )

@@ -1,12 +1,15 @@
-"""What may happen between epochs.
+"""What may happen between epochs, or between some steps and the next.
 
 A callback is a `Callback`, or a plain function that is called with the `Training` after each epoch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
+
+import numpy as np
 
 from . import checks
 from .history import History
@@ -17,6 +20,9 @@ class Training(Protocol):
 
     epoch: int  #: the epoch that has ended, from 0
     epochs: int  #: how many there are to be
+    step: int  #: how many steps of the epoch are done, and …
+    steps: int  #: … how many it has
+    resumed: bool  #: whether it goes on from a checkpoint
     history: History
     figures: frozenset[str]  #: which of ``History.FIGURES`` it records
     rate_factor: float  #: what learning rates are multiplied by, 1 at first; a callback may set it
@@ -30,6 +36,13 @@ class Training(Protocol):
     def restore(self, snapshot: Any) -> None:
         """Set all parameters to a copy made before."""
 
+    def save(self, path: str | os.PathLike[str]) -> bool:
+        """Write a checkpoint, for `Callback.steps_end`: `Network.fit` can go on from it.
+
+        Nothing is written, and False returned, where parameters are not finite. Raises `OSError`
+        where the file cannot be written.
+        """
+
 
 class Callback:
     """Something that happens around epochs; each method does nothing unless it is written anew."""
@@ -40,8 +53,24 @@ class Callback:
     def epoch_end(self, training: Training) -> None:
         """Do something after an epoch, when its figures are in ``training.history``."""
 
+    def steps_end(self, training: Training) -> None:
+        """Do something between some steps and the next, and after an epoch's `epoch_end` of all.
+
+        Steps run some dozens in a row; between them the network is as it is trained, not averaged.
+        """
+
     def end(self, training: Training) -> None:
         """Do something after the last epoch, also where training was stopped or interrupted."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what goes from epoch to epoch, for a checkpoint: plain values, arrays of NumPy."""
+        return {}
+
+    def resume(self, training: Training, state: Mapping[str, Any]) -> None:
+        """Go on, after `begin`, from what `state` of another was. Raises `ValueError` if it cannot.
+
+        Called where that was not empty.
+        """
 
 
 #: What ``fit(callbacks=…)`` takes.
@@ -79,6 +108,18 @@ class _Watching(Callback):
                 return False
         self.best, self.best_epoch = figure, training.epoch
         return True
+
+    def state(self) -> dict[str, Any]:
+        return {"monitor": self.monitor, "best": self.best, "best_epoch": self.best_epoch}
+
+    def resume(self, training: Training, state: Mapping[str, Any]) -> None:
+        if state["monitor"] != self.monitor:
+            raise ValueError(f"monitor was {state['monitor']!r}, but is {self.monitor!r}")
+        if state["best"] is not None:
+            if not isinstance(state["best"], float):
+                raise ValueError(f"the best {self.monitor} was {state['best']!r}")
+            self.best = state["best"]
+            self.best_epoch = checks.whole("best_epoch", state["best_epoch"], least=0)
 
 
 class EarlyStopping(_Watching):
@@ -126,6 +167,20 @@ class EarlyStopping(_Watching):
             self._snapshot = training.snapshot() if self.restore else None
         elif self.best_epoch is not None and training.epoch - self.best_epoch >= self.patience:
             training.stop(f"{self.monitor} was best in epoch {self.best_epoch}")
+
+    def state(self) -> dict[str, Any]:
+        weights = {} if self._snapshot is None else {"weights": self._snapshot}
+        return {**super().state(), **weights}
+
+    def resume(self, training: Training, state: Mapping[str, Any]) -> None:
+        super().resume(training, state)
+        if "weights" in state:
+            weights, wanted = state["weights"], training.snapshot()
+            if weights.dtype != wanted.dtype or weights.shape != wanted.shape:
+                raise ValueError(f"the best weights have shape {weights.shape}")
+            if not np.isfinite(weights).all():
+                raise ValueError("the best weights hold NaN or infinity")
+            self._snapshot = np.array(weights)
 
     def end(self, training: Training) -> None:
         if self._snapshot is not None:
@@ -180,3 +235,10 @@ class ReduceOnPlateau(_Watching):
         if self._waited >= self.patience:
             training.rate_factor *= self.factor
             self._waited = 0
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "waited": self._waited}
+
+    def resume(self, training: Training, state: Mapping[str, Any]) -> None:
+        super().resume(training, state)
+        self._waited = checks.whole("waited", state["waited"], least=0)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
 
 
 @dataclass
@@ -41,3 +42,24 @@ class History:
         getattr(self, f"{prefix}cost").append(cost)
         if accuracy is not None:
             getattr(self, f"{prefix}accuracy").append(accuracy)
+
+    def saved(self) -> dict[str, Any]:
+        """Return all of it as what JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def restored(cls, saved: Mapping[str, Any], epochs: int, figures: Collection[str]) -> History:
+        """Return what `saved` gave after so many epochs with these figures.
+
+        Raises `ValueError` or `TypeError` where it is anything else.
+        """
+        history = cls(**saved)
+        for name in (*cls.FIGURES, "seconds"):
+            values = getattr(history, name)
+            count = epochs if name in figures or name == "seconds" else 0
+            numbers = isinstance(values, list) and all(isinstance(v, float) for v in values)
+            if not numbers or len(values) != count:
+                raise ValueError(f"its history of {name} is not one of {count} epochs")
+        if not isinstance(history.stopped, str | None):
+            raise ValueError(f"its history ended because of {history.stopped!r}")
+        return history

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import backends
+from .version import __version__
 
 
 def facts() -> dict[str, Any]:
@@ -19,8 +20,6 @@ def facts() -> dict[str, Any]:
     are not captured into CUDA graphs. Where it is empty, ``"missing"`` says what to do.
     """
     import scipy
-
-    from . import __version__
 
     found: dict[str, Any] = {
         "xnn": __version__,

@@ -70,7 +70,7 @@ def check(initializer: Any, bias: bool) -> None:
 
 def draw(
     initializer: Initializer, activation: str, rng: np.random.Generator, shape: _Shape, bias: bool
-) -> dict[str, NDArray[np.float64]]:
+) -> dict[str, NDArray[Any]]:
     """Return first ``weights`` of a shape, and ``biases`` where there are any.
 
     Raises `ValueError` where given arrays have other shapes or hold NaN.
@@ -94,10 +94,10 @@ def draw(
 
 def as_given(
     argument: str, values: ArrayLike, shape: tuple[int, ...], dtype: Any = np.float64
-) -> NDArray[np.float64]:
-    """Return ``values`` as float64, refused where they are not of ``shape``, or not finite.
+) -> NDArray[Any]:
+    """Return ``values`` as an array, refused where they are not of ``shape``, or not finite.
 
-    Finite they must be as ``dtype``.
+    Finite they must be as ``dtype``. An array is not copied.
     """
     try:
         array = np.asarray(values)
@@ -107,6 +107,6 @@ def as_given(
         raise ValueError(f"{argument} have dtype {array.dtype}, but must be real numbers")
     if array.shape != shape:
         raise ValueError(f"{argument} have shape {array.shape}, but must have shape {shape}")
-    if not (np.abs(array.astype(np.float64)) <= np.finfo(dtype).max).all():
+    if array.dtype.kind == "f" and not (np.abs(array) <= np.finfo(dtype).max).all():
         raise ValueError(f"{argument} hold NaN or infinity, but must be finite as {dtype}")
-    return array.astype(np.float64)
+    return array

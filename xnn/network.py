@@ -6,12 +6,13 @@ import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import checks, costs, layers, saving
+from . import checkpoints, checks, costs, layers, saving
 from .backends import Array, DeviceError, select
 from .callbacks import Callback, CallbackLike
 from .engine import Engine, array_shapes
@@ -23,7 +24,9 @@ from .optimizers import SGD, Optimizer
 from .parameters import Shape
 from .samples import Samples, check_inputs, check_samples, check_weights
 from .steps import Recipe
-from .training import train
+from .training import Saved, train
+
+_TRAINING = "training"  # what is a checkpoint's of a file, and not the network's
 
 
 class Evaluation(NamedTuple):
@@ -212,6 +215,7 @@ class Network:
         callbacks: Sequence[CallbackLike] = (),
         shuffle: bool = True,
         progress: bool | None = None,
+        resume: str | os.PathLike[str] | None = None,
     ) -> History:
         """Train on mini-batches and return the history.
 
@@ -247,6 +251,11 @@ class Network:
             Whether each epoch goes through the samples in a new order.
         progress
             Whether to show a progress bar; None shows one on a terminal only.
+        resume
+            A checkpoint, or a folder of them of which the newest is taken, that `Checkpoints` wrote
+            in a training with the same arguments; None begins anew. Training goes on from there,
+            and on a CPU ends with the same weights, bit for bit, as if it had not been ended;
+            ``epochs`` counts from the very beginning.
 
         Raises `ValueError` for bad input before any work; `FloatingPointError` where training
         diverges; `xnn.DeviceError` where a GPU fails, and the network is then on the CPU. Ctrl-C
@@ -280,14 +289,17 @@ class Network:
             if isinstance(callback, type) or not known:
                 what = "which is no callback and no function"
                 raise ValueError(f"callbacks has {callback!r}, {what}")
+        source = None if resume is None else checkpoints.find(resume)
         return self._train(
             samples,
             recipe=recipe,
             epochs=checks.whole("epochs", epochs),
             orders=_orders(len(samples), self._rng if shuffle else None),
+            shuffled=bool(shuffle),
             validation=validation,
             callbacks=callbacks,
             progress=progress,
+            resume=None if source is None else lambda: self._saved(source),
         )
 
     def predict(self, x: ArrayLike) -> NDArray[Any]:
@@ -355,10 +367,30 @@ class Network:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to a safetensors file: parameters, and what it is in the header.
 
-        Raises `OSError` where the file cannot be written; a file already there is then unharmed.
+        The file is the old one or the new one at each moment, also where the process is killed.
+        Raises `OSError` where it cannot be written; a file already there is then unharmed.
         """
         state = self.__getstate__()
         saving.write(path, state["arrays"], state["description"])
+
+    def export_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write the network as it predicts to an ONNX file, in float32, of opset 7.
+
+        The model takes ``inputs`` ``(n, …)`` and gives ``outputs`` ``(n, …)``, of the shapes that
+        the network has; ``uint8`` pixels are to be divided by 255 beforehand. What acts in training
+        alone is left out.
+
+        Raises `ImportError` where onnx is not installed, `OSError` where the file cannot be
+        written; one already there is then unharmed.
+        """
+        from . import onnx
+
+        arrays = self.__getstate__()["arrays"]
+        own: list[dict[str, NDArray[Any]]] = [{} for _ in self.layers]
+        for full, array in arrays.items():
+            number, name = full.split(".")
+            own[int(number)][name] = array
+        onnx.write(path, self.layers, self.shapes, own)
 
     def __getstate__(self) -> dict[str, Any]:
         with self._lock:
@@ -407,6 +439,38 @@ class Network:
         for i, own in enumerate(checked):
             self._engine.put(i, own)
 
+    def _write(self, path: str | os.PathLike[str], saved: Saved) -> None:
+        """Write a checkpoint: the network's file, and the training in it."""
+        state = self._state(saved.flat)
+        training = {f"{_TRAINING}.{name}": array for name, array in saved.arrays.items()}
+        description = {**state["description"], _TRAINING: dict(saved.facts)}
+        saving.write(path, {**state["arrays"], **training}, description)
+
+    def _saved(self, path: Path) -> Saved:
+        """Return what a checkpoint of this network holds."""
+        name = str(path)
+        arrays, description = saving.read(path)
+        facts = description.pop(_TRAINING, None)
+        if not isinstance(facts, dict):
+            raise ValueError(f"{name}: a network, but not one to go on training with")
+        own = self.__getstate__()["description"]
+        for told, value in own.items():
+            if description.get(told) != value:
+                came = f"{description.get(told)!r} there, but {value!r} here"
+                raise ValueError(f"{name}: of another network: {told} is {came}")
+        engine = self._engine
+        flat = np.zeros(engine.flat.shape, engine.dtype)
+        try:
+            for i in range(len(self.layers)):
+                for view_name, view in engine.views(i, flat).items():
+                    full = f"{i}.{view_name}"
+                    view[...] = as_given(full, arrays[full], view.shape, engine.dtype)
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{name}: not a network that xnn can read: {error}") from None
+        training = {key: arrays[key] for key in arrays if key.startswith(f"{_TRAINING}.")}
+        named = {key.removeprefix(f"{_TRAINING}."): array for key, array in training.items()}
+        return Saved(flat, named, facts, name)
+
     # What other rooms build on: samples are checked once, and then used as often as they like.
 
     def _samples(self, x: Any, y: Any, names: tuple[str, str] = ("x", "y")) -> Samples:
@@ -418,8 +482,7 @@ class Network:
     def _train(self, samples: Samples, **options: Any) -> History:
         """Train as `xnn.training.train` does; where the device fails, go to the CPU."""
         try:
-            key = int(self._rng.integers(2**32)) if self._engine.random else 0
-            return train(self._inference, samples, key=key, **options)
+            return train(self._inference, samples, rng=self._rng, write=self._write, **options)
         except DeviceError as error:
             if error.parameters is None:  # before the first step
                 raise
@@ -501,7 +564,7 @@ def load(
     precision: str = "float32",
     seed: int | None = None,
 ) -> Network:
-    """Return the network that `Network.save` wrote.
+    """Return the network that `Network.save` wrote, or that of a checkpoint.
 
     ``device`` and ``precision`` say where and how it is to run, as for `Network`; ``seed`` decides
     shuffles from here on.
@@ -510,13 +573,19 @@ def load(
     read.
     """
     select(device, precision)
-    state: dict[str, Any] = {"device": device, "precision": precision, "rng": _generator(seed)}
-    state["arrays"], state["description"] = saving.read(path)
-    network = Network.__new__(Network)
+    rng = _generator(seed)
+    arrays, description = saving.read(path)
+    own = {name: array for name, array in arrays.items() if not name.startswith(f"{_TRAINING}.")}
     try:
-        network.__setstate__(state)
+        return restored(description, own, device=device, precision=precision, rng=rng)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{os.fsdecode(path)}: not a network that xnn can read: {error}") from None
+
+
+def restored(description: dict[str, Any], arrays: dict[str, NDArray[Any]], **state: Any) -> Network:
+    """Return a network of its description and arrays, named ``"0.weights"`` and so on."""
+    network = Network.__new__(Network)
+    network.__setstate__({"description": description, "arrays": arrays, **state})
     return network
 
 

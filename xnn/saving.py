@@ -1,41 +1,69 @@
-"""Named arrays on disk: safetensors, with a description as JSON in the header. No pickle."""
+"""Named arrays on disk: safetensors, with a description as JSON in the header. No pickle.
+
+A safetensors file is the length of its header in 8 bytes, the header as JSON, and the arrays one
+behind the other (https://huggingface.co/docs/safetensors).
+"""
 
 from __future__ import annotations
 
+import errno
 import json
+import mmap
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from math import prod
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from .version import __version__
+
 _FORMAT = 1
+# The dtypes that xnn's files have.
+_DTYPES = {
+    name: np.dtype(dtype)
+    for name, dtype in {
+        "F64": "<f8",
+        "F32": "<f4",
+        "I64": "<i8",
+        "U64": "<u8",
+        "I32": "<i4",
+        "U32": "<u4",
+    }.items()
+}
+_MOST_HEADER = 100_000_000  # as safetensors' own reader has it
+
+_TEMPORARY = re.compile(r"\..+\.safetensors\.\d+-[0-9a-f]{8}")
+
+StrPath = str | os.PathLike[str]
 
 
-def write(
-    path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]], description: dict[str, Any]
-) -> None:
-    """Write arrays and what they are to ``path``, whole or not at all.
-
-    Raises `OSError` where that fails; a file already there is then unharmed.
-    """
+def write(path: StrPath, arrays: Mapping[str, NDArray[Any]], description: dict[str, Any]) -> None:
+    """Write arrays and what they are to ``path``, whole or not at all; see `replacing`."""
     from safetensors.numpy import save
 
-    header = {"xnn": json.dumps({"format": _FORMAT, **description})}
-    data = save(dict(arrays), metadata=header)
+    described = {"format": _FORMAT, "version": __version__, **description}
+    replace(path, save(dict(arrays), metadata={"xnn": json.dumps(described)}))
+
+
+def replace(path: StrPath, data: bytes) -> None:
+    """Write ``data`` to ``path``; see `replacing`."""
     with replacing(path) as file:
         file.write(data)
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a new file that takes the place of ``path`` when all is written.
+def replacing(path: StrPath) -> Iterator[IO[bytes]]:
+    """Open a new file that takes the place of ``path`` when all is written, or not at all.
 
-    Raises `OSError` where that fails; a file already there is then unharmed.
+    Raises `OSError` that names the path where that fails; a file already there is then unharmed,
+    and nothing else is left.
     """
     target = Path(os.path.realpath(os.fsdecode(path)))  # what a link points to, not the link
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}")
@@ -47,29 +75,51 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
+        _sync(target.parent)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror, os.fsdecode(path)) from None
         raise
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def sweep(folder: Path) -> None:
+    """Remove what writers to a folder have left there that were killed."""
+    for path in folder.iterdir():
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    """Have a folder's new entry outlive a loss of power, where systems know how to."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # not for folders here
+            raise
+    finally:
+        os.close(handle)
+
+
+def read(path: StrPath) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Return the arrays and the description that `write` wrote.
 
-    Raises `ValueError` that names the file where it is no such file, `OSError` where it cannot be
-    read.
+    The arrays are views of a memory map, not to be written to. Raises `ValueError` that names the
+    file where it is no such file, `OSError` where it cannot be read.
     """
-    from safetensors import SafetensorError, safe_open
-
     name = os.fsdecode(path)
-    with open(path, "rb"):  # for an OSError that names the file
-        pass
+    with open(path, "rb") as file:
+        try:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError:  # empty
+            raise ValueError(f"{name}: not a safetensors file, but empty") from None
     try:
-        with safe_open(name, framework="np") as file:
-            metadata = file.metadata() or {}
-            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, AttributeError, TypeError) as error:  # or dtypes unknown to NumPy
+        arrays, metadata = _arrays(data)
+    except (OverflowError, ValueError, RecursionError) as error:
         raise ValueError(f"{name}: not a safetensors file that xnn can read: {error}") from None
     try:
         description = json.loads(metadata["xnn"])
@@ -77,5 +127,42 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[st
     except (KeyError, ValueError, AttributeError, TypeError, RecursionError):
         raise ValueError(f"{name}: a safetensors file, but not one of xnn") from None
     if version != _FORMAT:
-        raise ValueError(f"{name}: format {version!r}, but this version of xnn reads {_FORMAT}")
+        raise ValueError(
+            f"{name}: format {version!r}, but this version of xnn reads {_FORMAT}; "
+            f"it was written by xnn {description.get('version', 'of an early version')}"
+        )
     return arrays, description
+
+
+def _arrays(data: mmap.mmap) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Return views of the arrays in a file, and its metadata.
+
+    Raises `ValueError` where the header says anything that the file does not hold.
+    """
+    length = int.from_bytes(data[:8], "little")
+    start = 8 + length
+    if start > len(data) or length > _MOST_HEADER:
+        raise ValueError(f"its header of {length} bytes is longer than it may be")
+    header = json.loads(data[8:start])
+    if not isinstance(header, dict):
+        raise ValueError("its header is no object")
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict):
+        raise ValueError("its metadata are no object")
+    arrays = {}
+    for name, told in header.items():
+        match told:
+            case {"dtype": str(kind), "shape": [*shape], "data_offsets": [int(first), int(last)]}:
+                pass
+            case _:
+                raise ValueError(f"{name!r} is no array")
+        if kind not in _DTYPES or not all(type(n) is int and n >= 0 for n in shape):
+            raise ValueError(f"{name!r} has dtype {kind} and shape {shape}")
+        if not 0 <= first <= last <= len(data) - start:
+            raise ValueError(f"{name!r} lies outside of the file")
+        count, dtype = prod(shape), _DTYPES[kind]
+        if count * dtype.itemsize != last - first:
+            raise ValueError(f"{name!r} has shape {shape}, but {last - first} bytes")
+        flat = np.frombuffer(data, dtype, count, start + first) if count else np.zeros(0, dtype)
+        arrays[name] = flat.reshape(shape)
+    return arrays, metadata

@@ -101,8 +101,7 @@ class Recipe:
 class Trainer:
     """Training steps over samples, compiled.
 
-    ``state`` is what `Updates.saved` gave, where an earlier training is gone on with. ``key``, of
-    32 bits, decides all that layers do at random.
+    ``key``, of 32 bits, decides all that layers do at random.
     """
 
     def __init__(
@@ -110,7 +109,6 @@ class Trainer:
         engine: Engine,
         samples: Samples,
         recipe: Recipe,
-        state: Mapping[str, NDArray[Any]] | None = None,
         key: int = 0,
     ) -> None:
         self.engine, self.recipe = engine, recipe
@@ -122,8 +120,6 @@ class Trainer:
         self.steps = -(-n // batch)
         start = recipe.optimizer.start
         self.updates = start(run, engine.flat, engine.trained, n, parts=part < batch)
-        if state is not None:
-            self.updates.restore(state)
         row = run.padded(engine.sizes[0] + 1, engine.dtype) * engine.dtype.itemsize
         full, last = divmod(n, batch)
         most = max(1, min(run.chunk_bytes // (batch * row), run.chunk_steps, full))
@@ -147,22 +143,64 @@ class Trainer:
         self._hits = run.zeros((self.steps,), engine.dtype)
         self._sizes = np.full(self.steps, batch)
         self._sizes[-1] = last or batch
+        self._swapped = False  # whether the network has what is trained; see `Updates.swap`
 
     @contextmanager
     def stepping(self) -> Iterator[None]:
         """Return what to run an epoch's steps within: there the network has what is trained."""
-        with self.engine.lock:
-            self.updates.swap()
+        self._swap()
         try:
             yield
         finally:
-            with self.engine.lock:
-                self.updates.swap()
+            self._swap()
 
-    def epoch(self, order: NDArray[np.intp], rates: NDArray[np.float64]) -> Iterator[int]:
+    def _swap(self) -> None:
+        with self.engine.lock:
+            self.updates.swap()
+            self._swapped = not self._swapped
+
+    def saved(self, steps: int) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+        """Return all that goes from step to step, after so many steps of an epoch, on the host.
+
+        First the network's parameters, then the rest by names that `restore` knows. They are those
+        of the time between epochs, also where this is none.
+        """
+        run = self.engine.run
+        with self.engine.lock:
+            stepping = self._swapped
+            if stepping:
+                self._swap()
+            try:
+                updates = {f"optimizer.{name}": v for name, v in self.updates.saved().items()}
+                figures = {name: run.download(v[:steps]) for name, v in self._figures().items()}
+                dice = {"dice": run.download(self.dice)}
+                return run.download(self.engine.flat), {**updates, **figures, **dice}
+            finally:
+                if stepping:
+                    self._swap()
+
+    def restore(self, saved: Mapping[str, NDArray[Any]], steps: int) -> None:
+        """Set all but the network's parameters to what `saved` gave after so many steps.
+
+        Raises `ValueError` where it is of another training.
+        """
+        run, rest = self.engine.run, dict(saved)
+        for name, into in [*self._figures().items(), ("dice", self.dice)]:
+            given, out = rest.pop(name), into[:steps] if name != "dice" else into
+            if (given.shape, given.dtype) != (out.shape, out.dtype):
+                raise ValueError(f"{name} has shape {given.shape} and dtype {given.dtype}")
+            run.copy(run.upload(given), out)
+        self.updates.restore({name.removeprefix("optimizer."): v for name, v in rest.items()})
+
+    def _figures(self) -> dict[str, Array]:
+        return {"costs": self._costs, "hits": self._hits}
+
+    def epoch(
+        self, order: NDArray[np.intp], rates: NDArray[np.float64], first: int = 0
+    ) -> Iterator[int]:
         """Train on all samples in ``order``; yield after each chunk how many steps are done.
 
-        ``rates`` holds the learning rate of each step.
+        ``rates`` holds the learning rate of each step; ``first`` steps have been done before.
         """
         run = self.engine.run
         with np.errstate(over="ignore"):
@@ -170,9 +208,10 @@ class Trainer:
         if not np.isfinite(rates).all():
             raise ValueError(f"learning_rate is too large for {self.engine.dtype}")
         rates = run.upload(rates)
-        self._source.begin(order, self.plan)
-        step = 0
-        for chunk in self.plan:
+        plan = self._remaining(first)
+        self._source.begin(order[first * self.batch :], plan)
+        step = first
+        for chunk in plan:
             done = slice(step, step + chunk.steps)
             with self.engine.lock:
                 self._source.prepare(chunk)
@@ -194,6 +233,18 @@ class Trainer:
         bad = np.flatnonzero(~np.isfinite(costs))
         accuracy = None if self.samples.scoring is None else float(hits.sum() / samples)
         return float(costs.sum() / samples), accuracy, int(bad[0]) if len(bad) else None
+
+    def _remaining(self, first: int) -> list[_Chunk]:
+        """Return the chunks of an epoch from a step on, which need not begin one of the plan."""
+        remaining, start = [], 0
+        for chunk in self.plan:
+            stop = start + chunk.steps
+            if start < first < stop:
+                remaining.append(self._chunk(chunk.works, self.batch, stop - first))
+            elif first <= start:
+                remaining.append(chunk)
+            start = stop
+        return remaining
 
     def _works(self, batch: int, steps: int) -> list[Workspace]:
         """Return room for steps of ``batch`` samples: in one piece, or for one step in parts."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import checks
 from .backends import DeviceError
 from .callbacks import Callback, CallbackLike, Training
-from .engine import Engine
 from .history import History
 from .inference import Inference
 from .samples import Samples
@@ -20,19 +22,53 @@ from .steps import Recipe, Trainer
 
 _GLANCE = 0.5  # seconds between looks at the figures of a running epoch
 
+_StrPath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A training as it was between two steps: all that it takes to go on with it."""
+
+    flat: NDArray[Any]  # the network's parameters
+    arrays: Mapping[str, NDArray[Any]]
+    facts: Mapping[str, Any]  # what JSON can hold
+    source: str = ""  # its file
+
 
 class Run:
     """A training run under way; what callbacks see (`xnn.callbacks.Training`)."""
 
-    def __init__(self, engine: Engine, epochs: int, figures: frozenset[str]) -> None:
+    def __init__(
+        self,
+        trainer: Trainer,
+        orders: Iterator[NDArray[np.intp]],
+        rng: np.random.Generator,
+        epochs: int,
+        figures: frozenset[str],
+        callbacks: Sequence[CallbackLike],
+        shuffled: bool,
+        write: Callable[[_StrPath, Saved], None],
+        resumed: bool,
+    ) -> None:
         self.epoch = -1
         self.epochs = epochs
+        self.step, self.steps = 0, trainer.steps
+        self.resumed = resumed
         self.history = History()
         self.figures = figures
         self.rate_factor = 1.0
         self.lost = False  # whether the device has failed
-        self._engine = engine
+        self.trainer = trainer
+        self.around = [c if isinstance(c, Callback) else _AfterEpoch(c) for c in callbacks]
+        self._between = [c for c in self.around if type(c).steps_end is not Callback.steps_end]
+        self._engine = trainer.engine
+        self._orders, self._rng, self._shuffled, self._write = orders, rng, shuffled, write
+        self._optimizer = trainer.recipe.optimizer
+        self._next = 0  # the epoch to begin with
+        self._order: NDArray[np.intp] | None = None  # of the epoch under way
+        self._began = 0.0  # when that was
         self.good = self.snapshot()  # all parameters as they last were finite, on the host
+        self._good_of = "from before the epoch"
 
     def stop(self, reason: str) -> None:
         """End training after this epoch; ``reason`` becomes ``history.stopped``."""
@@ -52,6 +88,191 @@ class Run:
         with self._engine.lock:
             run.copy(run.upload(snapshot), self._engine.flat)
 
+    # Going through epochs.
+
+    def go(
+        self, inference: Inference, validation: Samples | None, progress: bool | None
+    ) -> History:
+        """Train for all epochs that are left, and return the history."""
+        try:
+            samples = len(self.trainer.samples)
+            with (
+                self._engine.stage(self.trainer.batch),
+                _Bar(samples, self.epochs, progress) as bar,
+            ):
+                over = self.history.stopped is not None
+                for epoch in range(self._next, 0 if over else self.epochs):
+                    self.epoch = epoch
+                    self._train_epoch(bar)
+                    if validation is not None:
+                        with self._engine.lock:
+                            figures = inference.evaluate(validation)
+                        self.history.record("validation_", *figures)
+                    self.history.seconds.append(time.perf_counter() - self._began)
+                    bar.epoch(self)
+                    for callback in self.around:
+                        callback.epoch_end(self)
+                    if self.around:
+                        self.good = self.snapshot()  # callbacks may have changed parameters
+                    for callback in self._between:
+                        callback.steps_end(self)
+                    if self.history.stopped is not None:
+                        break
+        except KeyboardInterrupt:
+            if not np.isfinite(self.snapshot()).all():
+                self.restore(self.good)  # it had diverged, and that may be why
+            self.stop(f"interrupted in epoch {self.epoch}")
+            _trim(self.history)
+            print(f"\nxnn: {self.history.stopped}; the network keeps its weights", file=sys.stderr)
+        except DeviceError:
+            self.lost = True
+            raise
+        finally:
+            for callback in self.around:
+                callback.end(self)
+        return self.history
+
+    def _train_epoch(self, bar: _Bar) -> None:
+        trainer, began = self.trainer, time.perf_counter()
+        if self._order is None:
+            self._order = next(self._orders)
+            self.step, self._began = 0, began
+        rates = self._optimizer.rates(self.epoch, trainer.steps) * self.rate_factor
+        glanced = began
+        with trainer.stepping():
+            for done in trainer.epoch(self._order, rates, self.step):
+                self.step, now = done, time.perf_counter()
+                if done == trainer.steps:
+                    break
+                if now - glanced >= _GLANCE:
+                    glanced = now
+                    cost, _, bad = trainer.figures(done)
+                    if bad is not None:
+                        break
+                    bar.show(self, done * trainer.batch, cost)
+                for callback in self._between:
+                    callback.steps_end(self)
+        cost, accuracy, bad = trainer.figures(self.step)
+        parameters = self.snapshot()
+        if bad is None and not np.isfinite(parameters).all():
+            bad = self.step - 1
+        if bad is not None:
+            self.restore(self.good)
+            raise FloatingPointError(
+                f"training diverged in epoch {self.epoch}, step {bad} of {trainer.steps}: NaN or "
+                f"infinity; the weights are those {self._good_of}; try a lower learning rate"
+            )
+        self.good, self._good_of = parameters, "from before the epoch"
+        self._order = None
+        self.history.record("", cost, accuracy)
+
+    # Saving a training, and going on with it.
+
+    def save(self, path: _StrPath) -> bool:
+        """Write a checkpoint; see `xnn.callbacks.Training`."""
+        steps = 0 if self._order is None else self.step  # of an epoch that is not over
+        flat, arrays = self.trainer.saved(steps)
+        if not np.isfinite(flat).all():
+            return False
+        facts = {
+            **self._kind(),
+            "epoch": self.epoch + (self._order is None),
+            "step": steps,
+            "rate_factor": self.rate_factor,
+            "seconds": time.perf_counter() - self._began if steps else 0.0,
+            "history": self.history.saved(),
+            "random": self._rng.bit_generator.state,
+            "callbacks": [],
+        }
+        if steps and self._shuffled:
+            assert self._order is not None
+            arrays["order"] = self._order.astype(np.int64)
+        for callback in self.around:
+            state = callback.state()
+            if not state:
+                continue
+            number, values = len(facts["callbacks"]), {}
+            for name, value in state.items():
+                if isinstance(value, np.ndarray):
+                    arrays[f"callbacks.{number}.{name}"] = value
+                else:
+                    values[name] = value
+            facts["callbacks"].append({"kind": type(callback).__name__, "values": values})
+        self._write(path, Saved(flat, arrays, facts))
+        return True
+
+    def resume(self, saved: Saved) -> None:
+        """Go on from where a training was saved.
+
+        Raises `ValueError` that names the file where that was not one like this; the network is
+        unharmed then.
+        """
+        try:
+            self._resume(saved)
+        except KeyError as error:
+            raise ValueError(f"{saved.source}: {error} is missing in this checkpoint") from None
+        except (AttributeError, OverflowError, TypeError, ValueError) as error:
+            raise ValueError(f"{saved.source}: not this training's checkpoint: {error}") from None
+
+    def _resume(self, saved: Saved) -> None:
+        told, arrays, samples = saved.facts, dict(saved.arrays), len(self.trainer.samples)
+        for name, ours in self._kind().items():
+            if told[name] != ours:
+                raise ValueError(f"{name} was {told[name]!r}, but is {ours!r}")
+        epoch = checks.whole("epoch", told["epoch"], least=0)
+        step = checks.whole("step", told["step"], least=0)
+        if step >= self.steps:
+            raise ValueError(f"step is {step}, but an epoch has {self.steps}")
+        order = None
+        if step:
+            order = np.arange(samples)
+            if self._shuffled:
+                order = arrays.pop("order").astype(np.intp)
+                if not np.array_equal(np.sort(order), np.arange(samples)):
+                    raise ValueError("order has not each sample once")
+        history = History.restored(told["history"], epoch, self.figures)
+        factor = checks.number("rate_factor", told["rate_factor"], "at least 0", least=0)
+        if epoch < self.epochs:
+            with np.errstate(over="ignore"):
+                rates = self._optimizer.rates(epoch, self.steps) * factor
+                if not np.isfinite(rates.astype(self._engine.dtype)).all():
+                    raise ValueError(f"rate_factor is {factor}, too large")
+        seconds = checks.number("seconds", told["seconds"], "at least 0", least=0)
+        type(self._rng.bit_generator)().state = told["random"]  # may be refused
+        self._resume_callbacks(told["callbacks"], arrays)
+        self.trainer.restore(arrays, step)
+        self.rate_factor, self.history, self._order = factor, history, order
+        self.epoch, self._next, self.step = epoch - 1, epoch, step
+        self._began = time.perf_counter() - seconds
+        self._rng.bit_generator.state = told["random"]
+        self.restore(saved.flat)
+        self.good = saved.flat
+        if step:
+            self._good_of = "with which training was gone on"
+
+    def _resume_callbacks(self, states: list[Any], arrays: dict[str, NDArray[Any]]) -> None:
+        """Give each state to the next callback of its kind, with its arrays, taken out of all."""
+        left = list(self.around)
+        for number, state in enumerate(states):
+            kind, values, prefix = state["kind"], dict(state["values"]), f"callbacks.{number}."
+            for name in [name for name in arrays if name.startswith(prefix)]:
+                values[name.removeprefix(prefix)] = arrays.pop(name)
+            found = next((c for c in left if type(c).__name__ == kind), None)
+            if found is None:
+                raise ValueError(f"callbacks had {kind}, but have no more of that kind")
+            left.remove(found)
+            found.resume(self, values)
+
+    def _kind(self) -> dict[str, Any]:
+        """Return what must be the same where a training is gone on with."""
+        return {
+            "samples": len(self.trainer.samples),
+            "batch_size": self.trainer.batch,
+            "shuffle": self._shuffled,
+            "optimizer": type(self._optimizer).__name__,
+            "figures": sorted(self.figures),
+        }
+
 
 def train(
     inference: Inference,
@@ -60,79 +281,44 @@ def train(
     epochs: int,
     recipe: Recipe,
     orders: Iterator[NDArray[np.intp]],
-    key: int = 0,
+    rng: np.random.Generator,
+    write: Callable[[_StrPath, Saved], None],
     validation: Samples | None = None,
     callbacks: Sequence[CallbackLike] = (),
+    shuffled: bool = False,
     progress: bool | None = None,
+    resume: Callable[[], Saved] | None = None,
 ) -> History:
     """Train the network of ``inference`` on samples, and return the history.
 
-    ``orders`` gives for each epoch the order in which to go through the samples.
+    ``orders`` gives for each epoch the order in which to go through the samples; ``shuffled`` says
+    that these are drawn from ``rng``, of which all else that is random is drawn as well.
 
-    A cost or parameter that is NaN or infinite ends training with `FloatingPointError`, which names
-    epoch and step; the parameters are then those with which that epoch began. Ctrl-C ends training
-    and leaves the parameters as they are. A device that fails is a `DeviceError`, which carries the
-    last good parameters.
+    ``write`` writes a checkpoint, ``resume`` returns what one held. A cost or parameter that is NaN
+    or infinite ends training with `FloatingPointError`, which names epoch and step; the parameters
+    are then those with which that epoch began. Ctrl-C ends training and leaves the parameters as
+    they are. A device that fails is a `DeviceError`, which carries the last good parameters.
     """
     engine = inference.engine
-    run = Run(engine, epochs, _figures(samples, validation))
-    if not np.isfinite(run.good).all():
-        raise ValueError("the network's weights or biases hold NaN or infinity; set them anew")
     with engine.lock:
+        if not np.isfinite(engine.run.download(engine.flat)).all():
+            raise ValueError("the network's weights or biases hold NaN or infinity; set them anew")
+        key = int(rng.integers(2**32)) if engine.random and resume is None else 0
         trainer = Trainer(engine, samples, recipe, key=key)
         if validation is not None:
             validation = engine.settle(validation)
-    around = [c if isinstance(c, Callback) else _AfterEpoch(c) for c in callbacks]
-    for callback in around:
+    figures = _figures(samples, validation)
+    resumed = resume is not None
+    run = Run(trainer, orders, rng, epochs, figures, callbacks, shuffled, write, resumed)
+    for callback in run.around:
         callback.begin(run)
+    if resume is not None:
+        run.resume(resume())
     try:
-        _train_epochs(run, inference, trainer, orders, validation, around, progress)
+        return run.go(inference, validation, progress)
     except DeviceError as error:
         error.parameters = run.good
         raise
-    return run.history
-
-
-def _train_epochs(
-    run: Run,
-    inference: Inference,
-    trainer: Trainer,
-    orders: Iterator[NDArray[np.intp]],
-    validation: Samples | None,
-    around: Sequence[Callback],
-    progress: bool | None,
-) -> None:
-    engine, samples, epochs = inference.engine, trainer.samples, run.epochs
-    try:
-        with engine.stage(trainer.batch), _Bar(len(samples), epochs, progress) as bar:
-            for run.epoch in range(epochs):
-                order = next(orders)
-                began = time.perf_counter()
-                _train_epoch(run, trainer, order, bar)
-                if validation is not None:
-                    with engine.lock:
-                        figures = inference.evaluate(validation)
-                    run.history.record("validation_", *figures)
-                run.history.seconds.append(time.perf_counter() - began)
-                bar.epoch(run)
-                for callback in around:
-                    callback.epoch_end(run)
-                if run.history.stopped is not None:
-                    break
-                if around:
-                    run.good = run.snapshot()  # callbacks may have changed parameters
-    except KeyboardInterrupt:
-        if not np.isfinite(run.snapshot()).all():
-            run.restore(run.good)  # it had diverged, and that may be why
-        run.stop(f"interrupted in epoch {run.epoch}")
-        _trim(run.history)
-        print(f"\nxnn: {run.history.stopped}; the network keeps its weights", file=sys.stderr)
-    except DeviceError:
-        run.lost = True
-        raise
-    finally:
-        for callback in around:
-            callback.end(run)
 
 
 def _figures(samples: Samples, validation: Samples | None) -> frozenset[str]:
@@ -141,33 +327,6 @@ def _figures(samples: Samples, validation: Samples | None) -> frozenset[str]:
     if validation is not None:
         figures |= {"validation_cost"} | ({"validation_accuracy"} if validation.scoring else set())
     return frozenset(figures)
-
-
-def _train_epoch(run: Run, trainer: Trainer, order: Any, bar: _Bar) -> None:
-    rates = trainer.recipe.optimizer.rates(run.epoch, trainer.steps) * run.rate_factor
-    glanced = time.perf_counter()
-    done = 0
-    with trainer.stepping():
-        for done in trainer.epoch(order, rates):
-            now = time.perf_counter()
-            if now - glanced >= _GLANCE and done < trainer.steps:
-                glanced = now
-                cost, _, bad = trainer.figures(done)
-                if bad is not None:
-                    break
-                bar.show(run, min(done * trainer.batch, len(order)), cost)
-    cost, accuracy, bad = trainer.figures(done)
-    parameters = run.snapshot()
-    if bad is None and not np.isfinite(parameters).all():
-        bad = done - 1
-    if bad is not None:
-        run.restore(run.good)
-        raise FloatingPointError(
-            f"training diverged in epoch {run.epoch}, step {bad} of {trainer.steps}: NaN or "
-            "infinity; the weights are those from before the epoch; try a lower learning rate"
-        )
-    run.good = parameters
-    run.history.record("", cost, accuracy)
 
 
 def _trim(history: History) -> None:
@@ -221,4 +380,4 @@ class _Bar:
         self.show(run, self._samples, run.history.cost[-1])
 
 
-__all__ = ["Run", "Training", "train"]
+__all__ = ["Run", "Saved", "Training", "train"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import math
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -38,7 +39,9 @@ def read(path: Path, names: tuple[str, ...], most: int) -> list[NDArray[np.uint8
         NotImplementedError,
         OSError,
         RuntimeError,
+        SyntaxError,  # of a header, which NumPy takes to be Python's
         ValueError,
+        tokenize.TokenError,
     ) as error:
         raise ValueError(f"{path}: not a whole npz file of MNIST: {error}") from None
 

@@ -15,8 +15,9 @@ from ..activations import Activation
 from ..backends import Array, Backend, Window
 from ..initializers import Initializer
 from ..parameters import Layout, Parameter, Rows, Shape
+from . import geometry
 from .base import Gradient, Layer, Memory, Site, image
-from .geometry import Padding, fitting, pair, window
+from .geometry import Padding, fitting, pair
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,24 +74,25 @@ class Conv2D(Layer):
         if self.activation == "softmax":
             raise ValueError("activation is 'softmax', but that is for the outputs of Dense")
         initializers.check(self.initializer, self.bias)
-        self._window  # noqa: B018 - checks padding
+        self.window  # noqa: B018 - checks padding
 
     @cached_property
     def function(self) -> Activation:  # type: ignore[override]
         return activations.get(self.activation)
 
     @cached_property
-    def _window(self) -> Window:
-        return window(self.kernel, self.stride, self.padding, self.dilation)
+    def window(self) -> Window:
+        """The window that the arguments mean."""
+        return geometry.window(self.kernel, self.stride, self.padding, self.dilation)
 
     def outputs(self, inputs: Shape) -> Shape:
         channels = image(inputs, "Conv2D")[2]
         if channels % self.groups:
             raise ValueError(f"groups is {self.groups}, but the images have {channels} channels")
-        return (*fitting(self._window, inputs, "Conv2D"), int(self.filters))
+        return (*fitting(self.window, inputs, "Conv2D"), int(self.filters))
 
     def _kernel_shape(self, inputs: Shape) -> tuple[int, int, int, int]:
-        return (int(self.filters), *self._window.size, inputs[2] // int(self.groups))
+        return (int(self.filters), *self.window.size, inputs[2] // int(self.groups))
 
     def parameters(self, inputs: Shape, layout: Layout) -> tuple[Parameter, ...]:
         filters, *rest = self._kernel_shape(inputs)
@@ -109,11 +111,11 @@ class Conv2D(Layer):
 
     def multiplications(self, inputs: Shape) -> int:
         filters, *rest = self._kernel_shape(inputs)
-        return int(np.prod(self._window.counts(*inputs[:2]))) * filters * int(np.prod(rest))
+        return int(np.prod(self.window.counts(*inputs[:2]))) * filters * int(np.prod(rest))
 
     def room(self, run: Backend, site: Site) -> _Room:
         groups, dtype = int(self.groups), np.dtype(site.dtype)
-        places = int(np.prod(self._window.counts(*site.shape[:2])))
+        places = int(np.prod(self.window.counts(*site.shape[:2])))
         size = int(np.prod(self._kernel_shape(site.shape)[1:]))
         row = run.padded(size + self.bias, dtype) * dtype.itemsize
         most = max(1, run.columns_bytes // (places * row))
@@ -121,8 +123,8 @@ class Conv2D(Layer):
         ones = 1 / site.scale if self.bias else None
         # What lies together in an image and in the matrix is copied together: a row of the window,
         # or one of its pixels at a row of places, whichever is longer.
-        across = self._window.counts(*site.shape[:2])[1]
-        by_rows = run.by_rows or self._window.size[1] * site.shape[2] // groups >= across
+        across = self.window.counts(*site.shape[:2])[1]
+        by_rows = run.by_rows or self.window.size[1] * site.shape[2] // groups >= across
         make = Rows.zeros if by_rows else Rows.by_columns
         columns = make(run, samples * places, size, dtype, ones)
         spread = Rows.zeros(run, samples * places, size, dtype) if site.backward else None
@@ -146,7 +148,7 @@ class Conv2D(Layer):
 
     def _gather(self, run: Backend, at: Memory, piece: _Piece) -> None:
         images = at.inputs.shaped(at.shape)[piece.samples, :, :, piece.channels]
-        run.unfold(images, piece.columns.values, self._window)
+        run.unfold(images, piece.columns.values, self.window)
 
     def forward(self, run: Backend, at: Memory) -> None:
         """Compute ``a = σ([columns 1] [W b]ᵀ)``."""
@@ -168,7 +170,7 @@ class Conv2D(Layer):
                 weights = piece.parameter.matrix(at.flat)[:, : piece.parameter.weights]
                 spread = at.own.spread.values[: len(piece.columns.values)]
                 run.gemm(deltas[piece.places, piece.filters], weights, out=spread)
-                run.fold(spread, below[piece.samples, :, :, piece.channels], self._window)
+                run.fold(spread, below[piece.samples, :, :, piece.channels], self.window)
         for piece in pieces:
             if len(pieces) > 1:  # else the columns are still those of the way forward
                 self._gather(run, at, piece)

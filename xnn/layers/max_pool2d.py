@@ -35,15 +35,15 @@ class MaxPool2D(Pool2D):
 
     def room(self, run: Backend, site: Site) -> Any:
         """Return room for which pixel of its window each was."""
-        kind = np.uint8 if np.prod(self._window.size) <= 256 else np.int32
+        kind = np.uint8 if np.prod(self.window.size) <= 256 else np.int32
         return run.zeros((site.batch, *self.outputs(site.shape)), kind)
 
     def forward(self, run: Backend, at: Memory) -> None:
         images, out = at.inputs.shaped(at.shape), at.outputs.shaped(self.outputs(at.shape))
-        run.max_pool(images, out, at.own, self._window)
+        run.max_pool(images, out, at.own, self.window)
 
     def backward(self, run: Backend, at: Memory, gradient: Gradient) -> None:
         if at.input_delta is not None:
             assert at.delta is not None
             delta, below = at.delta.shaped(self.outputs(at.shape)), at.input_delta.shaped(at.shape)
-            run.max_unpool(delta, at.own, below, self._window)
+            run.max_unpool(delta, at.own, below, self.window)

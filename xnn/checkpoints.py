@@ -1,0 +1,163 @@
+"""Checkpoints: files from which a training that was ended, by whatever, goes on."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import warnings
+from pathlib import Path
+
+from . import checks, saving
+from .callbacks import Callback, Training
+from .history import History
+
+_NAME = re.compile(r"checkpoint-(\d+)\.safetensors")
+_EVERY = re.compile(r"(\d+(?:\.\d+)?) (epoch|step|minute)s?")
+BEST = "best.safetensors"
+
+
+class Checkpoints(Callback):
+    """Write checkpoints of a training to a folder as it goes on.
+
+    One is all that it takes to go on, by ``fit(resume=…)``, as if there had been no end: a network
+    file, which `xnn.load` reads, with the optimizer's state, the random generators, the place
+    within the epoch, the history and the callbacks' state. They are numbered,
+    ``checkpoint-000001.safetensors`` and so on; ``best.safetensors`` is that of the best epoch.
+    There is one too when training ends of itself. One that cannot be written, because a disk is
+    full for instance, is told by a `RuntimeWarning`, once, and training goes on.
+
+    Parameters
+    ----------
+    folder
+        Where to; made where it is not there. It is for one training at a time.
+    every
+        ``"2 epochs"``, ``"500 steps"``, ``"10 minutes"``, or a number of epochs. Steps are looked
+        at some dozens at a time.
+    keep
+        How many to keep, beside the best.
+    monitor
+        What tells the best epoch, as in `EarlyStopping`; None is the validation accuracy, or else
+        the validation cost, where there is one.
+
+    Raises `ValueError` for values that are none of these, and before the first epoch where the
+    training will not record the figure, or is a new one but the folder has checkpoints; `OSError`
+    where the folder cannot be made.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        every: int | str = 1,
+        keep: int = 3,
+        monitor: str | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        self.every = every
+        told = _EVERY.fullmatch(every if isinstance(every, str) else f"{every} epochs")
+        count = float(told[1]) if told and not isinstance(every, bool) else 0
+        if not told or count <= 0 or (told[2] != "minute" and count != int(count)):
+            wanted = "'2 epochs', '500 steps', '10 minutes' or the like, or a number of epochs"
+            raise ValueError(f"every is {every!r}, but must be {wanted}")
+        self._count, self._unit = count, told[2]
+        self.keep = checks.whole("keep", keep)
+        if monitor is not None and monitor not in History.FIGURES:
+            known = ", ".join(History.FIGURES)
+            raise ValueError(f"monitor is {monitor!r}, but must be one of {known}")
+        self.monitor = monitor
+
+    def newest(self) -> Path | None:
+        """Return the newest checkpoint in the folder, for ``fit(resume=…)``; None without any."""
+        return newest(self.folder)
+
+    def begin(self, training: Training) -> None:
+        usual = ("validation_accuracy", "validation_cost")
+        figures = usual if self.monitor is None else (self.monitor,)
+        self._figure = next((name for name in figures if name in training.figures), None)
+        if self.monitor is not None and self._figure is None:
+            raise ValueError(
+                f"monitor is {self.monitor!r}, but this training records no such figure"
+            )
+        if not training.resumed and self.newest() is not None:
+            raise ValueError(
+                f"{self.folder}: has checkpoints already; go on from them by resume, "
+                "or take another folder"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        saving.sweep(self.folder)
+        self._failed = False
+        self._steps, self._time = 0, time.monotonic()
+
+    def steps_end(self, training: Training) -> None:
+        if self._due(training):
+            found = _numbered(self.folder)
+            number = max(found, default=0) + 1
+            if self._write(training, f"checkpoint-{number:06d}.safetensors"):
+                self._drop([found[n] for n in sorted(found)[: len(found) + 1 - self.keep]])
+        if self._figure is not None and training.step == training.steps:
+            values = getattr(training.history, self._figure)
+            better = max if "accuracy" in self._figure else min
+            if values.index(better(values)) == len(values) - 1:
+                self._write(training, BEST)
+
+    def _due(self, training: Training) -> bool:
+        ended = training.step == training.steps
+        last = training.epoch + 1 == training.epochs or training.history.stopped is not None
+        if ended and last:
+            return True
+        if self._unit == "epoch":
+            return ended and (training.epoch + 1) % self._count == 0
+        before, self._steps = self._steps, training.epoch * training.steps + training.step
+        if self._unit == "step":
+            return self._steps // self._count > before // self._count
+        return time.monotonic() - self._time >= 60 * self._count
+
+    def _write(self, training: Training, name: str) -> bool:
+        """Write a checkpoint, and return whether that went well."""
+        self._time = time.monotonic()
+        try:
+            return training.save(self.folder / name)
+        except OSError as error:
+            self._report(f"a checkpoint could not be written ({error})")
+            return False
+
+    def _drop(self, paths: list[Path]) -> None:
+        try:
+            for path in paths:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            self._report(f"an old checkpoint could not be deleted ({error})")
+
+    def _report(self, what: str) -> None:
+        if not self._failed:
+            self._failed = True
+            warnings.warn(f"{what}; training goes on", RuntimeWarning, stacklevel=2)
+
+
+def newest(folder: str | os.PathLike[str]) -> Path | None:
+    """Return the newest checkpoint in a folder, None where there is none."""
+    found = _numbered(Path(folder))
+    return found[max(found)] if found else None
+
+
+def find(path: str | os.PathLike[str]) -> Path:
+    """Return a file that is given, or the newest checkpoint of a folder that is given.
+
+    Raises `FileNotFoundError` where there is none.
+    """
+    if not Path(os.fsdecode(path)).is_dir():
+        return Path(os.fsdecode(path))
+    found = newest(path)
+    if found is None:
+        raise FileNotFoundError(f"{os.fsdecode(path)}: there is no checkpoint in this folder")
+    return found
+
+
+def _numbered(folder: Path) -> dict[int, Path]:
+    """Return the checkpoints in a folder, if it is there, by their numbers."""
+    try:
+        paths = list(folder.iterdir())
+    except FileNotFoundError:
+        return {}
+    names = ((path, _NAME.fullmatch(path.name)) for path in paths)
+    return {int(name[1]): path for path, name in names if name}

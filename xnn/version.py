@@ -1,0 +1,3 @@
+"""xnn's version."""
+
+__version__ = "0.1.0"
