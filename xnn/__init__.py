@@ -23,6 +23,7 @@ from .layers import (
 )
 from .network import Evaluation, Gradients, Network, load
 from .optimizers import SGD, Adam, AdamW, Averaged, Optimizer, RMSprop
+from .pytorch import from_torch, to_torch
 from .version import __version__
 
 __all__ = [
@@ -57,6 +58,8 @@ __all__ = [
     "Reshape",
     "__version__",
     "datasets",
+    "from_torch",
     "load",
     "schedules",
+    "to_torch",
 ]
