@@ -51,7 +51,7 @@ def shaken(net, rng):
         values = {
             name: rng.uniform(0.5, 2, view.shape)
             if name == "variance"
-            else rng.standard_normal(view.shape) / np.sqrt(max(1, view[0].size))
+            else rng.standard_normal(view.shape) / np.sqrt(view.size / view.shape[0])
             for name, view in views.items()
         }
         net._engine.put(i, values)

@@ -24,6 +24,7 @@ from .layers import (
 )
 from .network import Evaluation, Gradients, Network, load
 from .optimizers import SGD, Adam, AdamW, Averaged, Optimizer, RMSprop
+from .pytorch import from_torch, to_torch
 from .version import __version__
 
 __all__ = [
@@ -61,6 +62,8 @@ __all__ = [
     "cross_validate",
     "datasets",
     "folds",
+    "from_torch",
     "load",
     "schedules",
+    "to_torch",
 ]

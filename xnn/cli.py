@@ -1,31 +1,239 @@
-"""The command line: ``xnn info``."""
+"""The command line: ``xnn train``, ``evaluate``, ``predict``, ``export`` and ``info``."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
+from . import datasets, images, optimizers
+from .backends import DeviceError
+from .checkpoints import Checkpoints
 from .info import facts
+from .layers import Dense
+from .network import Network, load
 from .version import __version__
 
+_MODEL = "digits.safetensors"
+#: What was asked for cannot be had, and what went wrong while it was done.
+_REFUSED = (DeviceError, ImportError, OSError, ValueError)
+_FAILED = (FloatingPointError, MemoryError)
+_OPTIMIZERS = {"sgd": optimizers.SGD, "adam": optimizers.Adam, "rmsprop": optimizers.RMSprop}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class _Commands(click.Group):
+    """Commands whose errors are one line, and a status: 2 for what cannot be, 1 for what failed."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (*_REFUSED, *_FAILED) as error:
+            told = " ".join(str(error).split()) or type(error).__name__
+            click.echo(f"xnn: {told}", err=True)
+            ctx.exit(2 if isinstance(error, _REFUSED) else 1)
+
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_device = click.option("--device", help="cpu, gpu, gpu:N or auto; else XNN_DEVICE, or the CPU.")
+_model = click.argument("model", type=click.Path(path_type=Path), default=_MODEL)
+
+
+def _data(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that name a data set."""
+    kinds = click.Choice(["mnist", "digits"])
+    where = "A folder with MNIST's files, mnist.npz or mnist.pkl.gz."
+    command = click.option("--data", metavar="PATH", help=where)(command)
+    told = "MNIST, or scikit-learn's digits of 8 × 8."
+    return click.option("--dataset", type=kinds, default="mnist", show_default=True, help=told)(
+        command
+    )
+
+
+def _load(dataset: str, data: str | None) -> Any:
+    """Return training, validation and test pairs."""
+    if dataset == "digits" and data is not None:
+        raise ValueError("--data is for MNIST; the digits are inside scikit-learn")
+    return datasets.digits() if dataset == "digits" else datasets.mnist(data)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="xnn %(version)s")
 def main() -> None:
-    """Neural networks on a CPU or an NVIDIA GPU."""
+    """Neural networks on a CPU or an NVIDIA GPU.
+
+    Completion of commands and options, for bash (zsh and fish alike):
+    eval "$(_XNN_COMPLETE=bash_source xnn)"
+    """
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def info(as_json: bool) -> None:
-    """Show what xnn runs on, and what a GPU still needs.
+@_model
+@click.option("--hidden", type=int, multiple=True, default=[30], help="Neurons; once a layer.")
+@click.option("--activation", default="sigmoid", show_default=True, help="Of all layers.")
+@click.option("--cost", help="quadratic (default), cross_entropy …")
+@click.option("--epochs", type=int, default=30, show_default=True)
+@click.option("--batch-size", type=int, default=10, show_default=True, help="Samples a step.")
+@click.option("--optimizer", type=click.Choice(list(_OPTIMIZERS)), default="sgd", show_default=True)
+@click.option("--lr", type=float, default=3.0, show_default=True, help="Learning rate.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32")
+@click.option("--checkpoint", metavar="DIR", help="Write checkpoints to a folder.")
+@click.option("--every", default="1 epoch", show_default=True, help="'500 steps', '10 minutes' …")
+@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint, if there is one.")
+@_data
+@_device
+@_as_json
+def train(
+    model: Path,
+    hidden: tuple[int, ...],
+    activation: str,
+    cost: str | None,
+    epochs: int,
+    batch_size: int,
+    optimizer: str,
+    lr: float,
+    seed: int,
+    dtype: str,
+    checkpoint: str | None,
+    every: str,
+    resume: bool,
+    dataset: str,
+    data: str | None,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Train a network on digits and save it to MODEL, digits.safetensors if none is named.
 
-    Example: xnn info
+    Example: xnn train digits.safetensors --hidden 100 --epochs 10
     """
-    found = facts()
-    click.echo(json.dumps(found, indent=2) if as_json else _table(found))
+    if not model.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{model}: there is no such folder to save to")
+    if resume and checkpoint is None:
+        raise click.UsageError("--resume goes on from checkpoints: name their folder, --checkpoint")
+    (x, y), validation, test = _load(dataset, data)
+    layers = [Dense(n, activation, "normal") for n in (*hidden, 10)]
+    net = Network([x.shape[1], *layers], cost, seed=seed, device=device, dtype=dtype)
+    keeps = None if checkpoint is None else Checkpoints(checkpoint, every=every)
+    callbacks: list[Any] = [keeps] if keeps else []
+    if not as_json:
+        callbacks.append(_print_epoch)
+        click.echo(net)
+    history = net.fit(
+        x,
+        y,
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=_OPTIMIZERS[optimizer](lr),
+        validation_data=validation,
+        callbacks=callbacks,
+        progress=False if as_json else None,
+        resume=keeps.newest() if keeps and resume else None,
+    )
+    net.save(model)
+    found = net.evaluate(*test)
+    if as_json:
+        told = {"model": str(model), **found._asdict(), "history": history.saved()}
+        click.echo(json.dumps(told))
+    else:
+        click.echo(f"{model}: test accuracy {found.accuracy:.2%}")
+
+
+def _print_epoch(run: Any) -> None:
+    from tqdm import tqdm  # prints above its progress bar where there is one
+
+    history = run.history
+    accuracy = history.validation_accuracy[-1]
+    tqdm.write(f"epoch {run.epoch + 1}: cost {history.cost[-1]:.4g}, accuracy {accuracy:.2%}")
+
+
+@main.command()
+@_model
+@_data
+@_device
+@_as_json
+def evaluate(
+    model: Path, dataset: str, data: str | None, device: str | None, as_json: bool
+) -> None:
+    """Show the cost and accuracy of MODEL on test images.
+
+    Example: xnn evaluate digits.safetensors
+    """
+    net = load(model, device=device)
+    x, y = _load(dataset, data)[-1]
+    found = net.evaluate(x, y)
+    told = {"model": str(model), "samples": len(x), **found._asdict()}
+    accuracy = "" if found.accuracy is None else f", accuracy {found.accuracy:.2%}"
+    words = f"{model}: cost {found.cost:.4g}{accuracy} on {len(x):,} images"
+    click.echo(json.dumps(told) if as_json else words)
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-m", "--model", default=_MODEL, show_default=True, help="The network.")
+@_device
+@_as_json
+def predict(files: tuple[Path, ...], model: str, device: str | None, as_json: bool) -> None:
+    """Read the handwritten digit on each picture.
+
+    A picture shows one digit, of any size, dark on light or light on dark.
+
+    Example: xnn predict three.png seven.png --model digits.safetensors
+    """
+    net = load(model, device=device)
+    if net.sizes[0] != images.SIDE**2:
+        wanted = f"{images.SIDE} × {images.SIDE} = {images.SIDE**2}"
+        raise ValueError(f"{model}: takes {net.sizes[0]} numbers, but digits are {wanted} pixels")
+    outputs = net.predict(np.stack([images.digit(path) for path in files]))
+    told = []
+    for path, row in zip(files, outputs.reshape(len(files), -1), strict=True):
+        best = int(row.argmax())
+        told.append({"file": str(path), "digit": best, "outputs": [float(value) for value in row]})
+        if not as_json:
+            click.echo(f"{path}: {best} ({row[best]:.2f})")
+    if as_json:
+        click.echo(json.dumps(told))
+
+
+@main.command()
+@_model
+@click.argument("out", type=click.Path(path_type=Path))
+@_as_json
+def export(model: Path, out: Path, as_json: bool) -> None:
+    """Write MODEL to OUT as ONNX.
+
+    Example: xnn export digits.safetensors digits.onnx
+    """
+    net = load(model, device="cpu")
+    net.export_onnx(out)
+    told = {"model": str(model), "out": str(out), "bytes": out.stat().st_size}
+    click.echo(json.dumps(told) if as_json else f"{out}: {told['bytes']:,} bytes of ONNX")
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path), required=False)
+@_as_json
+def info(model: Path | None, as_json: bool) -> None:
+    """Show what xnn runs on and what a GPU still needs; or what MODEL is.
+
+    Example: xnn info digits.safetensors
+    """
+    if model is None:
+        found = facts()
+        click.echo(json.dumps(found, indent=2) if as_json else _table(found))
+        return
+    net = load(model, device="cpu")
+    told = {
+        "model": str(model),
+        "shapes": [list(shape) for shape in net.shapes],
+        "layers": [layer.describe() for layer in net.layers],
+        "cost": net.cost,
+        "dtype": str(net.dtype),
+    }
+    click.echo(json.dumps(told, indent=2) if as_json else net)
 
 
 def _table(found: dict[str, Any]) -> str:

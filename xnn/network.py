@@ -88,7 +88,7 @@ class Network:
         precision: str = "float32",
     ) -> None:
         inputs, described = _layers(layers)
-        self._rng = _generator(seed)
+        self._rng = generator(seed)
         self._build(inputs, described, cost, device, dtype, precision)
         for i, layer in enumerate(described):
             try:
@@ -573,7 +573,7 @@ def load(
     read.
     """
     select(device, precision)
-    rng = _generator(seed)
+    rng = generator(seed)
     arrays, description = saving.read(path)
     own = {name: array for name, array in arrays.items() if not name.startswith(f"{_TRAINING}.")}
     try:
@@ -614,7 +614,8 @@ def _layers(given: Any) -> tuple[Shape, list[Layer]]:
     ]
 
 
-def _generator(seed: Any) -> np.random.Generator:
+def generator(seed: Any) -> np.random.Generator:
+    """Return the generator that a network's ``seed`` means."""
     return np.random.default_rng(None if seed is None else checks.whole("seed", seed, least=0))
 
 

@@ -69,7 +69,10 @@ def from_description(description: dict[str, Any]) -> Layer:
     Raises `ValueError` where it describes none.
     """
     try:
-        fields = dict(description)
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in description.items()
+        }
         return _KINDS[fields.pop("kind")](**fields)
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"no layer is described by {description!r}: {error}") from None

@@ -1,0 +1,356 @@
+"""Networks from PyTorch and back.
+
+PyTorch's images are ``(n, channels, height, width)``, xnn's ``(n, height, width, channels)``. So
+kernels are transposed, and behind the place where images become vectors the numbers come in another
+order: the weights of the next fully connected layer are put in that order too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import layers as kinds
+from .activations import LEAK
+from .backends import Window
+from .layers import Layer
+from .network import Network, generator, restored
+from .parameters import Shape
+
+_FUNCTIONS = {"Sigmoid": "sigmoid", "Tanh": "tanh", "ReLU": "relu", "LeakyReLU": "leaky_relu"}
+
+
+def from_torch(
+    module: Any,
+    inputs: int | Shape | None = None,
+    *,
+    cost: str | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    precision: str = "float32",
+) -> Network:
+    """Return the network that a ``torch.nn.Sequential`` is, with its weights.
+
+    Parameters
+    ----------
+    module
+        A ``Sequential`` of ``Linear``, ``Conv2d``, ``MaxPool2d``, ``AvgPool2d``,
+        ``AdaptiveAvgPool2d(1)``, ``BatchNorm1d``, ``BatchNorm2d``, ``Dropout``, ``Flatten``,
+        ``Identity``, activation functions, and such ``Sequential``.
+    inputs
+        The number of inputs or their shape ``(height, width, channels)``; None is what the first
+        layer says where it is a ``Linear``.
+    cost, seed, device, precision
+        As for `Network`.
+
+    The network's dtype is that of the module's parameters. Raises `ValueError` for a module that
+    xnn has no layer for.
+    """
+    modules = _modules(module)
+    if inputs is None:
+        if not modules or type(modules[0]).__name__ != "Linear":
+            raise ValueError("inputs is None, but only a Linear tells how many there are")
+        inputs = int(modules[0].in_features)
+    shape = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
+    reader = _Reader(shape)
+    for number, one in enumerate(modules):
+        try:
+            reader.add(one)
+        except ValueError as error:
+            raise ValueError(f"module {number}, {one}: {error}") from None
+    if reader.order is not None:
+        raise ValueError("module ends with images as vectors, whose order is another in xnn")
+    dtypes = {array.dtype for array in reader.arrays.values()} or {np.dtype(np.float32)}
+    if len(dtypes) > 1:
+        raise ValueError(f"module has parameters of dtypes {sorted(map(str, dtypes))}")
+    description = {
+        "inputs": inputs,
+        "layers": [layer.describe() for layer in reader.layers],
+        "cost": cost,
+        "dtype": str(dtypes.pop()),
+    }
+    state = {"device": device, "precision": precision, "rng": generator(seed)}
+    return restored(description, reader.arrays, **state)
+
+
+def to_torch(net: Network) -> Any:
+    """Return a network as a ``torch.nn.Sequential`` in evaluation mode, on the CPU.
+
+    Its ``state_dict()`` has copies of the weights. Images go in and come out as PyTorch has them,
+    ``(n, channels, height, width)``. Augmentation is left out.
+
+    Raises `ImportError` where PyTorch is not installed, `ValueError` for a layer that PyTorch has
+    none for.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise ImportError("to_torch needs PyTorch: see pytorch.org on how to install it") from None
+    writer = _Writer(torch, net.__getstate__()["arrays"])
+    for number, layer in enumerate(net.layers):
+        try:
+            writer.add(number, layer, net.shapes[number])
+        except ValueError as error:
+            raise ValueError(f"layers[{number + 1}]: {error}") from None
+    if writer.order is not None:
+        raise ValueError("the network ends with images as vectors, whose order is another there")
+    return torch.nn.Sequential(*writer.modules).eval()
+
+
+def _modules(module: Any) -> list[Any]:
+    """Return the modules in a ``Sequential``, one after another."""
+    if type(module).__name__ != "Sequential":
+        raise ValueError(f"module is {type(module).__name__}, but must be a torch.nn.Sequential")
+    found: list[Any] = []
+    for one in module:
+        found += _modules(one) if type(one).__name__ == "Sequential" else [one]
+    return found
+
+
+def _order(shape: Shape) -> NDArray[np.intp]:
+    """Return for each number of an image, as xnn has it, its place in PyTorch's order."""
+    height, width, channels = shape
+    places = np.arange(height * width * channels).reshape(channels, height, width)
+    return places.transpose(1, 2, 0).ravel()
+
+
+class _Reader:
+    """xnn's layers and arrays, of PyTorch's modules."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.layers: list[Layer] = []
+        self.arrays: dict[str, NDArray[Any]] = {}
+        self.shape = shape
+        #: Where vectors were images, each number's place in PyTorch's; see `_order`.
+        self.order: NDArray[np.intp] | None = None
+
+    def add(self, module: Any) -> None:
+        """Add what a module is. Raises `ValueError` where xnn has no such layer."""
+        name = type(module).__name__
+        if name == "Identity":
+            return
+        made = getattr(self, f"_{name.lower()}", None)
+        if name in _FUNCTIONS or name == "Softmax":
+            self._put(self._activation(name, module), {})
+        elif made is None:
+            raise ValueError("xnn has no such layer")
+        else:
+            self._put(*made(module))
+
+    def _put(self, layer: Layer, arrays: dict[str, Any]) -> None:
+        before, self.shape = self.shape, layer.outputs(self.shape)
+        number = len(self.layers)
+        self.layers.append(layer)
+        for name, array in arrays.items():
+            self.arrays[f"{number}.{name}"] = np.ascontiguousarray(_host(array))
+        if isinstance(layer, kinds.Flatten) and len(before) == 3:
+            self.order = _order(before)
+        elif isinstance(layer, kinds.Dense):
+            self.order = None
+
+    def _activation(self, name: str, module: Any) -> Layer:
+        if name == "Softmax":
+            _only(module.dim in (1, -1), "dim other than 1")
+            return kinds.Activation("softmax")
+        if name == "LeakyReLU":
+            _only(module.negative_slope == LEAK, f"negative_slope other than {LEAK}")
+        return kinds.Activation(_FUNCTIONS[name])
+
+    def _linear(self, module: Any) -> tuple[Layer, dict[str, Any]]:
+        weights = _host(module.weight)
+        if self.order is not None:
+            weights = weights[:, self.order]
+        arrays = {"weights": weights, "biases": module.bias}
+        layer = kinds.Dense(module.out_features, "linear", bias=module.bias is not None)
+        return layer, _given(arrays)
+
+    def _conv2d(self, module: Any) -> tuple[Layer, dict[str, Any]]:
+        _only(module.padding_mode == "zeros", "padding_mode other than 'zeros'")
+        layer = kinds.Conv2D(
+            module.out_channels,
+            module.kernel_size,
+            stride=module.stride,
+            padding=module.padding,
+            dilation=module.dilation,
+            groups=module.groups,
+            bias=module.bias is not None,
+        )
+        kernels = _host(module.weight).transpose(0, 2, 3, 1)
+        return layer, _given({"weights": kernels, "biases": module.bias})
+
+    def _maxpool2d(self, module: Any) -> tuple[Layer, dict[str, Any]]:
+        _only(module.dilation in (1, (1, 1)), "dilation")
+        _only(not module.ceil_mode and not module.return_indices, "ceil_mode or return_indices")
+        return kinds.MaxPool2D(module.kernel_size, module.stride, module.padding), {}
+
+    def _avgpool2d(self, module: Any) -> tuple[Layer, dict[str, Any]]:
+        _only(not module.ceil_mode and module.divisor_override is None, "ceil_mode or a divisor")
+        padded = module.padding not in (0, (0, 0))
+        _only(not (padded and module.count_include_pad), "padding that is counted")
+        return kinds.AveragePool2D(module.kernel_size, module.stride, module.padding), {}
+
+    def _adaptiveavgpool2d(self, module: Any) -> tuple[Layer, dict[str, Any]]:
+        _only(module.output_size in (1, (1, 1)), "output_size other than 1")
+        return kinds.GlobalAveragePool2D(), {}
+
+    def _batchnorm1d(self, module: Any) -> tuple[Layer, dict[str, Any]]:
+        _only(module.running_mean is not None, "track_running_stats=False")
+        _only(module.momentum is not None, "momentum=None")
+        ones = np.ones(module.num_features, _host(module.running_mean).dtype)
+        arrays = {
+            "weights": ones if module.weight is None else module.weight,
+            "biases": 0 * ones if module.bias is None else module.bias,
+            "mean": module.running_mean,
+            "variance": module.running_var,
+        }
+        if self.order is not None:
+            arrays = {name: _host(array)[self.order] for name, array in arrays.items()}
+        return kinds.BatchNorm(1 - module.momentum, module.eps), arrays
+
+    _batchnorm2d = _batchnorm1d
+
+    def _dropout(self, module: Any) -> tuple[Layer, dict[str, Any]]:
+        return kinds.Dropout(module.p), {}
+
+    def _flatten(self, module: Any) -> tuple[Layer, dict[str, Any]]:
+        _only(module.start_dim == 1 and module.end_dim == -1, "start_dim or end_dim")
+        return kinds.Flatten(), {}
+
+
+class _Writer:
+    """PyTorch's modules, of xnn's layers and arrays."""
+
+    def __init__(self, torch: Any, arrays: dict[str, NDArray[Any]]) -> None:
+        self.torch = torch
+        self.modules: list[Any] = []
+        self.order: NDArray[np.intp] | None = None
+        self._arrays = arrays
+
+    def add(self, number: int, layer: Layer, inputs: Shape) -> None:
+        """Add what a layer is. Raises `ValueError` where PyTorch has no such module."""
+        prefix = f"{number}."
+        own = {
+            name.removeprefix(prefix): array
+            for name, array in self._arrays.items()
+            if name.startswith(prefix)
+        }
+        nn = self.torch.nn
+        match layer:
+            case kinds.Augmentation():
+                return
+            case kinds.Dropout():
+                self._put(nn.Dropout(float(layer.rate)))
+            case kinds.Dense():
+                if self.order is not None:
+                    own["weights"] = own["weights"][:, np.argsort(self.order)]
+                    self.order = None
+                units = int(layer.units)
+                self._put(nn.Linear(inputs[0], units, bias=layer.bias), own)
+            case kinds.Conv2D():
+                self._convolution(layer, inputs, own)
+            case kinds.BatchNorm():
+                if self.order is not None:
+                    own = {name: array[np.argsort(self.order)] for name, array in own.items()}
+                kind = nn.BatchNorm1d if len(inputs) == 1 else nn.BatchNorm2d
+                momentum = 1 - float(layer.momentum)
+                self._put(kind(inputs[-1], eps=float(layer.epsilon), momentum=momentum), own)
+            case kinds.MaxPool2D():
+                window, padding = layer.window, self._pad(layer.window, float("-inf"))
+                self._put(nn.MaxPool2d(window.size, window.stride, padding))
+            case kinds.AveragePool2D():
+                window = layer.window
+                if not _even(window):
+                    raise ValueError("padding that is not the same on both sides")
+                padding = window.padding[0][0], window.padding[1][0]
+                counted = {"count_include_pad": False}
+                self._put(nn.AvgPool2d(window.size, window.stride, padding, **counted))
+            case kinds.GlobalAveragePool2D():
+                self._put(nn.AdaptiveAvgPool2d(1))
+                self._put(nn.Flatten())
+            case kinds.Flatten() | kinds.Reshape():
+                self._reshape(inputs, layer.outputs(inputs))
+            case kinds.Activation():
+                pass
+            case _:
+                raise ValueError(f"PyTorch has no {type(layer).__name__}")
+        name = layer.function.name
+        if name == "softmax":
+            self._put(nn.Softmax(dim=1))
+        elif name == "leaky_relu":
+            self._put(nn.LeakyReLU(LEAK))
+        elif name != "linear":
+            names = {ours: theirs for theirs, ours in _FUNCTIONS.items()}
+            self._put(getattr(nn, names[name])())
+
+    def _put(self, module: Any, arrays: dict[str, NDArray[Any]] | None = None) -> None:
+        """Add a module, with xnn's arrays in the places of its own."""
+        names = {
+            "weights": "weight",
+            "biases": "bias",
+            "mean": "running_mean",
+            "variance": "running_var",
+        }
+        self.modules.append(module)
+        for name, array in (arrays or {}).items():
+            tensor = self.torch.from_numpy(np.array(array))  # a copy
+            module.to(tensor.dtype)
+            with self.torch.no_grad():
+                getattr(module, names[name]).copy_(tensor)
+
+    def _convolution(
+        self, layer: kinds.Conv2D, inputs: Shape, own: dict[str, NDArray[Any]]
+    ) -> None:
+        window = layer.window
+        module = self.torch.nn.Conv2d(
+            inputs[2],
+            int(layer.filters),
+            window.size,
+            window.stride,
+            self._pad(window, 0.0),
+            window.dilation,
+            int(layer.groups),
+            layer.bias,
+        )
+        self._put(module, {**own, "weights": own["weights"].transpose(0, 3, 1, 2)})
+
+    def _pad(self, window: Window, value: float) -> tuple[int, int]:
+        """Return a window's padding, none where it is another on either side and put before."""
+        down, across = window.padding
+        if _even(window):
+            return down[0], across[0]
+        self._put(self.torch.nn.ConstantPad2d((*across, *down), value))
+        return 0, 0
+
+    def _reshape(self, inputs: Shape, outputs: Shape) -> None:
+        nn = self.torch.nn
+        if len(inputs) == 3 and len(outputs) == 1:
+            self._put(nn.Flatten())
+            self.order = _order(inputs)
+        elif inputs != outputs:
+            height, width, channels = outputs
+            if len(inputs) == 3 or self.order is not None or min(channels, height * width) > 1:
+                raise ValueError("Reshape to images has another order in PyTorch")
+            self._put(nn.Unflatten(1, (channels, height, width)))
+
+
+def _host(array: Any) -> NDArray[Any]:
+    """Return a tensor of PyTorch, or an array of NumPy, as the latter."""
+    if isinstance(array, np.ndarray):
+        return array
+    host: NDArray[Any] = array.detach().cpu().numpy()
+    return host
+
+
+def _given(arrays: dict[str, Any]) -> dict[str, Any]:
+    return {name: array for name, array in arrays.items() if array is not None}
+
+
+def _only(true: bool, what: str) -> None:
+    if not true:
+        raise ValueError(f"xnn has no {what}")
+
+
+def _even(window: Window) -> bool:
+    return all(first == second for first, second in window.padding)
