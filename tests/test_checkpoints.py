@@ -124,6 +124,16 @@ def test_a_resumed_run_ends_as_one_that_was_not_ended(run, steps, tmp_path, devi
     assert resumed._rng.bit_generator.state == whole._rng.bit_generator.state
 
 
+def test_checkpoints_of_the_first_format(device):
+    """Written in the middle of the second epoch of such a run."""
+    whole, resumed = everything(device), everything(device)
+    wanted = fit(whole, RUNS["averages"])
+    path = ROOT / "tests" / "files" / "checkpoint-1.safetensors"
+    history = fit(resumed, RUNS["averages"], resume=path)
+    assert history.validation_cost == pytest.approx(wanted.validation_cost, rel=1e-4)
+    np.testing.assert_allclose(flat(resumed), flat(whole), rtol=1e-3, atol=1e-5)
+
+
 def test_checkpoints_change_nothing(tmp_path, device):
     nets = [everything(device) for _ in range(2)]
     fit(nets[0], RUNS["averages"])
