@@ -22,6 +22,7 @@ import struct
 import sys
 import tempfile
 import time
+import warnings
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -313,6 +314,7 @@ def _read_many(seed, first, count, results):
     """Read files ``first`` and so on; put into ``results`` what came of each."""
     import resource
 
+    warnings.simplefilter("error")
     folder = Path(tempfile.mkdtemp(dir=os.environ["XNN_FUZZ_FOLDER"]))
     os.chdir(folder)
     good, reader = seeds(folder), Reader(folder)

@@ -97,22 +97,21 @@ def reader(mnist, tmp_path_factory):
     return net, path
 
 
-@pytest.mark.parametrize("white", [True, False])
-@pytest.mark.parametrize("scale", [1, 4])
+@pytest.mark.parametrize(("white", "scale"), [(True, 1), (True, 4), (False, 4)])
 def test_digits_are_found_wherever_they_are(white, scale, reader, mnist):
     """As MNIST has them: nearly its own pixels again, and read nearly as well."""
     net, path = reader
     x, y = mnist[2]
-    x, y = x[:100].reshape(-1, 28, 28), y[:100]
+    x, y = x[:60].reshape(-1, 28, 28), y[:60]
     rng = np.random.default_rng(0)
     for i, pixels in enumerate(x):
         at = rng.integers(0, 300 - 28 * scale), rng.integers(0, 200 - 28 * scale)
         draw(pixels, f"{i}.png", scale=scale, white=white, at=tuple(map(int, at)))
-    found = np.stack([images.digit(f"{i}.png") for i in range(100)])
+    found = np.stack([images.digit(f"{i}.png") for i in range(60)])
     # A pixel to one side, where a centre lies between two, makes most of the difference.
     close = np.abs(found.astype(float) - x).mean((1, 2))
     assert np.median(close) < 8
-    told = json.loads(done("predict", *(f"{i}.png" for i in range(100)), "-m", path, "--json"))
+    told = json.loads(done("predict", *(f"{i}.png" for i in range(60)), "-m", path, "--json"))
     right = np.mean([one["digit"] == label for one, label in zip(told, y, strict=True)])
     assert right >= (net.classify(x) == y).mean() - 0.06
 
@@ -168,7 +167,8 @@ def test_what_cannot_be_done_is_one_line_and_status_2(arguments, words):
     xnn.Network([4, 3], seed=0, device="cpu").save("small")
     Path("text.png").write_text("no picture")
     Image.new("L", (50, 50), 255).save("white.png")
-    Image.new("1", (8000, 8000)).save("huge.png")
+    if "huge.png" in arguments:
+        Image.new("1", (8000, 8000)).save("huge.png")
     result = invoke(*arguments)
     assert result.exit_code == 2
     assert result.stdout == ""

@@ -41,7 +41,7 @@ def test_changed_files_load_or_are_refused(kind, fuzzed, monkeypatch):
     monkeypatch.chdir(folder)
     refused = []
 
-    @settings(max_examples=150, deadline=None, database=None, derandomize=True)
+    @settings(max_examples=100, deadline=None, database=None, derandomize=True)
     @given(st.integers(0, 2**64))
     def read(seed):
         data = fuzz.mutate(random.Random(seed), kind, good)

@@ -113,6 +113,22 @@ def test_weights_given_as_arrays():
         assert net.predict([[2, 3]])[0, 0] == 16 + bias
 
 
+@pytest.mark.parametrize("dtype", ["?", "u1", "i8", ">f4", "f2", "f4", ">f8", "g"])
+def test_weights_may_be_of_any_real_dtype(dtype, device):
+    net = xnn.Network([2, 3], seed=0, device=device)
+    given = np.array([[0, 1], [1, 1], [1, 0]]).astype(dtype)
+    net.weights[0] = given
+    np.testing.assert_array_equal(copies(net)[0][0], given.astype("f4"))
+    assert copies(net)[0][0].dtype == np.float32
+
+
+def test_weights_may_change_places(device):
+    net = xnn.Network([3, 3, 3], seed=0, device=device)
+    first, second = copies(net)[0]
+    net.weights = [net.weights[1], net.weights[0]]
+    np.testing.assert_array_equal(copies(net)[0], [second, first])
+
+
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 16, 511, 512, 513, 2000])
 def test_predict_takes_any_number_of_samples(n, device):
     net = xnn.Network([6, 5, 4], seed=0, dtype="float64", device=device)
@@ -219,6 +235,8 @@ def test_files_that_are_no_networks(tmp_path):
     write("inputs in words", arrays, inputs="4")
     deep = "[" * 100_000
     save_file(arrays, tmp_path / "deep", metadata={"xnn": deep})
+    write("no dtype", arrays, dtype=None)
+    write("dtype of fields", arrays, dtype=[["x", "f4"]])
     write("no cost", arrays, cost="none")
     for path in tmp_path.iterdir():
         if path.name not in ("good.safetensors", "fine"):

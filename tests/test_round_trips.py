@@ -31,10 +31,12 @@ COSTS = {
 }
 
 
-@pytest.fixture(params=["there", "back"])
-def ways(request, device):
-    """Two devices: where from, and where to."""
-    return (device, "cpu") if request.param == "there" else ("cpu", device)
+def pytest_generate_tests(metafunc):
+    """Give ``ways``, where from and where to: both ways where there are two devices."""
+    if "ways" in metafunc.fixturenames:
+        device = metafunc.config.getoption("--device")
+        ways = dict.fromkeys([(device, "cpu"), ("cpu", device)])
+        metafunc.parametrize("ways", ways, ids="-to-".join)
 
 
 def close(found, wanted, device):

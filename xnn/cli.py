@@ -65,9 +65,10 @@ def _load(dataset: str, data: str | None) -> Any:
 def main() -> None:
     """Neural networks on a CPU or an NVIDIA GPU.
 
+    \b
     Completion of commands and options, for bash (zsh and fish alike):
-    eval "$(_XNN_COMPLETE=bash_source xnn)"
-    """
+        eval "$(_XNN_COMPLETE=bash_source xnn)"
+    """  # noqa: D301 - click's mark of lines that stay as they are
 
 
 @main.command()

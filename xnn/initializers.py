@@ -97,7 +97,7 @@ def as_given(
 ) -> NDArray[Any]:
     """Return ``values`` as an array, refused where they are not of ``shape``, or not finite.
 
-    Finite they must be as ``dtype``. An array is not copied.
+    Finite they must be as ``dtype``. What is of single or double precision is not copied.
     """
     try:
         array = np.asarray(values)
@@ -109,4 +109,4 @@ def as_given(
         raise ValueError(f"{argument} have shape {array.shape}, but must have shape {shape}")
     if array.dtype.kind == "f" and not (np.abs(array) <= np.finfo(dtype).max).all():
         raise ValueError(f"{argument} hold NaN or infinity, but must be finite as {dtype}")
-    return array
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)

@@ -108,12 +108,7 @@ class Network:
         dtype: Any,
         precision: str,
     ) -> None:
-        try:
-            kind = np.dtype(dtype)
-        except TypeError:
-            kind = np.dtype(object)
-        if dtype is None or kind not in (np.float32, np.float64):
-            raise ValueError(f"dtype is {dtype!r}, but must be 'float32' or 'float64'")
+        kind = _dtype(dtype)
         if precision == "tf32" and kind == np.float64:
             raise ValueError("precision is 'tf32', which is one of float32, but dtype is float64")
         chosen = costs.get(cost, described[-1].function)
@@ -421,7 +416,7 @@ class Network:
         self._rng = state["rng"]
         made = [layers.from_description(d) for d in described["layers"]]
         inputs, made = _layers([described["inputs"], *made])
-        arrays, dtype = dict(state["arrays"]), described["dtype"]
+        arrays, dtype = dict(state["arrays"]), _dtype(described["dtype"])
         checked: list[dict[str, Any]] = []
         for i, wanted in enumerate(array_shapes(made, inputs)):
             # Shapes first: no memory on a description's word alone.
@@ -612,6 +607,17 @@ def _layers(given: Any) -> tuple[Shape, list[Layer]]:
         entry if isinstance(entry, Layer) else Dense(int(entry), "sigmoid", "normal")
         for entry in given[1:]
     ]
+
+
+def _dtype(given: Any) -> np.dtype[Any]:
+    """Return the dtype that a network may have."""
+    try:
+        kind: np.dtype[Any] = np.dtype(given)
+    except (TypeError, ValueError):
+        kind = np.dtype(object)
+    if given is None or kind not in (np.float32, np.float64):
+        raise ValueError(f"dtype is {given!r}, but must be 'float32' or 'float64'")
+    return kind
 
 
 def generator(seed: Any) -> np.random.Generator:
