@@ -61,6 +61,15 @@ def torch(session: nox.Session) -> None:
 
 
 @nox.session
+def sklearn(session: nox.Session) -> None:
+    """scikit-learn's own tests of its perceptrons, with those of xnn in their place."""
+    session.install("-e", ".[test]", "pandas", "polars", "distributed")
+    session.run("pytest", "tests/test_estimators.py", *session.posargs)
+    theirs = ["-p", "tests.swapped", "--pyargs", "sklearn.neural_network.tests.test_mlp"]
+    session.run("python", "-m", "pytest", "-c", os.devnull, *theirs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Speed against the peers; writes benchmarks/results/mlp.json."""
     session.install("torch==2.13.0", *_torch_index())

@@ -24,11 +24,14 @@ _GLANCE = 0.5  # seconds between looks at the figures of a running epoch
 class Run:
     """A training run under way; what callbacks see (`xnn.callbacks.Training`)."""
 
-    def __init__(self, engine: Engine, epochs: int, figures: frozenset[str]) -> None:
+    def __init__(
+        self, engine: Engine, epochs: int, figures: frozenset[str], finite: bool = True
+    ) -> None:
         self.epoch = -1
         self.epochs = epochs
         self.history = History()
         self.figures = figures
+        self.finite = finite  # whether all numbers must be
         self.rate_factor = 1.0
         self.lost = False  # whether the device has failed
         self._engine = engine
@@ -64,6 +67,7 @@ def train(
     validation: Samples | None = None,
     callbacks: Sequence[CallbackLike] = (),
     progress: bool | None = None,
+    finite: bool = True,
 ) -> History:
     """Train the network of ``inference`` on samples, and return the history.
 
@@ -72,11 +76,11 @@ def train(
     A cost or parameter that is NaN or infinite ends training with `FloatingPointError`, which names
     epoch and step; the parameters are then those with which that epoch began. Ctrl-C ends training
     and leaves the parameters as they are. A device that fails is a `DeviceError`, which carries the
-    last good parameters.
+    last good parameters. Where ``finite`` is false, numbers that are not finite are gone on with.
     """
     engine = inference.engine
-    run = Run(engine, epochs, _figures(samples, validation))
-    if not np.isfinite(run.good).all():
+    run = Run(engine, epochs, _figures(samples, validation), finite)
+    if finite and not np.isfinite(run.good).all():
         raise ValueError("the network's weights or biases hold NaN or infinity; set them anew")
     with engine.lock:
         trainer = Trainer(engine, samples, recipe, key=key)
@@ -122,7 +126,7 @@ def _train_epochs(
                 if around:
                     run.good = run.snapshot()  # callbacks may have changed parameters
     except KeyboardInterrupt:
-        if not np.isfinite(run.snapshot()).all():
+        if run.finite and not np.isfinite(run.snapshot()).all():
             run.restore(run.good)  # it had diverged, and that may be why
         run.stop(f"interrupted in epoch {run.epoch}")
         _trim(run.history)
@@ -153,14 +157,14 @@ def _train_epoch(run: Run, trainer: Trainer, order: Any, bar: _Bar) -> None:
             if now - glanced >= _GLANCE and done < trainer.steps:
                 glanced = now
                 cost, _, bad = trainer.figures(done)
-                if bad is not None:
+                if run.finite and bad is not None:
                     break
                 bar.show(run, min(done * trainer.batch, len(order)), cost)
     cost, accuracy, bad = trainer.figures(done)
     parameters = run.snapshot()
     if bad is None and not np.isfinite(parameters).all():
         bad = done - 1
-    if bad is not None:
+    if run.finite and bad is not None:
         run.restore(run.good)
         raise FloatingPointError(
             f"training diverged in epoch {run.epoch}, step {bad} of {trainer.steps}: NaN or "
