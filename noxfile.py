@@ -93,6 +93,13 @@ def accuracy(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks", "accuracy", *session.posargs)
 
 
+@nox.session(name="bench-sklearn")
+def bench_sklearn(session: nox.Session) -> None:
+    """The estimators beside scikit-learn's; writes benchmarks/results/estimators.json."""
+    session.install("-e", ".[sklearn]")
+    session.run("python", "-m", "benchmarks", "estimators", *session.posargs)
+
+
 @nox.session
 def book(session: nox.Session) -> None:
     """The book's first run, by its modules and by its own loop; writes results/book.json."""
