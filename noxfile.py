@@ -82,6 +82,15 @@ def onnx(session: nox.Session) -> None:
 
 
 @nox.session
+def sklearn(session: nox.Session) -> None:
+    """scikit-learn's own tests of its perceptrons, with those of xnn in their place."""
+    session.install("-e", ".[test]", "pandas", "polars", "distributed")
+    session.run("pytest", "tests/test_estimators.py", *session.posargs)
+    theirs = ["-p", "tests.swapped", "--pyargs", "sklearn.neural_network.tests.test_mlp"]
+    session.run("python", "-m", "pytest", "-c", os.devnull, *theirs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Speed against the peers; writes benchmarks/results/mlp.json."""
     session.install("torch==2.13.0", *_torch_index())
@@ -103,6 +112,13 @@ def accuracy(session: nox.Session) -> None:
     """What the book's networks reach on MNIST; writes benchmarks/results/accuracy.json."""
     session.install("-e", ".")
     session.run("python", "-m", "benchmarks", "accuracy", *session.posargs)
+
+
+@nox.session(name="bench-sklearn")
+def bench_sklearn(session: nox.Session) -> None:
+    """The estimators beside scikit-learn's; writes benchmarks/results/estimators.json."""
+    session.install("-e", ".[sklearn]")
+    session.run("python", "-m", "benchmarks", "estimators", *session.posargs)
 
 
 @nox.session

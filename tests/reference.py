@@ -17,6 +17,9 @@ ACTIVATIONS = {
     "softmax": lambda z: np.exp(z) / np.exp(z).sum(axis=1, keepdims=True),
 }
 
+# Those of output layers; exp of exp grows too fast for tests of hidden ones.
+OUTPUT_ACTIVATIONS = {**ACTIVATIONS, "exp": np.exp}
+
 
 def cross_entropy(a, y, output):
     if output == "softmax":
@@ -30,23 +33,25 @@ COSTS = {
     "mean_absolute_error": lambda a, y, _: abs(a - y).mean(axis=1),
     "cross_entropy": cross_entropy,
     "log_likelihood": cross_entropy,
+    "log_loss": cross_entropy,
+    "poisson": lambda a, y, _: (y * np.log(y / a) - y + a).sum(axis=1),
 }
 
 # Every cost with every output activation that it is defined for.
 OUTPUTS = [
     (cost, activation)
     for cost in COSTS
-    for activation in ACTIVATIONS
+    for activation in OUTPUT_ACTIVATIONS
     if cost in ("quadratic", "mean_squared_error", "mean_absolute_error")
-    or (cost == "cross_entropy" and activation in ("sigmoid", "softmax"))
-    or activation == "softmax"
+    or (cost in ("cross_entropy", "log_loss") and activation in ("sigmoid", "softmax"))
+    or (cost, activation) in (("log_likelihood", "softmax"), ("poisson", "exp"))
 ]
 
 
 def forward(weights, biases, activations, x):
     a = np.asarray(x, np.float64)
     for w, b, name in zip(weights, biases, activations, strict=True):
-        a = ACTIVATIONS[name](a @ w.T + (0 if b is None else b))
+        a = OUTPUT_ACTIVATIONS[name](a @ w.T + (0 if b is None else b))
     return a
 
 

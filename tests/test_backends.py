@@ -372,3 +372,15 @@ def test_a_replay_takes_denormals_for_zero_and_leaves_the_thread_as_it_was():
     replay()
     assert not small.any()
     assert (np.full(100, 1e-40, "f") * np.float32(0.5) != 0).all()
+
+
+@pytest.mark.parametrize("columns", [3, 300])  # both ways in which a CPU looks for them
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_numbers_that_are_not_finite_are_found(run, columns, dtype):
+    good = np.full((60, columns), np.finfo(dtype).max / 2, dtype)  # their sum is not finite
+    assert run.finite(run.upload(good))
+    assert not run.finite(run.upload(good), most=1.0)
+    for bad in ([np.nan], [np.inf, -np.inf], [-np.inf]):
+        values = np.zeros((60, columns), dtype)
+        values[7, : len(bad)] = bad
+        assert not run.finite(run.upload(values))

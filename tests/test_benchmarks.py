@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import xnn
-from benchmarks import gpu, gpu_workers, harness, networks, plot, report
+from benchmarks import estimators, gpu, gpu_workers, harness, networks, plot, report
 
 ROOT = Path(__file__).parent.parent
 
@@ -247,3 +247,15 @@ def test_plot(made_up, tmp_path, capsys):
 def test_slug():
     assert gpu.slug("NVIDIA H200") == "nvidia-h200"
     assert gpu.slug("NVIDIA GeForce RTX 4090 (Laptop)") == "nvidia-geforce-rtx-4090-laptop"
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_estimators_get_the_same_work():
+    for task in ("fit MNIST", "fit digits", "fit regression"):
+        ours, theirs = (
+            estimators.model(task, peer, 3, 1).get_params() for peer in estimators.PEERS
+        )
+        assert theirs.items() <= ours.items()
+    scores = [estimators.fit("fit digits", peer, 1, 0) for peer in estimators.PEERS]
+    assert scores[0]["score"] == pytest.approx(scores[1]["score"], abs=estimators.POINTS)
+    assert estimators.predict("predict one row", "xnn")["samples"] == 1

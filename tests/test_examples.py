@@ -13,9 +13,9 @@ import xnn
 ROOT = Path(__file__).parent.parent
 
 
-def run(*arguments, **environment):
+def run(*arguments, example="mnist.py", **environment):
     return subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "mnist.py"), *map(str, arguments)],
+        [sys.executable, str(ROOT / "examples" / example), *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=300,
@@ -112,3 +112,19 @@ def test_what_cannot_be_done_is_one_line_and_status_2(arguments, words, no_netwo
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("mnist.py: ")
     assert words in done.stderr
+
+
+def test_scikit_learns_script_with_one_import_changed():
+    """Both train the same network, and say so."""
+    done = run("--epochs", 5, example="sklearn_swap.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    before, said, after, again, times = done.stdout.splitlines()
+    assert before == "from sklearn.neural_network import MLPClassifier"
+    assert after == "from xnn.estimators import MLPClassifier"
+    figures = re.compile(r"  \d+\.\d\d s, (loss \d\.\d{6}, \d\d\.\d\d% right)")
+    assert figures.fullmatch(said)[1] == figures.fullmatch(again)[1]
+    assert re.fullmatch(r"\d+\.\d times as fast", times)
+    done = run("--device", "tpu", example="sklearn_swap.py")
+    assert done.returncode == 2
+    assert done.stderr.startswith("sklearn_swap.py: device is 'tpu'")

@@ -96,6 +96,11 @@ def torch_cost(torch, name, z, a, y, output):
             return torch.nn.functional.mse_loss(a, y)
         case "mean_absolute_error":
             return torch.nn.functional.l1_loss(a, y)
+        case "poisson":
+            each = torch.nn.functional.poisson_nll_loss(
+                a, y, log_input=False, eps=0.0, reduction="none"
+            )
+            return each.sum() / len(y)
     if output == "softmax":
         return torch.nn.functional.cross_entropy(z, y)
     each = torch.nn.functional.binary_cross_entropy_with_logits(z, y, reduction="none")
@@ -114,6 +119,7 @@ def test_gradient_is_that_of_pytorch(cost, activations, device):
         "leaky_relu": lambda z: torch.nn.functional.leaky_relu(z, 0.01),
         "linear": lambda z: z,
         "softmax": lambda z: torch.softmax(z, dim=1),
+        "exp": torch.exp,
     }
     net = network(activations, cost, device)
     x, y = data(cost, activations[-1])

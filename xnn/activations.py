@@ -74,6 +74,7 @@ NAMES = {
         Activation("relu", "maximum(z, 0)", "a > 0"),
         Activation("leaky_relu", f"maximum(z, {LEAK} * z)", f"{LEAK} + {1 - LEAK} * (a > 0)"),
         Activation("linear", "z", None),
+        Activation("exp", "exp(z)", "a", one=0.0),
         Softmax("softmax", "", ""),
     )
 }

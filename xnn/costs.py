@@ -2,8 +2,8 @@
 
 A cost is the mean over samples of a sum over outputs. ``value`` is a summand and ``gradient`` its
 derivative ∂C/∂a, as formulas in the outputs ``a``, their weighted inputs ``z`` and the targets
-``y``; ``k`` is the number of outputs, and ``tiny`` the smallest positive number, under which a
-logarithm's argument is not let.
+``y``; ``k`` is the number of outputs, ``tiny`` the smallest positive number, under which a
+logarithm's argument is not let, and ``eps`` the distance from 1 to the next number.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ class Cost:
 
     def values(self, run: Backend, z: Array, a: Array, y: Array, out: Array) -> None:
         """``out ←`` what each output adds to its sample's cost; all ``(batch, outputs)``."""
-        tiny = float(run.xp.finfo(out.dtype).tiny)
-        run.elementwise(self.value, out, z=z, a=a, y=y, k=float(a.shape[1]), tiny=tiny)
+        info = run.xp.finfo(out.dtype)
+        limits = {"tiny": float(info.tiny), "eps": float(info.eps)}
+        run.elementwise(self.value, out, z=z, a=a, y=y, k=float(a.shape[1]), **limits)
 
     def output_delta(
         self, run: Backend, activation: Activation, a: Rows, y: Rows, out: Rows
@@ -65,13 +66,38 @@ _CATEGORICAL = Cost(
     probabilities=True,
     distribution=True,
 )
+# Both once more as scikit-learn has them: probabilities are cut off at ε and 1 - ε.
+_CUT = "maximum(minimum(a, 1 - eps), eps)"
+_CUT_BERNOULLI = Cost(
+    "log_loss",
+    f"-y * log({_CUT}) - (1 - y) * log(1 - {_CUT})",
+    None,
+    simplifies="sigmoid",
+    probabilities=True,
+)
+_CUT_CATEGORICAL = Cost(
+    "log_loss",
+    f"-y * log({_CUT})",
+    None,
+    simplifies="softmax",
+    probabilities=True,
+    distribution=True,
+)
+_POISSON = Cost(
+    "poisson",
+    "y * (log(maximum(y, tiny)) - log(maximum(a, tiny))) - y + a",
+    None,
+    simplifies="exp",
+)
 
 NAMES = (
     "quadratic",
     "cross_entropy",
     "log_likelihood",
+    "log_loss",
     "mean_squared_error",
     "mean_absolute_error",
+    "poisson",
 )
 
 
@@ -80,7 +106,9 @@ def get(name: Any, activation: Activation) -> Cost:
 
     ``"cross_entropy"`` is that of the distribution which the outputs describe: after sigmoid, each
     output is a yes or no of its own; after softmax, all are one choice, and it is the same as
-    ``"log_likelihood"``. ``None`` gives log-likelihood after softmax and else the quadratic cost.
+    ``"log_likelihood"``; ``"log_loss"`` is the same with probabilities cut off at ε, the dtype's
+    distance from 1 to the next number. ``"poisson"`` is half the Poisson deviance, after exp.
+    ``None`` gives log-likelihood after softmax and else the quadratic cost.
 
     Raises `ValueError` for a name that is not known, and for a cost that takes the logarithm of
     outputs which are no probabilities.
@@ -99,8 +127,14 @@ def get(name: Any, activation: Activation) -> Cost:
             return _BERNOULLI
         case "cross_entropy" | "log_likelihood" if softmax:
             return _CATEGORICAL
-        case "cross_entropy" | "log_likelihood":
-            wanted = "sigmoid or softmax" if name == "cross_entropy" else "softmax"
+        case "log_loss" if softmax:
+            return _CUT_CATEGORICAL
+        case "log_loss" if activation.name == "sigmoid":
+            return _CUT_BERNOULLI
+        case "poisson" if activation.name == "exp":
+            return _POISSON
+        case "cross_entropy" | "log_likelihood" | "log_loss" | "poisson":
+            wanted = {"log_likelihood": "softmax", "poisson": "exp"}.get(name, "sigmoid or softmax")
             raise ValueError(
                 f"cost is {name!r}, which needs a last layer with activation {wanted}, "
                 f"but it has {activation.name}"

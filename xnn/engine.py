@@ -21,7 +21,7 @@ from .backends import Array, Backend
 from .costs import Cost
 from .layers import Augmentation, Gradient, Layer, Memory
 from .parameters import Layout, Parameter, Rows, Shape
-from .samples import Samples
+from .samples import Samples, SparseRows
 
 
 class Engine:
@@ -79,6 +79,8 @@ class Engine:
     def fits(self, samples: Samples) -> bool:
         """Return whether samples may lie on the device as a whole; some may lie there already."""
         arrays = samples.arrays().values()
+        if isinstance(samples.x, SparseRows):
+            return False
         there = any(not isinstance(array, np.ndarray) for array in arrays)
         return there or self.run.fits(sum(array.nbytes for array in arrays))
 

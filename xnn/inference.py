@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .backends import Array
 from .engine import Engine
 from .parameters import Parameter, Rows
-from .samples import Samples, scale
+from .samples import Samples, SparseRows, scale
 from .workspace import Score, Workspace
 
 _ROWS = 512  # the most samples in one go
@@ -36,13 +36,15 @@ class Inference:
             self._forwards[key] = Forward(self.engine, *key)
         return self._forwards[key]
 
-    def predict(self, x: Array) -> Array:
+    def predict(self, x: Array, finite: bool = False) -> Array:
         """Return the outputs ``(n, outputs)`` for checked inputs ``(n, inputs)``.
 
-        They are where the inputs are: on the host, or on the device.
+        They are where the inputs are: on the host, or on the device. Where ``finite``, that the
+        inputs are finite has not been checked, and the answer is None where they are not, see
+        `make_ready`.
         """
         engine, shape = self.engine, (len(x), self.engine.outputs)
-        host = isinstance(x, np.ndarray)
+        host = isinstance(x, np.ndarray | SparseRows)
         result = np.empty(shape, engine.dtype) if host else engine.run.zeros(shape, engine.dtype)
         for start in range(0, len(x), _ROWS):
             rows = x[start : start + _ROWS]
@@ -50,12 +52,25 @@ class Inference:
                 forward = self.forward(len(rows), x.dtype)
                 engine.run.copy(rows, forward.inputs[: len(rows)])
                 forward.replay()
+                if finite and not engine.run.finite(forward.weighted[: len(rows)]):
+                    return None
                 outputs, out = forward.outputs[: len(rows)], result[start : start + _ROWS]
                 if host:
                     out[...] = engine.run.download(outputs)
                 else:
                     engine.run.copy(outputs, out)
         return result if host else engine.run.hand_out(result)
+
+    def answer(self, x: NDArray[Any]) -> NDArray[Any] | None:
+        """Return the outputs ``(1, outputs)`` for what `make_ready` has seen the like of, or None.
+
+        None, too, where numbers in ``x`` are not finite.
+        """
+        ready = self.ready.get((x.shape, x.dtype))
+        if ready is None:
+            return None
+        with self.engine.lock:
+            return ready(x)
 
     def make_ready(self, x: NDArray[Any]) -> None:
         """Make `ready` what takes inputs like ``x`` ``(1, inputs)``.
@@ -137,6 +152,7 @@ class Forward:
         self.inputs = self.work.inputs
         self.outputs = self.work.outputs
         memories = self.work.memories(0)
+        self.weighted = memories[0].z.values  # not finite where inputs are not
         self.replay = engine.run.compile(lambda: engine.forward(memories))
 
 

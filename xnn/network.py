@@ -53,8 +53,9 @@ class Network:
         number stands for the book's first layer,
         ``Dense(number, activation="sigmoid", initializer="normal")``.
     cost
-        ``"quadratic"``, ``"cross_entropy"``, ``"log_likelihood"``, ``"mean_squared_error"`` or
-        ``"mean_absolute_error"``; None is log-likelihood after softmax and else quadratic.
+        ``"quadratic"``, ``"cross_entropy"``, ``"log_likelihood"``, ``"log_loss"``, ``"poisson"``,
+        ``"mean_squared_error"`` or ``"mean_absolute_error"``; None is log-likelihood after softmax
+        and else quadratic.
     seed
         Decides first weights and shuffles, and with them a whole training run. None takes a new
         one from the operating system.
@@ -148,6 +149,11 @@ class Network:
     def dtype(self) -> Any:
         """The dtype of parameters and outputs."""
         return self._engine.dtype
+
+    @property
+    def inference(self) -> Inference:
+        """What runs it, for what is built on networks."""
+        return self._inference
 
     @property
     def weights(self) -> Arrays:
@@ -309,12 +315,9 @@ class Network:
         """
         inference = self._inference
         if type(x) is np.ndarray:
-            ready = inference.ready.get((x.shape, x.dtype))
-            if ready is not None:
-                with self._lock:
-                    outputs: NDArray[Any] | None = ready(x)
-                if outputs is not None:
-                    return outputs
+            outputs = inference.answer(x)
+            if outputs is not None:
+                return outputs
         rows = check_inputs(self._engine.run, x, self._engine.sizes[0], self.dtype)
         result: NDArray[Any] = inference.predict(rows)
         if len(self._engine.shapes[-1]) > 1:
@@ -448,6 +451,11 @@ class Network:
         facts = description.pop(_TRAINING, None)
         if not isinstance(facts, dict):
             raise ValueError(f"{name}: a network, but not one to go on training with")
+        try:  # with what layers have come to say of themselves since it was written
+            made = [layers.from_description(layer) for layer in description["layers"]]
+            description["layers"] = [layer.describe() for layer in made]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{name}: not a network that xnn can read: {error}") from None
         own = self.__getstate__()["description"]
         for told, value in own.items():
             if description.get(told) != value:

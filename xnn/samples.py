@@ -52,6 +52,32 @@ class Samples:
         return replace(self, **{name: array[rows] for name, array in self.arrays().items()})
 
 
+class SparseRows:
+    """A sparse matrix of the host ``(n, inputs)``, whose rows are written out where asked for.
+
+    ``matrix`` is one of SciPy's, in CSR.
+    """
+
+    ndim = 2
+
+    def __init__(self, matrix: Any) -> None:
+        self.matrix = matrix
+        self.shape: tuple[int, int] = matrix.shape
+        self.dtype = matrix.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> NDArray[Any]:
+        """Return the rows that a slice or an array of their numbers names, written out."""
+        dense: NDArray[Any] = self.matrix[rows].toarray()
+        return dense
+
+    def take(self, rows: NDArray[np.intp], axis: int, out: NDArray[Any], mode: str) -> None:
+        """Write rows into ``out``: what `numpy.take` calls."""
+        self.matrix[rows].toarray(out=out)
+
+
 def scale(dtype: Any) -> float:
     """Return what inputs of this dtype are to be multiplied by."""
     return 1 / 255 if dtype == np.uint8 else 1.0

@@ -96,6 +96,7 @@ class Recipe:
     batch: int
     part: int | None = None  # how many samples of a mini-batch are run at a time; None is all
     smoothing: float = 0.0  # see `Workspace`
+    by_weight: bool = False  # whether a mini-batch's mean is over weights, and not over samples
 
 
 class Trainer:
@@ -276,6 +277,8 @@ class Trainer:
             for work, n in zip(works, rows, strict=True):
                 source.load(work, index[start : start + n])
                 start += n
+            if weighted and self.recipe.by_weight:
+                updates.weigh(self._share_out(works, rows, batch, steps))
             step = updates.begin(rates, batch)
             for i in range(steps):
                 step.at = i
@@ -298,6 +301,21 @@ class Trainer:
 
         first = scores[0]
         return _Chunk(steps, works, rows, index, rates, first.costs, first.hits, run.compile(train))
+
+    def _share_out(self, works: list[Workspace], rows: list[int], batch: int, steps: int) -> Array:
+        """Scale the weights of each mini-batch to a mean of 1; return what their sums were."""
+        run, dtype = self.engine.run, self.engine.dtype
+        totals, part = run.scratch((steps,), dtype), run.scratch((steps,), dtype)
+        run.elementwise("0", totals)
+        tables = [
+            work.weights[:n].reshape(steps, n // steps) for work, n in zip(works, rows, strict=True)
+        ]
+        for table in tables:
+            run.row_sums(table, part)
+            run.elementwise("t + p", totals, t=totals, p=part)
+        for table in tables:
+            run.elementwise("w * m / t", table, w=table, m=batch, t=totals[:, None])
+        return totals
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ class Run:
         shuffled: bool,
         write: Callable[[_StrPath, Saved], None],
         resumed: bool,
+        finite: bool,
     ) -> None:
         self.epoch = -1
         self.epochs = epochs
@@ -56,6 +57,7 @@ class Run:
         self.resumed = resumed
         self.history = History()
         self.figures = figures
+        self.finite = finite  # whether all numbers must be
         self.rate_factor = 1.0
         self.lost = False  # whether the device has failed
         self.trainer = trainer
@@ -119,7 +121,7 @@ class Run:
                     if self.history.stopped is not None:
                         break
         except KeyboardInterrupt:
-            if not np.isfinite(self.snapshot()).all():
+            if self.finite and not np.isfinite(self.snapshot()).all():
                 self.restore(self.good)  # it had diverged, and that may be why
             self.stop(f"interrupted in epoch {self.epoch}")
             _trim(self.history)
@@ -147,7 +149,7 @@ class Run:
                 if now - glanced >= _GLANCE:
                     glanced = now
                     cost, _, bad = trainer.figures(done)
-                    if bad is not None:
+                    if self.finite and bad is not None:
                         break
                     bar.show(self, done * trainer.batch, cost)
                 for callback in self._between:
@@ -156,7 +158,7 @@ class Run:
         parameters = self.snapshot()
         if bad is None and not np.isfinite(parameters).all():
             bad = self.step - 1
-        if bad is not None:
+        if self.finite and bad is not None:
             self.restore(self.good)
             raise FloatingPointError(
                 f"training diverged in epoch {self.epoch}, step {bad} of {trainer.steps}: NaN or "
@@ -288,6 +290,7 @@ def train(
     shuffled: bool = False,
     progress: bool | None = None,
     resume: Callable[[], Saved] | None = None,
+    finite: bool = True,
 ) -> History:
     """Train the network of ``inference`` on samples, and return the history.
 
@@ -297,11 +300,12 @@ def train(
     ``write`` writes a checkpoint, ``resume`` returns what one held. A cost or parameter that is NaN
     or infinite ends training with `FloatingPointError`, which names epoch and step; the parameters
     are then those with which that epoch began. Ctrl-C ends training and leaves the parameters as
-    they are. A device that fails is a `DeviceError`, which carries the last good parameters.
+    they are. A device that fails is a `DeviceError`, which carries the last good parameters. Where
+    ``finite`` is false, numbers that are not finite are gone on with.
     """
     engine = inference.engine
     with engine.lock:
-        if not np.isfinite(engine.run.download(engine.flat)).all():
+        if finite and not np.isfinite(engine.run.download(engine.flat)).all():
             raise ValueError("the network's weights or biases hold NaN or infinity; set them anew")
         key = int(rng.integers(2**32)) if engine.random and resume is None else 0
         trainer = Trainer(engine, samples, recipe, key=key)
@@ -309,7 +313,7 @@ def train(
             validation = engine.settle(validation)
     figures = _figures(samples, validation)
     resumed = resume is not None
-    run = Run(trainer, orders, rng, epochs, figures, callbacks, shuffled, write, resumed)
+    run = Run(trainer, orders, rng, epochs, figures, callbacks, shuffled, write, resumed, finite)
     for callback in run.around:
         callback.begin(run)
     if resume is not None:

@@ -25,6 +25,8 @@ from .windows import Window
 _WORTH_THREADS = 8_000_000
 # Arrays are worked through in blocks of so many bytes: six of them and more stay in a cache.
 _BLOCK = 128 * 1024
+# From this many elements on, BLAS uses threads for a scalar product.
+_MANY = 10_000
 # Below this many elements SciPy's one call is quicker than NumPy's four vectorised ones.
 _SMALL = 300
 
@@ -126,10 +128,15 @@ class CpuBackend(Backend):
     def finite(self, values: Array, most: float = math.inf) -> bool:
         if values.dtype.kind != "f":
             return True
-        # A sum of squares that is finite is the quick answer, one that is not is none.
-        flat = values if values.ndim == 1 else values.reshape(-1)
-        quick = most == math.inf and math.isfinite(flat.dot(flat))
-        return quick or bool((np.isfinite(values) & (np.abs(values) <= most)).all())
+        # A sum that is finite is the quick answer, one that is not is none. That of squares is the
+        # quickest, but of many numbers NumPy's BLAS would make threads wait for each other.
+        if most == math.inf:
+            flat = values if values.ndim == 1 else values.reshape(-1)
+            with np.errstate(all="ignore"):
+                total = flat.dot(flat) if values.size < _MANY else np.add.reduce(flat)
+            if math.isfinite(total):
+                return True
+        return bool((np.isfinite(values) & (np.abs(values) <= most)).all())
 
     def copy(self, source: Array, out: Array) -> None:
         if self._tape is None and source.itemsize <= out.itemsize:

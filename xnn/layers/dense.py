@@ -27,7 +27,8 @@ class Dense(Layer):
     units
         The number of outputs.
     activation
-        σ: ``"sigmoid"``, ``"tanh"``, ``"relu"``, ``"leaky_relu"``, ``"linear"`` or ``"softmax"``.
+        σ: ``"sigmoid"``, ``"tanh"``, ``"relu"``, ``"leaky_relu"``, ``"linear"``, ``"exp"`` or
+        ``"softmax"``.
     initializer
         First weights: ``"normal"`` (the book's chapter 1), ``"scaled_normal"`` (its chapter 3),
         ``"glorot"``, ``"he"``, ``"zeros"``; arrays: weights ``(units, inputs)``, or a pair of

@@ -71,7 +71,7 @@ class Adam(Optimizer):
         examples: int,
         parts: bool = False,
     ) -> Updates:
-        return _AdamUpdates(self, run, flat, parameters, examples)
+        return AdamUpdates(self, run, flat, parameters, examples)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class AdamW(Adam):
     _decoupled: ClassVar[bool] = True
 
 
-class _AdamUpdates(Formulas):
+class AdamUpdates(Formulas):
     """Adam, with m / (1 - β₁) and v / (1 - β₂) in the places of m and v.
 
     They are sums, by two passes over memory less. What they are short of, and the corrections of

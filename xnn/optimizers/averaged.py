@@ -80,6 +80,9 @@ class _AveragedUpdates(Updates):
     def swap(self) -> None:
         self.run.update("t = w; w = a; a = t", w=self.flat, a=self.aside)
 
+    def weigh(self, totals: Array) -> None:
+        self.inner.weigh(totals)
+
     def begin(self, rates: Array, batch: int) -> _AveragedStep:
         run = self.run
         keep = run.scratch(rates.shape, rates.dtype)

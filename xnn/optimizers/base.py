@@ -42,6 +42,12 @@ class Updates(ABC):
         Called while compiling: what it does is repeated at each replay.
         """
 
+    def weigh(self, totals: Array) -> None:  # noqa: B027 - most divide by nothing of their own
+        """Take the sum of weights ``(steps,)`` of each mini-batch that `begin` is next called for.
+
+        Called where means over mini-batches are by weights, see `xnn.steps.Recipe`.
+        """
+
     def swap(self) -> None:  # noqa: B027 - most have nothing to exchange
         """Exchange the parameters that are trained for those that the network is to have, or back.
 

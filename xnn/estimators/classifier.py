@@ -1,0 +1,259 @@
+"""The classifier."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.metrics import accuracy_score
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils import column_or_1d, compute_sample_weight
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import (
+    _check_partial_fit_first_call,
+    type_of_target,
+    unique_labels,
+)
+
+from . import conversion
+from .base import Perceptron
+from .inputs import check_training
+
+
+class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
+    """`sklearn.neural_network.MLPClassifier` on xnn.
+
+    Arguments, defaults, attributes and results are scikit-learn's, whose documentation tells of
+    them; ``docs/estimators.md`` says what differs. Beyond them there are:
+
+    Parameters
+    ----------
+    device
+        Where it runs, as for `xnn.Network`: ``"cpu"``, ``"gpu"``, …; None is what the environment
+        variable ``XNN_DEVICE`` names, else the CPU.
+    dtype
+        ``"float32"`` or ``"float64"``; None is that of the inputs, and float64 where they are of
+        neither.
+    layers
+        A list of xnn's layers in the place of ``hidden_layer_sizes`` and ``activation``. A dense
+        layer for the outputs is put behind them. They begin as xnn has it, and get rows: for images
+        the first is ``Reshape((height, width, channels))``.
+    callbacks
+        As for `xnn.Network.fit`, with ``solver`` sgd or adam.
+    dropout
+        The share of each hidden layer that is dropped in training, with ``solver`` sgd or adam.
+    class_weight
+        How much each class counts: a mapping of classes to weights, or ``"balanced"``.
+
+    Attributes
+    ----------
+    classes_
+        The labels, ``(classes,)``.
+    coefs_, intercepts_
+        Lists of weights ``(inputs, outputs)`` and biases ``(outputs,)``, one a layer. On a CPU they
+        are live: what is written to them is in the network.
+    network_
+        The `xnn.Network`.
+    loss_, best_loss_, loss_curve_, validation_scores_, best_validation_score_, n_iter_, t_,
+    n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
+        scikit-learn's.
+
+    Raises `ValueError` for bad arguments when fitted, `xnn.DeviceError` where the device is not to
+    be had.
+    """
+
+    _parameter_constraints: dict[str, Any] = {  # noqa: RUF012
+        **Perceptron._parameter_constraints,
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+    }
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        activation: str = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: Any = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        device: str | None = None,
+        dtype: str | None = None,
+        layers: Any = None,
+        callbacks: Any = None,
+        dropout: float = 0.0,
+        class_weight: Any = None,
+    ) -> None:
+        super().__init__(
+            hidden_layer_sizes=hidden_layer_sizes,
+            activation=activation,
+            solver=solver,
+            alpha=alpha,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            learning_rate_init=learning_rate_init,
+            power_t=power_t,
+            max_iter=max_iter,
+            shuffle=shuffle,
+            random_state=random_state,
+            tol=tol,
+            verbose=verbose,
+            warm_start=warm_start,
+            momentum=momentum,
+            nesterovs_momentum=nesterovs_momentum,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
+            n_iter_no_change=n_iter_no_change,
+            max_fun=max_fun,
+            device=device,
+            dtype=dtype,
+            layers=layers,
+            callbacks=callbacks,
+            dropout=dropout,
+        )
+        self.class_weight = class_weight
+
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit to inputs ``(n, features)``, dense or sparse, and labels ``(n,)``.
+
+        Labels may also be a matrix ``(n, classes)`` of 0 and 1: any number of classes a sample.
+        ``sample_weight`` ``(n,)`` says how much each counts.
+        """
+        return self._fit(X, y, sample_weight, incremental=False)
+
+    @available_if(lambda estimator: estimator._takes_parts())  # type: ignore[untyped-decorator]
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
+        """Go through inputs and labels once. The first call has to know all ``classes``."""
+        if _check_partial_fit_first_call(self, classes):
+            multilabel = type_of_target(y).startswith("multilabel")
+            self._label_binarizer = LabelBinarizer().fit(y if multilabel else classes)
+        return self._fit(X, y, sample_weight, incremental=True)
+
+    def predict(self, X: Any) -> Any:
+        """Return labels ``(n,)``, or a matrix ``(n, classes)`` where there were such."""
+        return self._decode(self._outputs(X))
+
+    def predict_proba(self, X: Any) -> Any:
+        """Return the probability of each class, ``(n, classes)``."""
+        found = self._outputs(X)
+        if self.n_outputs_ > 1:
+            return found
+        if isinstance(found, np.ndarray):
+            return np.hstack([1 - found, found])
+        run = self.network_.inference.engine.run
+        both = run.zeros((len(found), 2), found.dtype)
+        run.elementwise("1 - p", both[:, :1], p=found)
+        run.copy(found, both[:, 1:])
+        return run.hand_out(both)
+
+    def predict_log_proba(self, X: Any) -> Any:
+        """Return the logarithm of `predict_proba`."""
+        found = self.predict_proba(X)
+        if isinstance(found, np.ndarray):
+            return np.log(found, out=found)
+        run = self.network_.inference.engine.run
+        run.elementwise("log(p)", found, p=found)
+        return run.hand_out(found)
+
+    def to_sklearn(self) -> Any:
+        """Return scikit-learn's `MLPClassifier` with the same weights.
+
+        Raises `ValueError` where there are ``layers`` that it does not have.
+        """
+        return conversion.to_sklearn(self)
+
+    def _check(self, run: Any, X: Any, y: Any, incremental: bool, reset: bool) -> tuple[Any, Any]:
+        X, y = check_training(self, run, X, y, reset, numeric=False)
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        if not hasattr(self, "classes_") or (not self.warm_start and not incremental):
+            self._label_binarizer = LabelBinarizer().fit(y)
+            self.classes_ = self._label_binarizer.classes_
+            return X, y
+        classes = unique_labels(y)
+        if self.warm_start:
+            if set(classes) != set(self.classes_):
+                raise ValueError(
+                    "warm_start can only be used where `y` has the same classes as in the previous "
+                    f"call to fit. Previously got {self.classes_}, `y` has {classes}"
+                )
+        elif len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
+            raise ValueError(
+                "`y` has classes not in `self.classes_`. "
+                f"`self.classes_` has {self.classes_}. 'y' has {classes}."
+            )
+        return X, y
+
+    def _outputs_for(self, y: NDArray[Any]) -> tuple[int, str]:
+        kind, classes = self._label_binarizer.y_type_, len(self.classes_)
+        if kind == "multiclass":
+            return classes, "softmax"
+        return 1 if kind == "binary" else classes, "logistic"
+
+    def _encode(self, y: NDArray[Any]) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+        if self.out_activation_ == "softmax":
+            return np.searchsorted(self.classes_, y), None
+        return None, np.asarray(self._label_binarizer.transform(y), self.network_.dtype)
+
+    def _decode(self, outputs: Any) -> Any:
+        binarizer = self._label_binarizer
+        if isinstance(outputs, np.ndarray):
+            if self.out_activation_ == "softmax" and not binarizer.sparse_input_:
+                return self.classes_[outputs.argmax(axis=1)]
+            return binarizer.inverse_transform(outputs.ravel() if self._single() else outputs)
+        run = self.network_.inference.engine.run
+        labels = self._decode(run.download(outputs))
+        return run.hand_out(run.upload(labels)) if labels.dtype.kind in "buif" else labels
+
+    def _weights(self, y: NDArray[Any], given: Any, incremental: bool) -> NDArray[Any] | None:
+        weights = super()._weights(y, given, incremental)
+        if self.class_weight is None:
+            return weights
+        if incremental and self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight is 'balanced', which partial_fit cannot know; give a mapping of "
+                "classes to weights"
+            )
+        each: NDArray[Any] = compute_sample_weight(self.class_weight, y)
+        return each if weights is None else weights * each
+
+    def _single(self) -> bool:
+        return bool(self.n_outputs_ == 1)
+
+    def _validation_score(self, X: Any, y: Any, sample_weight: Any) -> float:
+        outputs = self.network_.inference.predict(X)
+        predicted = self._decode(outputs)
+        if not isinstance(predicted, np.ndarray):
+            predicted = self.network_.inference.engine.run.download(predicted)
+        if predicted.dtype.kind == "f" and not np.isfinite(predicted).all():
+            return float("nan")
+        return float(accuracy_score(y, predicted, sample_weight=sample_weight))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

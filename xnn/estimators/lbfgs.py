@@ -1,0 +1,59 @@
+"""Training by L-BFGS (Liu and Nocedal 1989), through SciPy, on the flat buffer of parameters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.optimize import _check_optimize_result
+
+from ..network import Network
+from ..objective import Objective
+from ..samples import Samples
+
+
+def fit(estimator: Any, network: Network, samples: Samples) -> None:
+    """Train the estimator's network on all samples at a time."""
+    from scipy.optimize import minimize
+
+    engine = network.inference.engine
+    run, total = engine.run, float(len(samples))
+    if samples.weights is not None:  # means are by weights
+        total = float(samples.weights.sum())
+        samples = replace(samples, weights=samples.weights * (len(samples) / total))
+    objective = Objective(engine, samples)
+    alphas = run.zeros(engine.flat.shape, engine.dtype)
+    for parameter in engine.trained:
+        parameter.matrix(alphas)[:, : parameter.weights] = estimator.alpha
+    penalised = run.download(alphas).astype(np.float64)
+
+    def put(values: NDArray[np.float64]) -> None:
+        with engine.lock:
+            run.copy(run.upload(values.astype(engine.dtype)), engine.flat)
+
+    def value(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        put(flat)
+        cost = objective() * estimator._cost_share()
+        pull = penalised * flat / total
+        return cost + pull.dot(flat) / 2, run.download(objective.gradient) + pull
+
+    def tell(intermediate_result: Any) -> None:
+        print(f"loss = {intermediate_result.fun:.8f}")
+
+    found = minimize(
+        value,
+        run.download(engine.flat).astype(np.float64),
+        method="L-BFGS-B",
+        jac=True,
+        callback=tell if estimator.verbose else None,
+        options={
+            "maxfun": estimator.max_fun,
+            "maxiter": estimator.max_iter,
+            "gtol": estimator.tol,
+        },
+    )
+    put(found.x)
+    estimator.loss_ = found.fun
+    estimator.n_iter_ = _check_optimize_result("lbfgs", found, estimator.max_iter)

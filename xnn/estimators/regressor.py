@@ -1,0 +1,180 @@
+"""The regressor."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import RegressorMixin, _fit_context
+from sklearn.metrics import r2_score
+from sklearn.utils import column_or_1d
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.metaestimators import available_if
+
+from . import conversion
+from .base import Perceptron
+from .inputs import check_training
+
+
+class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
+    """`sklearn.neural_network.MLPRegressor` on xnn.
+
+    Arguments, defaults, attributes and results are scikit-learn's, whose documentation tells of
+    them; ``docs/estimators.md`` says what differs. Beyond them there are:
+
+    Parameters
+    ----------
+    device
+        Where it runs, as for `xnn.Network`: ``"cpu"``, ``"gpu"``, …; None is what the environment
+        variable ``XNN_DEVICE`` names, else the CPU.
+    dtype
+        ``"float32"`` or ``"float64"``; None is that of the inputs, and float64 where they are of
+        neither.
+    layers
+        A list of xnn's layers in the place of ``hidden_layer_sizes`` and ``activation``. A dense
+        layer for the outputs is put behind them. They begin as xnn has it, and get rows: for images
+        the first is ``Reshape((height, width, channels))``.
+    callbacks
+        As for `xnn.Network.fit`, with ``solver`` sgd or adam.
+    dropout
+        The share of each hidden layer that is dropped in training, with ``solver`` sgd or adam.
+
+    Attributes
+    ----------
+    coefs_, intercepts_
+        Lists of weights ``(inputs, outputs)`` and biases ``(outputs,)``, one a layer. On a CPU they
+        are live: what is written to them is in the network.
+    network_
+        The `xnn.Network`.
+    loss_, best_loss_, loss_curve_, validation_scores_, best_validation_score_, n_iter_, t_,
+    n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
+        scikit-learn's.
+
+    Raises `ValueError` for bad arguments when fitted, `xnn.DeviceError` where the device is not to
+    be had.
+    """
+
+    _parameter_constraints: dict[str, Any] = {  # noqa: RUF012
+        **Perceptron._parameter_constraints,
+        "loss": [StrOptions({"squared_error", "poisson"})],
+    }
+
+    def __init__(
+        self,
+        loss: str = "squared_error",
+        hidden_layer_sizes: Any = (100,),
+        activation: str = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: Any = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        device: str | None = None,
+        dtype: str | None = None,
+        layers: Any = None,
+        callbacks: Any = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(
+            hidden_layer_sizes=hidden_layer_sizes,
+            activation=activation,
+            solver=solver,
+            alpha=alpha,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            learning_rate_init=learning_rate_init,
+            power_t=power_t,
+            max_iter=max_iter,
+            shuffle=shuffle,
+            random_state=random_state,
+            tol=tol,
+            verbose=verbose,
+            warm_start=warm_start,
+            momentum=momentum,
+            nesterovs_momentum=nesterovs_momentum,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
+            n_iter_no_change=n_iter_no_change,
+            max_fun=max_fun,
+            device=device,
+            dtype=dtype,
+            layers=layers,
+            callbacks=callbacks,
+            dropout=dropout,
+        )
+        self.loss = loss
+
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit to inputs ``(n, features)``, dense or sparse, and values ``(n,)``.
+
+        Values may also be ``(n, outputs)``. ``sample_weight`` ``(n,)`` says how much each sample
+        counts.
+        """
+        return self._fit(X, y, sample_weight, incremental=False)
+
+    @available_if(lambda estimator: estimator._takes_parts())  # type: ignore[untyped-decorator]
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Go through inputs and values once."""
+        return self._fit(X, y, sample_weight, incremental=True)
+
+    def predict(self, X: Any) -> Any:
+        """Return values ``(n,)``, or ``(n, outputs)`` where there are several."""
+        return self._decode(self._outputs(X))
+
+    def to_sklearn(self) -> Any:
+        """Return scikit-learn's `MLPRegressor` with the same weights.
+
+        Raises `ValueError` where there are ``layers`` that it does not have.
+        """
+        return conversion.to_sklearn(self)
+
+    def _check(self, run: Any, X: Any, y: Any, incremental: bool, reset: bool) -> tuple[Any, Any]:
+        X, y = check_training(self, run, X, y, reset, numeric=True)
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        return X, y
+
+    def _outputs_for(self, y: NDArray[Any]) -> tuple[int, str]:
+        outputs = 1 if y.ndim == 1 else y.shape[1]
+        return outputs, "exp" if self.loss == "poisson" else "identity"
+
+    def _encode(self, y: NDArray[Any]) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+        return None, np.asarray(y.reshape(len(y), -1), self.network_.dtype)
+
+    def _cost_share(self) -> float:
+        # scikit-learn's squared error is a mean over outputs, its gradient is that of a sum.
+        return 1 / self.n_outputs_ if self.loss == "squared_error" else 1.0
+
+    def _decode(self, outputs: Any) -> Any:
+        return outputs.reshape(-1) if outputs.shape[1] == 1 else outputs
+
+    def _validation_score(self, X: Any, y: Any, sample_weight: Any) -> float:
+        predicted = self._decode(self.network_.inference.predict(X))
+        if not isinstance(predicted, np.ndarray):
+            predicted = self.network_.inference.engine.run.download(predicted)
+        if not np.isfinite(predicted).all():
+            return float("nan")
+        return float(r2_score(y, predicted, sample_weight=sample_weight))

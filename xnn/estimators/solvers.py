@@ -1,0 +1,209 @@
+"""SGD and Adam as scikit-learn has them: a penalty on the weights is part of the cost.
+
+The cost of a mini-batch of m samples has α/2m · Σ w² in it, and is noted with that; where samples
+have weights, m is their sum. `SGD` decays by
+n samples instead, and does not note it. Adam's ε stands beside √v as it is; Kingma and Ba's
+algorithm 1, which is `Adam`'s, has it beside the corrected √(v / (1 - β₂ᵗ)).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backends import Array, Backend
+from ..optimizers import Adam, Optimizer, Updates, UpdateStep
+from ..optimizers.adam import AdamUpdates
+from ..optimizers.base import item
+from ..optimizers.formulas import Formulas, FormulasStep
+from ..parameters import Parameter
+
+_ROW = 1024  # the penalty is summed in rows of so many numbers, and then over the rows
+
+
+class Solver(Optimizer):
+    """An optimizer that goes on where its last training ended.
+
+    Parameters
+    ----------
+    rate
+        The learning rate of the first epoch.
+    alpha
+        α, the strength of the penalty.
+
+    Attributes
+    ----------
+    learning_rate
+        That of the next epoch.
+    state
+        What goes from training to training, on the host; None before the first has ended.
+    """
+
+    learning_rate: float
+    clip_norm = clip_value = None
+
+    def __init__(self, rate: float, alpha: float) -> None:
+        self.learning_rate = float(rate)
+        self.alpha = float(alpha)
+        self.state: Mapping[str, NDArray[Any]] | None = None
+        self._updates: _Penalised | None = None
+
+    def rates(self, epoch: int, steps: int) -> NDArray[Any]:
+        return np.full(steps, self.learning_rate)
+
+    def start(
+        self,
+        run: Backend,
+        flat: Array,
+        parameters: Sequence[Parameter],
+        examples: int,
+        parts: bool = False,
+    ) -> Updates:
+        inner = self.formulas(run, flat, parameters, examples)
+        self._updates = _Penalised(inner, self.alpha)
+        if self.state is not None:
+            self._updates.restore(self.state)
+        return self._updates
+
+    @abstractmethod
+    def formulas(
+        self, run: Backend, flat: Array, parameters: Sequence[Parameter], examples: int
+    ) -> Formulas:
+        """Return the state for a training run, without the penalty."""
+
+    def penalty(self) -> float:
+        """Return what the penalty has come to since it was last asked for.
+
+        It is summed over mini-batches, each times its samples.
+        """
+        assert self._updates is not None
+        return self._updates.penalty()
+
+    def pause(self) -> None:
+        """Keep the state of the training that has ended."""
+        if self._updates is not None:
+            self.state, self._updates = self._updates.saved(), None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_updates": None}
+
+
+class SGDSolver(Solver):
+    """v ← μ v - η g, and then W ← W + v, or with Nesterov's momentum W ← W + μ v - η g."""
+
+    def __init__(self, rate: float, alpha: float, momentum: float, nesterov: bool) -> None:
+        super().__init__(rate, alpha)
+        self.momentum, self.nesterov = float(momentum), nesterov
+
+    def formulas(
+        self, run: Backend, flat: Array, parameters: Sequence[Parameter], examples: int
+    ) -> Formulas:
+        change = "mu * v - rate * g" if self.nesterov else "v"
+        program = f"v = mu * v - rate * g; w = w + {change}"
+        return Formulas(
+            self,
+            run,
+            flat,
+            parameters,
+            examples,
+            program if self.momentum else "w = w - rate * g",
+            state=["v"] if self.momentum else [],
+            numbers={"mu": self.momentum} if self.momentum else {},
+        )
+
+
+class AdamSolver(Solver):
+    """W ← W - η √(1 - β₂ᵗ) / (1 - β₁ᵗ) · m / (√v + ε)."""
+
+    def __init__(self, rate: float, alpha: float, betas: tuple[float, float], eps: float) -> None:
+        super().__init__(rate, alpha)
+        self.betas, self.eps = betas, float(eps)
+
+    def formulas(
+        self, run: Backend, flat: Array, parameters: Sequence[Parameter], examples: int
+    ) -> Formulas:
+        adam = Adam(self.learning_rate, (self.betas[0], self.betas[1]), self.eps)
+        return _AdamUpdates(adam, run, flat, parameters, examples)
+
+
+class _AdamUpdates(AdamUpdates):
+    """Adam with v / (1 - β₂) in the place of v, and so with ε / √(1 - β₂)."""
+
+    def __init__(
+        self, adam: Adam, run: Backend, flat: Array, parameters: Sequence[Parameter], examples: int
+    ) -> None:
+        super().__init__(adam, run, flat, parameters, examples)
+        self.eps = adam.eps / np.sqrt(1 - adam.betas[1])
+
+    def changing(self, rates: Array) -> dict[str, Array]:
+        found = super().changing(rates)
+        self.run.elementwise("eps", found["eps"], eps=self.eps)
+        return found
+
+
+class _Penalised(Updates):
+    """Formulas, with the penalty's gradient in their gradient, and its sum."""
+
+    def __init__(self, inner: Formulas, alpha: float) -> None:
+        super().__init__(inner.run, inner.flat, inner.parameters, inner.examples)
+        self.inner, self.alpha = inner, alpha
+        self._totals: Array | None = None
+        if not alpha:
+            return
+        run, dtype = self.run, self.flat.dtype
+        rows = -(-self.flat.size // _ROW)
+        self.table = run.zeros((rows, _ROW), dtype)  # zeros behind what there is of α w²
+        self.sums, self.sum = run.zeros((rows,), dtype), run.zeros((1,), dtype)
+        self.total = run.zeros((1,), np.float64)
+        inner.operands["alphas"] = self.decaying(alpha)
+        inner.operands["p"] = self.table.reshape(rows * _ROW)[: self.flat.size]
+        penalise = "d = w * alphas; p = w * d; gradient = gradient + d * share"
+        inner.program = f"{penalise}; {inner.program}"
+
+    def state(self) -> dict[str, Array]:
+        return self.inner.state()
+
+    def penalty(self) -> float:
+        if not self.alpha:
+            return 0.0
+        found = float(self.run.download(self.total)[0])
+        self.run.elementwise("0", self.total)
+        return found
+
+    def weigh(self, totals: Array) -> None:
+        self._totals = totals
+
+    def begin(self, rates: Array, batch: int) -> UpdateStep:
+        step = self.inner.begin(rates, batch)
+        if not self.alpha:
+            return step
+        share = self.run.scratch(rates.shape, rates.dtype)
+        of = float(batch) if self._totals is None else self._totals
+        self.run.elementwise("1 / of", share, of=of)
+        step.changing["share"] = share
+        return _PenalisedStep(self, step)
+
+
+class _PenalisedStep(UpdateStep):
+    def __init__(self, updates: _Penalised, inner: FormulasStep) -> None:
+        self.updates, self.inner = updates, inner
+
+    def gradient(
+        self, parameter: Parameter, left: Array, right: Array, factor: float, again: bool = False
+    ) -> None:
+        self.inner.gradient(parameter, left, right, factor, again)
+
+    def apply(self) -> None:
+        self.inner.at = self.at
+        self.inner.apply()
+        updates, run = self.updates, self.updates.run
+        run.row_sums(updates.table, updates.sums)
+        run.row_sums(updates.sums[None, :], updates.sum)
+        formula = "t + s * share * half"
+        share, half = item(self.inner.changing["share"], self.at), self.inner.batch / 2
+        total = updates.total
+        run.elementwise(formula, total, t=total, s=updates.sum, share=share, half=half)
