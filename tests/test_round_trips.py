@@ -28,6 +28,8 @@ COSTS = {
     "log_likelihood": "softmax",
     "mean_squared_error": "linear",
     "mean_absolute_error": "tanh",
+    "log_loss": "softmax",
+    "poisson": "exp",
 }
 
 
