@@ -174,7 +174,7 @@ WRITER = """
 import sys, time
 import numpy as np
 import xnn
-path, number, until = sys.argv[1], float(sys.argv[2]), time.time() + 2
+path, number, until = sys.argv[1], float(sys.argv[2]), time.time() + 1.2
 net = xnn.Network([300, 100, 3], device="cpu")
 for layer, weights in enumerate(net.weights):
     net.weights[layer] = np.full(weights.shape, number)
