@@ -22,6 +22,30 @@ def pytest_configure(config):
     os.environ["XNN_DEVICE"] = config.getoption("--device")
 
 
+# Tests of files, pages, processes and allocations on the host, which are the same on every device.
+_HOST = {
+    "benchmarks",
+    "cli",
+    "cuda",
+    "datasets",
+    "docs",
+    "examples",
+    "fuzz",
+    "info",
+    "lean",
+    "tiny",
+}
+
+
+def pytest_collection_modifyitems(config, items):
+    """The stand-in is not asked again what the CPU was."""
+    if config.getoption("--device") != "standin":
+        return
+    again = [item for item in items if item.module.__name__.rpartition("test_")[2] in _HOST]
+    config.hook.pytest_deselected(items=again)
+    items[:] = [item for item in items if item not in set(again)]
+
+
 def pytest_report_header(config):
     return f"device: {config.getoption('--device')}"
 
