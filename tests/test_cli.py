@@ -152,6 +152,8 @@ def test_predict_tells_one_line_a_file(reader, mnist):
         (["evaluate", "text.png", "--dataset", "digits"], "text.png: not a safetensors file"),
         (["evaluate", "net", "--dataset", "digits"], "x has shape (300, 64)"),
         (["train", "no/where", "--dataset", "digits"], "no/where: there is no such folder"),
+        (["evaluate", "gone"], "gone: there is no such model; xnn train gone makes one"),
+        (["info", "gone"], "gone: there is no such model; xnn train gone makes one"),
         (["train", "--dataset", "digits", "--data", "x"], "--data is for MNIST"),
         (["train", "--dataset", "digits", "--hidden", "0"], "units is 0"),
         (["train", "--dataset", "digits", "--device", "tpu"], "device is 'tpu'"),

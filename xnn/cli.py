@@ -53,6 +53,13 @@ def _data(command: Callable[..., None]) -> Callable[..., None]:
     )
 
 
+def _network(model: str | Path, device: str | None) -> Network:
+    """Return the network of a file, or say how to make one where there is none."""
+    if not Path(model).exists():
+        raise FileNotFoundError(f"{model}: there is no such model; xnn train {model} makes one")
+    return load(model, device=device)
+
+
 def _load(dataset: str, data: str | None) -> Any:
     """Return training, validation and test pairs."""
     if dataset == "digits" and data is not None:
@@ -163,7 +170,7 @@ def evaluate(
 
     Example: xnn evaluate digits.safetensors
     """
-    net = load(model, device=device)
+    net = _network(model, device)
     x, y = _load(dataset, data)[-1]
     found = net.evaluate(x, y)
     told = {"model": str(model), "samples": len(x), **found._asdict()}
@@ -184,7 +191,7 @@ def predict(files: tuple[Path, ...], model: str, device: str | None, as_json: bo
 
     Example: xnn predict three.png seven.png --model digits.safetensors
     """
-    net = load(model, device=device)
+    net = _network(model, device)
     if net.sizes[0] != images.SIDE**2:
         wanted = f"{images.SIDE} × {images.SIDE} = {images.SIDE**2}"
         raise ValueError(f"{model}: takes {net.sizes[0]} numbers, but digits are {wanted} pixels")
@@ -208,7 +215,7 @@ def export(model: Path, out: Path, as_json: bool) -> None:
 
     Example: xnn export digits.safetensors digits.onnx
     """
-    net = load(model, device="cpu")
+    net = _network(model, "cpu")
     net.export_onnx(out)
     told = {"model": str(model), "out": str(out), "bytes": out.stat().st_size}
     click.echo(json.dumps(told) if as_json else f"{out}: {told['bytes']:,} bytes of ONNX")
@@ -226,7 +233,7 @@ def info(model: Path | None, as_json: bool) -> None:
         found = facts()
         click.echo(json.dumps(found, indent=2) if as_json else _table(found))
         return
-    net = load(model, device="cpu")
+    net = _network(model, "cpu")
     told = {
         "model": str(model),
         "shapes": [list(shape) for shape in net.shapes],
