@@ -221,11 +221,15 @@ class StandInBackend(CpuBackend):
         places = _device(rows, "rows"), _device(columns, "columns")
         CpuBackend.resample(_Plain(self), _device(x, "x"), *places, _device(out, "out"))
 
-    def uniform(self, dice, number, out):
-        CpuBackend.uniform(_Plain(self), _device(dice, "dice"), number, _device(out, "out"))
+    def uniform(self, dice, number, out, first=0):
+        arrays = _device(dice, "dice"), number, _device(out, "out")
+        CpuBackend.uniform(_Plain(self), *arrays, first)
 
     def advance(self, dice):
         super().advance(_device(dice, "dice"))
+
+    def lanes(self, multiplications):
+        return 1  # as a GPU, which has work enough in one
 
     def _now(self, function, arguments):
         counts["launches"] += 1

@@ -93,9 +93,9 @@ class Writer(standin.StandInBackend):
         self.sources.add(windows.resample(cuda.ctype(x.dtype), gpu._lie(x), gpu._lie(out)))
         super().resample(x, rows, columns, out)
 
-    def uniform(self, dice, number, out):
+    def uniform(self, dice, number, out, first=0):
         self.sources.add(windows.uniform(cuda.ctype(out.dtype)))
-        super().uniform(dice, number, out)
+        super().uniform(dice, number, out, first)
 
     def advance(self, dice):
         self.sources.add(windows.ADVANCE)

@@ -24,7 +24,7 @@ from xnn import (
 from xnn.backends import Window, select
 from xnn.parameters import Rows
 from xnn.samples import check_samples
-from xnn.workspace import Score, Workspace
+from xnn.workspace import Interior, Score, Workspace
 
 from . import reference
 from .helpers import copies, host
@@ -170,7 +170,7 @@ def in_training(layer, x):
     training = InTraining(net, x, np.zeros((len(x), 2)))
     training.cost()
     assert (host(net.predict(x)) == host(net.predict(x))).all()
-    hidden = training.work.memories(0)[0].outputs.values
+    hidden = training.memories[0].outputs.values
     return host(hidden).reshape(x.shape)
 
 
@@ -346,12 +346,14 @@ class InTraining:
         checked = check_samples(engine.run, x, y, size, function, engine.cost, engine.dtype)
         dice = engine.run.upload(np.array(DICE, np.uint32))
         self.engine, self.n = engine, len(x)
-        self.work = Workspace(engine, len(x), 1, 1.0, backward=True, dice=dice)
+        self.work = Workspace(engine, len(x), 1.0)
+        interior = Interior(engine, len(x), 1.0, backward=True, dice=dice)
+        self.memories = interior.memories(self.work)
         self.work.place(checked)
         self.score = Score(engine, self.work, 1, len(x))
 
     def cost(self):
-        self.engine.forward(self.work.memories(0))
+        self.engine.forward(self.memories)
         self.score.record(None)
         return float(self.engine.run.download(self.score.costs)[0]) / self.n
 
@@ -363,9 +365,8 @@ class InTraining:
             into = parameter.matrix(flat)
             engine.run.gemm(left, right, into, alpha=factor / self.n, beta=float(again))
 
-        memories = self.work.memories(0)
-        engine.forward(memories)
-        engine.backward(memories, Rows.plain(self.work.targets), add)
+        engine.forward(self.memories)
+        engine.backward(self.memories, Rows.plain(self.work.targets), add)
         arrays = [engine.views(i, flat) for i in range(len(engine.layers))]
         return xnn.Gradients([a.get("biases") for a in arrays], [a.get("weights") for a in arrays])
 

@@ -389,7 +389,7 @@ def test_averages_are_taken_at_each_step(device):
     made = trainer(wanted, x, y, optimizer)
     one = Trainer(wanted._engine, made.samples, Recipe(optimizer, 1))
     order = np.arange(46)
-    one.plan = [one._chunk(one.plan[0].works, 1, 1)] * 46
+    one.plan = [one._chunk(one.plan[0].through, one.plan[0].work, 1)] * 46
     for _ in one.epoch(order, optimizer.rates(0, 46)):
         steps.append([a for c in copies(wanted) for a in c])
     weights = averages(steps, 0.9)

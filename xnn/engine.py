@@ -23,6 +23,9 @@ from .layers import Augmentation, Gradient, Layer, Memory
 from .parameters import Layout, Parameter, Rows, Shape
 from .samples import Samples, SparseRows
 
+# How often a sample uses each weight, from which on a pass is divided by samples.
+_REUSE = 4
+
 
 class Engine:
     """A network's layers on a device.
@@ -88,10 +91,27 @@ class Engine:
         """Return samples on the device where they fit, else as they are."""
         return self.upload(samples) if self.fits(samples) else samples
 
-    def stage(self, batch: int) -> AbstractContextManager[None]:
-        """Return what to train within, with mini-batches of so many samples."""
+    @property
+    def multiplications(self) -> list[int]:
+        """How many multiplications a sample takes in each layer's matrix product."""
         pairs = zip(self.layers, self.shapes, strict=False)
-        return self.run.stage(batch * max(layer.multiplications(shape) for layer, shape in pairs))
+        return [layer.multiplications(shape) for layer, shape in pairs]
+
+    def stage(self, batch: int) -> AbstractContextManager[None]:
+        """Return what to train within, where so many samples go through a layer at a time."""
+        return self.run.stage(batch * max(self.multiplications))
+
+    def lanes(self, rows: int) -> int:
+        """Return into how many lanes a pass over so many samples is to be divided.
+
+        A weight of a convolution is used at each place, and its gradient small beside the work. One
+        of a dense layer is used once: there the products are all the work, which BLAS divides.
+        """
+        sample = sum(self.multiplications)
+        if any(layer.mixes for layer in self.layers) or sample < _REUSE * self.flat.size:
+            return 1
+        lanes = self.run.lanes(rows * sample)
+        return min(rows, lanes)
 
     @property
     def trained(self) -> list[Parameter]:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from .backends import Array
 from .engine import Engine
-from .parameters import Parameter, Rows
+from .passes import Backward
 from .samples import Samples, SparseRows, scale
-from .workspace import Score, Workspace
+from .workspace import Interior, Score, Workspace
 
 _ROWS = 512  # the most samples in one go
 _KEPT = 4  # sizes for which what runs backward is kept: whoever asks once often asks again
@@ -79,8 +79,9 @@ class Inference:
         first layer's weighted inputs are then not finite either, all of them.
         """
         with self.engine.lock:
-            work = self.forward(1, x.dtype).work
-            memories = work.memories(0)
+            forward = self.forward(1, x.dtype)
+            work = forward.work
+            memories = forward.memories
             self.ready[x.shape, x.dtype] = self.engine.run.function(
                 lambda: self.engine.forward(memories),
                 takes=work.inputs,
@@ -101,7 +102,7 @@ class Inference:
             block = samples[start : start + _ROWS]
             rows = slice(start, start + len(block))
             forward = self.forward(len(block), samples.x.dtype)
-            size = forward.work.batch
+            size = forward.rows
             if size not in scores:
                 scores[size] = Score(self.engine, forward.work, groups=size, rows=size)
             forward.work.place(block)
@@ -148,30 +149,9 @@ class Forward:
     """Forward for some rows, compiled."""
 
     def __init__(self, engine: Engine, rows: int, scale: float) -> None:
-        self.work = Workspace(engine, rows, 1, scale)
+        self.rows, self.work = rows, Workspace(engine, rows, scale)
         self.inputs = self.work.inputs
         self.outputs = self.work.outputs
-        memories = self.work.memories(0)
+        self.memories = memories = Interior(engine, rows, scale).memories(self.work)
         self.weighted = memories[0].z.values  # not finite where inputs are not
         self.replay = engine.run.compile(lambda: engine.forward(memories))
-
-
-class Backward:
-    """Forward and backward for some rows, compiled; ``flat`` gets the gradient summed over them."""
-
-    def __init__(self, engine: Engine, rows: int, scale: float) -> None:
-        self.work = Workspace(engine, rows, 1, scale, backward=True)
-        self.flat = engine.run.zeros(engine.flat.shape, engine.dtype)
-        memories, targets = self.work.memories(0), Rows.plain(self.work.targets)
-
-        def put(
-            parameter: Parameter, left: Array, right: Array, factor: float, again: bool = False
-        ) -> None:
-            into = parameter.matrix(self.flat)
-            engine.run.gemm(left, right, into, alpha=factor, beta=float(again))
-
-        def step() -> None:
-            engine.forward(memories)
-            engine.backward(memories, targets, put)
-
-        self.replay = engine.run.compile(step)

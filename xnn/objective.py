@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .backends import Array, Replay
+from .backends import Array
 from .engine import Engine
-from .parameters import Parameter, Rows
+from .passes import Backward
 from .samples import Samples, scale
-from .workspace import Score, Workspace
 
 _ROWS = 1024  # the most samples in one go
 
@@ -27,8 +26,10 @@ class Objective:
         self.samples = engine.upload(samples) if engine.fits(samples) else samples
         #: The gradient, in the places of the parameters.
         self.gradient: Array = engine.run.zeros(engine.flat.shape, engine.dtype)
+        factor, weighted = scale(self.samples.x.dtype), samples.weights is not None
         self._blocks = {
-            size: self._block(size) for size in {min(_ROWS, self.n), self.n % _ROWS or _ROWS}
+            rows: Backward(engine, rows, factor, weighted)
+            for rows in {min(_ROWS, self.n), self.n % _ROWS or _ROWS}
         }
         self._placed = False
 
@@ -38,33 +39,13 @@ class Objective:
         with self.engine.lock:
             run.elementwise("0", self.gradient)
             for start in range(0, self.n, _ROWS):
-                size = min(_ROWS, self.n - start)
-                work, costs, replay = self._blocks[size]
+                rows = min(_ROWS, self.n - start)
+                block = self._blocks[rows]
                 if self.n > _ROWS or not self._placed:  # a single block stays where it is
-                    work.place(self.samples[start : start + size])
+                    block.work.place(self.samples[start : start + rows])
                     self._placed = True
-                replay()
-                cost += float(run.download(costs).sum(dtype=np.float64))
+                block.replay()
+                sums = {"sum": self.gradient, "g": block.flat, "n": self.n}
+                run.elementwise("sum + g / n", self.gradient, **sums)
+                cost += float(run.download(block.costs).sum(dtype=np.float64))
         return cost / self.n
-
-    def _block(self, rows: int) -> tuple[Workspace, Array, Replay]:
-        """Return room for so many samples, the cost of each, and what computes it."""
-        engine, run = self.engine, self.engine.run
-        weighted = self.samples.weights is not None
-        work = Workspace(engine, rows, 1, scale(self.samples.x.dtype), backward=True)
-        score = Score(engine, work, groups=rows, rows=rows)
-
-        def add(
-            parameter: Parameter, left: Array, right: Array, factor: float, again: bool = False
-        ) -> None:
-            matrix = parameter.matrix(self.gradient)
-            run.gemm(left, right, matrix, alpha=factor / self.n, beta=1.0)
-
-        def step() -> None:
-            memories = work.memories(0)
-            engine.forward(memories)
-            weights = work.weights[:, None] if weighted else None
-            engine.backward(memories, Rows.plain(work.targets), add, weights)
-            score.record(None, weighted)
-
-        return work, score.costs, run.compile(step)

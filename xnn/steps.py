@@ -7,7 +7,7 @@ taken in one go, which for small networks costs more than the arithmetic.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from .backends import Array, Replay
 from .engine import Engine
-from .layers import Gradient
 from .optimizers import Optimizer
-from .parameters import Parameter, Rows
+from .passes import Pass
 from .samples import Samples, scale
 from .workspace import Score, Workspace
 
@@ -28,9 +27,9 @@ class _Chunk:
     """Some training steps in a row, compiled."""
 
     steps: int
-    works: list[Workspace]  # one, or those of a single step that comes in parts
-    rows: list[int]  # how many of each are in use
-    index: Array
+    through: Pass
+    work: Workspace
+    index: Array  # of the samples, those of a step together
     rates: Array
     costs: Array  # (steps,) summed over each mini-batch
     hits: Array
@@ -68,15 +67,14 @@ class _Streamed:
         }
 
     def begin(self, order: NDArray[np.intp], chunks: Sequence[_Chunk]) -> None:
-        ends = np.cumsum([rows for chunk in chunks for rows in chunk.rows])
+        ends = np.cumsum([len(chunk.index) for chunk in chunks])
         self._lots = iter(np.split(order, ends[:-1]))
         self._send()
 
     def prepare(self, chunk: _Chunk) -> None:
-        for work, rows in zip(chunk.works, chunk.rows, strict=True):
-            self._send()
-            for name, feed in self._feeds.items():
-                feed.take(work.place_for(name)[:rows])
+        self._send()
+        for name, feed in self._feeds.items():
+            feed.take(chunk.work.place_for(name)[: len(chunk.index)])
 
     def load(self, work: Workspace, index: Array) -> None:
         work.complete(self.samples, len(index))
@@ -94,7 +92,7 @@ class Recipe:
 
     optimizer: Optimizer
     batch: int
-    part: int | None = None  # how many samples of a mini-batch are run at a time; None is all
+    most: int | None = None  # how many samples are run at a time, see `Pass`
     smoothing: float = 0.0  # see `Workspace`
     by_weight: bool = False  # whether a mini-batch's mean is over weights, and not over samples
 
@@ -117,15 +115,10 @@ class Trainer:
         if samples.labels is not None:
             _ = engine.one_hot  # made before anything is compiled
         self.batch = batch = min(recipe.batch, n)
-        self.part = part = min(recipe.part or batch, batch)
         self.steps = -(-n // batch)
-        start = recipe.optimizer.start
-        self.updates = start(run, engine.flat, engine.trained, n, parts=part < batch)
         row = run.padded(engine.sizes[0] + 1, engine.dtype) * engine.dtype.itemsize
         full, last = divmod(n, batch)
         most = max(1, min(run.chunk_bytes // (batch * row), run.chunk_steps, full))
-        if part < batch:
-            most = 1
         whole, rest = divmod(full, most)
         self._source: _Resident | _Streamed
         if engine.fits(samples):
@@ -134,17 +127,26 @@ class Trainer:
             self._source = _Streamed(engine, samples, batch * most)
         self.samples = self._source.samples
         self.dice = run.upload(np.array([key, 0], np.uint32))
-        works = self._works(batch, most)
-        self.plan: list[_Chunk] = [self._chunk(works, batch, most)] * whole
+        passes = {size: self._pass(size) for size in (batch, last) if size}
+        self._lanes = passes[batch].lanes
+        parts = any(made.divided for made in passes.values())
+        start = recipe.optimizer.start
+        self.updates = start(run, engine.flat, engine.trained, n, parts=parts)
+        work = self._work(most * batch)
+        self.plan: list[_Chunk] = [self._chunk(passes[batch], work, most)] * whole
         if rest:
-            self.plan.append(self._chunk(works, batch, rest))
+            self.plan.append(self._chunk(passes[batch], work, rest))
         if last:
-            self.plan.append(self._chunk(self._works(last, 1), last, 1))
+            self.plan.append(self._chunk(passes[last], self._work(last), 1))
         self._costs = run.zeros((self.steps,), engine.dtype)
         self._hits = run.zeros((self.steps,), engine.dtype)
         self._sizes = np.full(self.steps, batch)
         self._sizes[-1] = last or batch
         self._swapped = False  # whether the network has what is trained; see `Updates.swap`
+
+    def stage(self) -> AbstractContextManager[None]:
+        """Return what to train within."""
+        return self.engine.stage(1 if self._lanes > 1 else self.batch)
 
     @contextmanager
     def stepping(self) -> Iterator[None]:
@@ -241,90 +243,53 @@ class Trainer:
         for chunk in self.plan:
             stop = start + chunk.steps
             if start < first < stop:
-                remaining.append(self._chunk(chunk.works, self.batch, stop - first))
+                remaining.append(self._chunk(chunk.through, chunk.work, stop - first))
             elif first <= start:
                 remaining.append(chunk)
             start = stop
         return remaining
 
-    def _works(self, batch: int, steps: int) -> list[Workspace]:
-        """Return room for steps of ``batch`` samples: in one piece, or for one step in parts."""
-        part = min(self.part, batch)
-        whole, rest = divmod(batch, part)
-        sizes = [(part, steps * whole)] + ([(rest, 1)] if rest else [])
-        options = {"backward": True, "dice": self.dice, "smoothing": self.recipe.smoothing}
-        factor = scale(self.samples.x.dtype)
-        return [Workspace(self.engine, n, times, factor, **options) for n, times in sizes]
+    def _pass(self, batch: int) -> Pass:
+        factor, most = scale(self.samples.x.dtype), self.recipe.most
+        return Pass(self.engine, batch, factor, dice=self.dice, most=most)
 
-    def _chunk(self, works: list[Workspace], batch: int, steps: int) -> _Chunk:
-        """Compile so many steps, which run through all workspaces or the first rows of the one."""
+    def _work(self, rows: int) -> Workspace:
+        factor = scale(self.samples.x.dtype)
+        return Workspace(self.engine, rows, factor, smoothing=self.recipe.smoothing)
+
+    def _chunk(self, through: Pass, work: Workspace, steps: int) -> _Chunk:
+        """Compile so many steps through the first rows of a workspace."""
         engine, run, weighted = self.engine, self.engine.run, self.samples.weights is not None
-        rows = [len(work.outputs) for work in works] if len(works) > 1 else [steps * batch]
-        index = run.zeros((sum(rows),), np.intp)
-        rates = run.zeros((steps,), engine.dtype)
-        scores = [Score(engine, work, steps, n) for work, n in zip(works, rows, strict=True)]
+        batch = through.rows
+        rows = steps * batch
+        index, rates = run.zeros((rows,), np.intp), run.zeros((steps,), engine.dtype)
+        score = Score(engine, work, steps, rows)
         source, updates = self._source, self.updates
 
-        def parts(i: int) -> Iterator[tuple[Workspace, int]]:
-            """Yield the mini-batches that a step consists of."""
-            for work, n in zip(works, rows, strict=True):
-                times = n // work.batch // steps
-                for at in range(i * times, (i + 1) * times):
-                    yield work, at
-
         def train() -> None:
-            start = 0
-            for work, n in zip(works, rows, strict=True):
-                source.load(work, index[start : start + n])
-                start += n
+            source.load(work, index)
             if weighted and self.recipe.by_weight:
-                updates.weigh(self._share_out(works, rows, batch, steps))
+                updates.weigh(self._share_out(work.weights[:rows].reshape(steps, batch)))
             step = updates.begin(rates, batch)
             for i in range(steps):
                 step.at = i
-                for number, (work, at) in enumerate(parts(i)):
-                    memories, place = work.memories(at), work.rows(at)
-                    engine.forward(memories)
-                    engine.backward(
-                        memories,
-                        Rows.plain(work.targets[place]),
-                        _Again(step.gradient) if number else step.gradient,
-                        work.weights[place][:, None] if weighted else None,
-                    )
-                    if engine.random:
-                        run.advance(self.dice)
+                through.run(work, i * batch, step.gradient, weighted)
+                for gradient in through.asides:
+                    step.add(gradient)
+                if engine.random:
+                    run.advance(self.dice)
                 step.apply()
-            for score in scores:
-                score.record(source.samples.scoring, weighted)
-            for score in scores[1:]:
-                scores[0].add(score)
+            score.record(source.samples.scoring, weighted)
 
-        first = scores[0]
-        return _Chunk(steps, works, rows, index, rates, first.costs, first.hits, run.compile(train))
+        return _Chunk(
+            steps, through, work, index, rates, score.costs, score.hits, run.compile(train)
+        )
 
-    def _share_out(self, works: list[Workspace], rows: list[int], batch: int, steps: int) -> Array:
-        """Scale the weights of each mini-batch to a mean of 1; return what their sums were."""
+    def _share_out(self, weights: Array) -> Array:
+        """Scale weights ``(steps, batch)`` to a mean of 1 in each row; return their sums."""
         run, dtype = self.engine.run, self.engine.dtype
-        totals, part = run.scratch((steps,), dtype), run.scratch((steps,), dtype)
-        run.elementwise("0", totals)
-        tables = [
-            work.weights[:n].reshape(steps, n // steps) for work, n in zip(works, rows, strict=True)
-        ]
-        for table in tables:
-            run.row_sums(table, part)
-            run.elementwise("t + p", totals, t=totals, p=part)
-        for table in tables:
-            run.elementwise("w * m / t", table, w=table, m=batch, t=totals[:, None])
+        steps, batch = weights.shape
+        totals = run.scratch((steps,), dtype)
+        run.row_sums(weights, totals)
+        run.elementwise("w * m / t", weights, w=weights, m=batch, t=totals[:, None])
         return totals
-
-
-@dataclass(frozen=True)
-class _Again:
-    """Takes gradients that are to be added to those that a step has had."""
-
-    gradient: Gradient
-
-    def __call__(
-        self, parameter: Parameter, left: Array, right: Array, factor: float, again: bool = False
-    ) -> None:
-        self.gradient(parameter, left, right, factor, again=True)

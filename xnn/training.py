@@ -99,7 +99,7 @@ class Run:
         try:
             samples = len(self.trainer.samples)
             with (
-                self._engine.stage(self.trainer.batch),
+                self.trainer.stage(),
                 _Bar(samples, self.epochs, progress) as bar,
             ):
                 over = self.history.stopped is not None

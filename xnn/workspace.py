@@ -1,4 +1,4 @@
-"""The arrays that mini-batches run in, made once for each size."""
+"""The arrays that samples run in, made once for each size."""
 
 from __future__ import annotations
 
@@ -12,100 +12,28 @@ from .samples import Samples, Scoring
 
 
 class Workspace:
-    """The arrays for ``steps`` mini-batches of ``batch`` samples, run one after another.
+    """What goes into a network and comes out of it, for ``rows`` samples.
 
-    Each mini-batch has its own inputs, targets and outputs; what lies between is shared. ``scale``
-    is what inputs are to be multiplied by; ``backward`` asks for what that way takes; ``dice``,
-    from which random numbers come, make it one for training. ``smoothing`` is the share of each
-    target that is given to all classes alike (Szegedy et al. 2016).
+    ``scale`` is what inputs are to be multiplied by. ``smoothing`` is the share of each target that
+    is given to all classes alike (Szegedy et al. 2016).
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        batch: int,
-        steps: int,
-        scale: float,
-        *,
-        backward: bool = False,
-        dice: Array | None = None,
-        smoothing: float = 0.0,
-    ) -> None:
+    def __init__(self, engine: Engine, rows: int, scale: float, *, smoothing: float = 0.0) -> None:
         self.engine = engine
-        self.batch = batch
-        run, dtype, sizes, layers = engine.run, engine.dtype, engine.sizes, engine.layers
-        rows = batch * steps
-        self.outputs = run.zeros((rows, sizes[-1]), dtype)
-        self.weighted = run.zeros((rows, sizes[-1]), dtype)
-        self.targets = run.zeros((rows, sizes[-1]), dtype)
+        self.scale = scale
+        run, dtype, outputs = engine.run, engine.dtype, engine.outputs
+        self.first = _between(engine, 0, rows, 1 / scale)
+        self.outputs = run.zeros((rows, outputs), dtype)
+        self.weighted = run.zeros((rows, outputs), dtype)
+        self.targets = run.zeros((rows, outputs), dtype)
         self.labels = run.zeros((rows,), np.intp)
         self.weights = run.zeros((rows,), dtype)
-        self._dice, self._smoothing = dice, smoothing
-        self.scale = scale
-
-        def between(number: int, rows: int, column: float) -> Rows:
-            """Return rows of inputs of a layer, and ``column`` behind where it wants ones."""
-            wanted = layers[number].wants_ones
-            if len(engine.shapes[number]) == 1:
-                return Rows.zeros(run, rows, sizes[number], dtype, column if wanted else None)
-            return Rows.plain(run.zeros((rows, sizes[number]), dtype))
-
-        later = range(1, len(layers))
-        self._first = between(0, rows, 1 / self.scale)
-        self._hidden = [between(i, batch, 1.0) for i in later]
-        self._z = [
-            between(i, batch, layers[i - 1].function.one) if layers[i - 1].keeps_z else hidden
-            for i, hidden in zip(later, self._hidden, strict=True)
-        ]
-        self._deltas: list[Rows | None] = [None] * (len(layers) + 1)
-        if backward:
-            last = Rows.plain(run.zeros((batch, sizes[-1]), dtype))
-            self._deltas = [None, *(between(i, batch, 0.0) for i in later), last]
-        self._sites = [
-            Site(
-                batch=batch,
-                shape=engine.shapes[i],
-                dtype=dtype,
-                scale=self.scale if i == 0 else 1.0,
-                training=dice is not None,
-                backward=backward,
-            )
-            for i in range(len(layers))
-        ]
-        self._rooms = [
-            layer.room(run, site) for layer, site in zip(layers, self._sites, strict=True)
-        ]
+        self._smoothing = smoothing
 
     @property
     def inputs(self) -> Array:
-        """The inputs divided by ``scale``, ``(steps · batch, inputs)``."""
-        return self._first.values
-
-    def rows(self, step: int) -> slice:
-        """Return which rows one of the mini-batches has."""
-        return slice(step * self.batch, (step + 1) * self.batch)
-
-    def memories(self, step: int) -> list[Memory]:
-        """Return each layer's arrays for one of the mini-batches."""
-        engine, rows = self.engine, self.rows(step)
-        activations = [self._first[rows], *self._hidden, Rows.plain(self.outputs[rows])]
-        weighted = [*self._z, Rows.plain(self.weighted[rows])]
-        return [
-            Memory(
-                **vars(self._sites[i]),
-                inputs=activations[i],
-                z=weighted[i],
-                outputs=activations[i + 1],
-                parameters=engine.parameters[i],
-                flat=engine.flat,
-                own=self._rooms[i],
-                dice=self._dice,
-                number=i,
-                delta=self._deltas[i + 1],
-                input_delta=self._deltas[i],
-            )
-            for i in range(len(engine.layers))
-        ]
+        """The inputs divided by ``scale``, ``(rows, inputs)``."""
+        return self.first.values
 
     def place_for(self, name: str) -> Array:
         """Return where an array of `Samples` goes, by its name."""
@@ -134,6 +62,86 @@ class Workspace:
         if self._smoothing:
             keep, share = 1 - self._smoothing, self._smoothing / max(2, targets.shape[1])
             run.elementwise("y * k + s", targets, y=targets, k=keep, s=share)
+
+
+class Interior:
+    """The arrays between inputs and outputs, for ``rows`` samples at a time.
+
+    ``backward`` asks for what that way takes; ``dice``, from which random numbers come, make it one
+    for training.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        rows: int,
+        scale: float,
+        *,
+        backward: bool = False,
+        dice: Array | None = None,
+    ) -> None:
+        self.engine, self.rows = engine, rows
+        run, dtype, sizes, layers = engine.run, engine.dtype, engine.sizes, engine.layers
+        self._dice = dice
+        later = range(1, len(layers))
+        self._hidden = [_between(engine, i, rows, 1.0) for i in later]
+        self._z = [
+            _between(engine, i, rows, below.function.one) if below.keeps_z else hidden
+            for i, below, hidden in zip(later, layers, self._hidden, strict=False)
+        ]
+        self._deltas: list[Rows | None] = [None] * (len(layers) + 1)
+        if backward:
+            last = Rows.plain(run.zeros((rows, sizes[-1]), dtype))
+            self._deltas = [None, *(_between(engine, i, rows, 0.0) for i in later), last]
+        self._sites = [
+            Site(
+                batch=rows,
+                shape=engine.shapes[i],
+                dtype=dtype,
+                scale=scale if i == 0 else 1.0,
+                training=dice is not None,
+                backward=backward,
+            )
+            for i in range(len(layers))
+        ]
+        self._rooms = [
+            layer.room(run, site) for layer, site in zip(layers, self._sites, strict=True)
+        ]
+
+    def memories(self, work: Workspace, start: int = 0, first: int = 0) -> list[Memory]:
+        """Return each layer's arrays for the samples of a workspace that begin at row ``start``.
+
+        ``first`` is the place of the first of them in its mini-batch.
+        """
+        engine, rows = self.engine, slice(start, start + self.rows)
+        activations = [work.first[rows], *self._hidden, Rows.plain(work.outputs[rows])]
+        weighted = [*self._z, Rows.plain(work.weighted[rows])]
+        return [
+            Memory(
+                **vars(self._sites[i]),
+                inputs=activations[i],
+                z=weighted[i],
+                outputs=activations[i + 1],
+                parameters=engine.parameters[i],
+                flat=engine.flat,
+                own=self._rooms[i],
+                dice=self._dice,
+                number=i,
+                first=first,
+                delta=self._deltas[i + 1],
+                input_delta=self._deltas[i],
+            )
+            for i in range(len(engine.layers))
+        ]
+
+
+def _between(engine: Engine, number: int, rows: int, column: float) -> Rows:
+    """Return rows of inputs of a layer, and ``column`` behind where it wants ones."""
+    size, dtype = engine.sizes[number], engine.dtype
+    if len(engine.shapes[number]) > 1:
+        return Rows.plain(engine.run.zeros((rows, size), dtype))
+    wanted = engine.layers[number].wants_ones
+    return Rows.zeros(engine.run, rows, size, dtype, column if wanted else None)
 
 
 class Score:

@@ -218,10 +218,11 @@ class Backend(ABC):
     # Random numbers. ``dice`` are two numbers of 32 bits, a key and a counter, on the device.
 
     @abstractmethod
-    def uniform(self, dice: Array, number: int, out: Array) -> None:
+    def uniform(self, dice: Array, number: int, out: Array, first: int = 0) -> None:
         """``out ←`` random numbers above 0 and at most 1, the same on all devices.
 
-        They are a hash of key, counter, ``number`` and the place in ``out``, which has no gaps.
+        They are a hash of key, counter, ``number`` and the place in ``out``, which has no gaps and
+        may be a part of something larger: it begins at place ``first``.
         """
 
     @abstractmethod
@@ -229,6 +230,18 @@ class Backend(ABC):
         """Add 1 to the counter."""
 
     # Control.
+
+    def lanes(self, multiplications: int) -> int:
+        """Return how many parts of a step of so many multiplications are to run by `together`."""
+        return 1
+
+    def together(self, *parts: Callable[[], None]) -> None:
+        """Run parts of a step, of which none reads what another writes.
+
+        They run at the same time where the device can do so and each would leave it idle.
+        """
+        for part in parts:
+            part()
 
     def compile(self, step: Callable[[], None]) -> Replay:
         """Return a function without arguments that repeats what ``step`` does."""

@@ -17,10 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from . import cpu_random, cpu_windows, denormals, formulas
+from . import cpu_random, cpu_windows, denormals, formulas, threads
 from .base import Array, Backend, Call, Replay
 from .windows import Window
 
+# Multiplications that are worth a thread's waking up.
+_WORTH_LANE = 2_000_000
 # Multiplications in a matrix product from which on BLAS's threads are worth waking.
 _WORTH_THREADS = 8_000_000
 # Arrays are worked through in blocks of so many bytes: six of them and more stay in a cache.
@@ -39,6 +41,7 @@ class CpuBackend(Backend):
         self.device = "cpu"
         self.xp = np
         self._blocks: list[Array] = []
+        self._more_blocks: dict[int, list[Array]] = {}  # of what runs beside it, by its number
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
         dtype = np.dtype(dtype)
@@ -175,8 +178,8 @@ class CpuBackend(Backend):
     def resample(self, x: Array, rows: Array, columns: Array, out: Array) -> None:
         self._do_all(cpu_windows.resample(x, rows, columns, out, self.scratch))
 
-    def uniform(self, dice: Array, number: int, out: Array) -> None:
-        self._do_all(cpu_random.uniform(dice, number, out, self.scratch))
+    def uniform(self, dice: Array, number: int, out: Array, first: int = 0) -> None:
+        self._do_all(cpu_random.uniform(dice, number, out, first, self.scratch))
 
     def advance(self, dice: Array) -> None:
         self._do(np.add, dice[1:], np.uint32(1), dice[1:])
@@ -205,6 +208,27 @@ class CpuBackend(Backend):
 
         return call
 
+    def lanes(self, multiplications: int) -> int:
+        most = multiplications // _WORTH_LANE
+        return min(most, _ONE_THREAD.outside()) if most > 1 else 1
+
+    def together(self, *parts: Callable[[], None]) -> None:
+        if self._tape is None or len(parts) == 1:
+            super().together(*parts)
+            return
+        tapes: list[list[Call]] = []
+        tape, blocks = self._tape, self._blocks
+        try:
+            for number, part in enumerate(parts):
+                self._tape = []
+                if number:  # the first may use what the step uses before and after
+                    self._blocks = self._more_blocks.setdefault(number, [])
+                part()
+                tapes.append(self._tape)
+        finally:
+            self._tape, self._blocks = tape, blocks
+        self._do(threads.together, [_player(tape) for tape in tapes])
+
     def stage(self, multiplications: int) -> AbstractContextManager[None]:
         return nullcontext() if multiplications >= _WORTH_THREADS else _ONE_THREAD
 
@@ -227,11 +251,7 @@ class CpuBackend(Backend):
 
     def _replay(self, tape: list[Call], kept: list[Any]) -> Replay:
         """Return a function that makes the calls, and keeps the arrays behind bare pointers."""
-
-        def replay() -> None:
-            for function, arguments in tape:
-                function(*arguments)
-
+        replay = _player(tape)
         flush, leave = denormals.switches()
 
         def quiet_replay() -> None:
@@ -239,13 +259,12 @@ class CpuBackend(Backend):
             with np.errstate(all="ignore"):
                 flush()
                 try:
-                    for function, arguments in tape:
-                        function(*arguments)
+                    replay()
                 finally:
                     leave()
 
         # Asking NumPy not to warn takes 0.9 µs: much, where one sample is classified in 5.
-        loud = any(isinstance(f, np.ufunc) and f.__name__ not in _SILENT for f, _ in tape)
+        loud = any(f is threads.together or _loud(f) for f, _ in tape)
         chosen = quiet_replay if loud else replay
         chosen.kept = kept  # type: ignore[attr-defined]
         return chosen
@@ -371,6 +390,18 @@ def _minimum(a: Array, b: Array, out: Array) -> None:
     np.minimum(a, b, out=out)
 
 
+def _player(tape: list[Call]) -> Replay:
+    def play() -> None:
+        for function, arguments in tape:
+            function(*arguments)
+
+    return play
+
+
+def _loud(function: Callable[..., Any]) -> bool:
+    return isinstance(function, np.ufunc) and function.__name__ not in _SILENT
+
+
 # Functions that never make NumPy warn of overflow or of an invalid value.
 _SILENT = {"expit", "tanh"}
 _CLIPS = {"maximum": _maximum, "minimum": _minimum}
@@ -404,10 +435,18 @@ class _OneThread(AbstractContextManager[None]):
         self._inside = 0
         self._limits: Any = None
 
+    def outside(self) -> int:
+        """Return how many threads BLAS has while nobody is inside."""
+        with self._lock:
+            if self._inside:
+                return self._before
+            return _threads()
+
     def __enter__(self) -> None:
         with self._lock:
             self._inside += 1
             if self._inside == 1:
+                self._before = _threads()
                 self._limits = _libraries().limit(limits=1)
                 self._limits.__enter__()
 
@@ -428,6 +467,10 @@ def _libraries() -> Any:
 
     _blas("f")
     return ThreadpoolController().select(user_api="blas")
+
+
+def _threads() -> int:
+    return max((library["num_threads"] for library in _libraries().info()), default=1)
 
 
 class _Blas:

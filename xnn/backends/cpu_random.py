@@ -26,12 +26,16 @@ def mix(value: int) -> int:
 
 
 def uniform(
-    dice: Array, number: int, out: Array, scratch: Callable[[tuple[int, ...], Any], Array]
+    dice: Array,
+    number: int,
+    out: Array,
+    first: int,
+    scratch: Callable[[tuple[int, ...], Any], Array],
 ) -> Iterator[Call]:
     """``out ←`` numbers above 0 and at most 1; see `Backend.uniform`."""
     bits, part = (scratch((out.size,), np.uint32) for _ in range(2))
     base = scratch((1,), np.uint32)
-    places = np.arange(out.size, dtype=np.uint32) * np.uint32(SPREAD)
+    places = np.arange(first, first + out.size).astype(np.uint32) * np.uint32(SPREAD)
     yield _base, (dice, number, base)
     yield np.add, (places, base, bits)
     for shift, factor in ((16, FIRST), (15, SECOND), (16, None)):

@@ -185,18 +185,20 @@ extern "C" __global__ void run(long long n, const T* images, const T* rows, cons
 
 @lru_cache(maxsize=8)
 def uniform(kind: str) -> str:
-    """Return the kernel ``run(n, dice, number, out)``; see `xnn.backends.cpu_random`."""
+    """Return the kernel ``run(n, dice, number, out, first)``; see `xnn.backends.cpu_random`."""
     return f"""
 __device__ unsigned mix(unsigned v) {{
     v = (v ^ v >> 16) * {FIRST}u;
     v = (v ^ v >> 15) * {SECOND}u;
     return v ^ v >> 16;
 }}
-extern "C" __global__ void run(long long n, const unsigned* dice, long long number, {kind}* out) {{
+extern "C" __global__ void run(long long n, const unsigned* dice, long long number, {kind}* out,
+                               long long first) {{
     long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
     if (i >= n) return;
     unsigned base = mix(mix(dice[0] + unsigned(number) * {SPREAD}u) + dice[1]);
-    out[i] = {kind}((mix(unsigned(i) * {SPREAD}u + base) >> 8) + 1) * {kind}(1.0 / 16777216);
+    unsigned bits = mix(unsigned(first + i) * {SPREAD}u + base);
+    out[i] = {kind}((bits >> 8) + 1) * {kind}(1.0 / 16777216);
 }}
 """
 

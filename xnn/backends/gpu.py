@@ -212,9 +212,9 @@ class GpuBackend(Backend):
         text = windows.resample(cuda.ctype(x.dtype), _lie(x), _lie(out))
         self._launch(text, out.size, cuda.BLOCK, (len(x), x, rows, columns, out))
 
-    def uniform(self, dice: Array, number: int, out: Array) -> None:
+    def uniform(self, dice: Array, number: int, out: Array, first: int = 0) -> None:
         text = windows.uniform(cuda.ctype(out.dtype))
-        self._launch(text, out.size, cuda.BLOCK, (out.size, dice, number, out))
+        self._launch(text, out.size, cuda.BLOCK, (out.size, dice, number, out, first))
 
     def advance(self, dice: Array) -> None:
         self._launch(windows.ADVANCE, 1, 1, (dice,))

@@ -197,6 +197,9 @@ class _PenalisedStep(UpdateStep):
     ) -> None:
         self.inner.gradient(parameter, left, right, factor, again)
 
+    def add(self, gradient: Array) -> None:
+        self.inner.add(gradient)
+
     def apply(self) -> None:
         self.inner.at = self.at
         self.inner.apply()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -71,9 +70,3 @@ class Warp:
 def column(values: Array, number: int) -> Array:
     """Return a column of a matrix as one ``(n, 1)``."""
     return values[:, number : number + 1]
-
-
-def numbers(run: Backend, at: Memory, out: Array) -> Any:
-    """Fill ``out`` with the layer's random numbers of this step."""
-    assert at.dice is not None
-    run.uniform(at.dice, at.number, out)

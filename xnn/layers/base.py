@@ -56,8 +56,14 @@ class Memory(Site):
     own: Any  # what `Layer.room` made
     dice: Array | None  # what random numbers come of, …
     number: int  # … and the layer's place in the network, so that each has its own
+    first: int = 0  # the place of the first of these samples in its mini-batch
     delta: Rows | None = None  # ∂C/∂a, then ∂C/∂z; None where nothing runs backward
     input_delta: Rows | None = None  # ∂C/∂a of the layer below; None for the first layer
+
+    def chances(self, run: Backend, out: Array) -> None:
+        """Fill ``out`` ``(batch, numbers)`` with this step's random numbers of these samples."""
+        assert self.dice is not None
+        run.uniform(self.dice, self.number, out, self.first * out.shape[1])
 
 
 class Layer(ABC):
@@ -75,6 +81,8 @@ class Layer(ABC):
     scales: ClassVar[bool] = False
     #: Whether training takes random numbers.
     random: ClassVar[bool] = False
+    #: Whether in training what becomes of a sample is a matter of the others in its mini-batch.
+    mixes: ClassVar[bool] = False
 
     @property
     def wants_ones(self) -> bool:

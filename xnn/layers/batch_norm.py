@@ -38,6 +38,8 @@ class BatchNorm(Layer):
     momentum: float = 0.9
     epsilon: float = 1e-5
 
+    mixes = True
+
     def __post_init__(self) -> None:
         wanted = "a number of at least 0 and less than 1"
         checks.number("momentum", self.momentum, wanted, least=0, below=1)

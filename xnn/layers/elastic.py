@@ -10,7 +10,7 @@ import numpy as np
 from .. import checks
 from ..backends import Array, Backend
 from ..parameters import Shape
-from .augmentation import Augmentation, Warp, numbers
+from .augmentation import Augmentation, Warp
 from .base import Memory, Site
 
 
@@ -58,7 +58,7 @@ class ElasticTransform(Augmentation):
 
     def change(self, run: Backend, at: Memory) -> None:
         bells, warp = at.own
-        numbers(run, at, warp.chances)
+        at.chances(run, warp.chances)
         run.elementwise("2 * u - 1", warp.chances, u=warp.chances)
         n = len(bells)
         sides: tuple[tuple[Array, Array, Array, int], ...] = (

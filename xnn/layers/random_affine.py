@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import checks
 from ..backends import Backend
-from .augmentation import Augmentation, Warp, column, numbers
+from .augmentation import Augmentation, Warp, column
 from .base import Memory, Site
 
 
@@ -52,7 +52,7 @@ class RandomAffine(Augmentation):
     def change(self, run: Backend, at: Memory) -> None:
         """Find for each pixel its place in the image, by the inverse of the change."""
         warp, amounts = at.own
-        numbers(run, at, warp.chances)
+        at.chances(run, warp.chances)
         angle, size, slant, down, across = (column(warp.chances, i) for i in range(5))
         cosine, sine, shear, row = (column(amounts, i) for i in range(4))
         turn, half, most = self.rotation * pi / 180, 2.0, self.shear * pi / 180

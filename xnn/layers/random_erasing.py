@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import checks
 from ..backends import Backend
-from .augmentation import Augmentation, column, numbers
+from .augmentation import Augmentation, column
 from .base import Memory, Site
 
 
@@ -51,7 +51,7 @@ class RandomErasing(Augmentation):
     def change(self, run: Backend, at: Memory) -> None:
         """Erase what lies within half a side of the rectangle's middle, both ways."""
         chances, rows, columns, mask = at.own
-        numbers(run, at, chances)
+        at.chances(run, chances)
         happens, *sides = (column(chances, i) for i in range(5))
         options = {"e": happens, "p": float(self.probability), "u": sides[0], "v": sides[2]}
         formula = "(abs(y - u * h) < v * h * s / 2) * (abs(x - w * n) < z * n * s / 2)"

@@ -102,6 +102,10 @@ class _AveragedStep(UpdateStep):
         self.inner.at = self.at
         self.inner.gradient(parameter, left, right, factor, again)
 
+    def add(self, gradient: Array) -> None:
+        self.inner.at = self.at
+        self.inner.add(gradient)
+
     def apply(self) -> None:
         self.inner.at = self.at
         self.inner.apply()

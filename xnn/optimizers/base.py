@@ -104,6 +104,13 @@ class UpdateStep(ABC):
         ``again`` adds it to what this step has already been given for the parameter.
         """
 
+    @abstractmethod
+    def add(self, gradient: Array) -> None:
+        """Add a gradient of all parameters, summed over samples of the mini-batch, a flat buffer.
+
+        All that `gradient` takes has been given by then; and the optimizer knows of ``parts``.
+        """
+
     def apply(self) -> None:  # noqa: B027 - where the gradient lands in the weights, that was all
         """Change the parameters, when all gradients are there."""
 

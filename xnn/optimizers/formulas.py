@@ -98,6 +98,10 @@ class FormulasStep(UpdateStep):
         into = parameter.matrix(self.updates.buffer)
         self.run.gemm(left, right, into, alpha=factor / self.batch, beta=float(again))
 
+    def add(self, gradient: Array) -> None:
+        buffer, share = self.updates.buffer, 1 / self.batch
+        self.run.update("b = b + g * share", b=buffer, g=gradient, share=share)
+
     def apply(self) -> None:
         now = {name: item(values, self.at) for name, values in self.changing.items()}
         if self.updates.clip_norm is not None:

@@ -129,6 +129,9 @@ class _PlainStep(UpdateStep):
         if parameter.biases:
             self.run.gemm(left, right[:, n:], matrix[:, n:], alpha=minus, beta=1.0)
 
+    def add(self, gradient: Array) -> None:
+        raise TypeError("gradients that come in parts must not land in the weights")
+
 
 class _Momentum(Updates):
     """The gradient lands in the velocity."""
@@ -169,6 +172,10 @@ class _MomentumStep(UpdateStep):
             alpha=self.minus(self.at, factor),
             beta=1.0 if again else self.updates.momentum,
         )
+
+    def add(self, gradient: Array) -> None:
+        v, minus = self.updates.velocity, self.minus(self.at, 1.0)
+        self.run.update("v = v + minus * g", v=v, g=gradient, minus=minus)
 
     def apply(self) -> None:
         w, v, decays = self.updates.flat, self.updates.velocity, self.updates.decays

@@ -1,0 +1,116 @@
+"""Passes in lanes: what each thread does adds up to what one does."""
+
+import os
+import threading
+
+import numpy as np
+import pytest
+
+import xnn
+from xnn.backends import cpu, threads
+
+from .helpers import host
+
+IMAGES = [
+    (12, 12, 1),
+    xnn.RandomAffine(shift=1),
+    xnn.Conv2D(6, 3, "relu"),
+    xnn.MaxPool2D(2),
+    xnn.Flatten(),
+    xnn.Dropout(0.4),
+    xnn.Dense(9, "tanh"),
+    xnn.Dense(3, "softmax"),
+]
+
+
+@pytest.fixture
+def lanes(monkeypatch):
+    """Return what sets how many lanes there are."""
+
+    def into(count):
+        monkeypatch.setattr(cpu.CpuBackend, "lanes", lambda *_: count)
+
+    return into
+
+
+def trained(optimizer, **options):
+    rng = np.random.default_rng(0)
+    x, y = rng.random((47, 12, 12, 1)), rng.integers(0, 3, 47)
+    net = xnn.Network(IMAGES, dtype="float64", seed=1, device="cpu")
+    history = net.fit(x, y, epochs=3, batch_size=9, optimizer=optimizer, progress=False, **options)
+    arrays = [*net.weights, *net.biases]
+    return [host(a) for a in arrays if a is not None], history.cost
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        xnn.SGD(0.1),
+        xnn.SGD(0.1, momentum=0.9, weight_decay=0.1),
+        xnn.SGD(0.1, momentum=0.9, nesterov=True, clip_norm=0.5),
+        xnn.Averaged(xnn.Adam(0.01)),
+    ],
+    ids=["plain", "momentum", "clipped", "averaged"],
+)
+@pytest.mark.parametrize("count", [2, 4])
+def test_lanes_train_as_one_does(lanes, optimizer, count):
+    """With the same masks and shifts, on mini-batches that they do not divide."""
+    lanes(1)
+    wanted, costs = trained(optimizer)
+    lanes(count)
+    found, found_costs = trained(optimizer)
+    np.testing.assert_allclose(found_costs, costs, rtol=1e-12)
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_parts_and_lanes_have_the_same_random_numbers(lanes):
+    lanes(1)
+    wanted, _ = trained(0.1)
+    for count, most in ((1, 4), (2, 4), (3, 1)):
+        lanes(count)
+        found, _ = trained(0.1, micro_batch_size=most)
+        for a, b in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_a_layer_that_mixes_samples_has_one_lane(lanes):
+    lanes(2)
+    layers = [*IMAGES[:3], xnn.BatchNorm(), *IMAGES[3:]]
+    assert xnn.Network(layers, device="cpu")._engine.lanes(64) == 1
+    assert xnn.Network(IMAGES, device="cpu")._engine.lanes(64) == 2
+
+
+def test_small_steps_have_one_lane():
+    run = cpu.CpuBackend()
+    assert run.lanes(1_000_000) == 1
+    assert run.lanes(10**12) >= 1
+
+
+def test_parts_run_at_the_same_time():
+    meet = threading.Barrier(3, timeout=20)
+    threads.together([meet.wait] * 3)
+    threads.together([meet.wait] * 3)  # with threads that have worked before
+
+
+def test_an_exception_comes_when_all_are_done():
+    done = []
+
+    def fail():
+        raise ZeroDivisionError
+
+    for parts in ([fail, lambda: done.append(1)], [lambda: done.append(1), fail]):
+        with pytest.raises(ZeroDivisionError):
+            threads.together(parts)
+    assert done == [1, 1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_process_that_was_forked_makes_threads_of_its_own():
+    threads.together([int, int])
+    child = os.fork()
+    if child == 0:
+        threads.together([int, int])
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

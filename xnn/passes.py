@@ -1,0 +1,152 @@
+"""Forward and backward through a network, divided where that is quicker.
+
+A pass over some samples is divided into *lanes*, which a device may run at the same time, and the
+samples of a lane into *parts*, which run one after another in the same arrays.
+Gradients add up: those of the first lane where they are wanted, those of the others aside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from .backends import Array, Backend
+from .engine import Engine
+from .layers import Gradient
+from .parameters import Parameter, Rows
+from .workspace import Interior, Score, Workspace
+
+
+class Pass:
+    """Forward and backward for ``rows`` samples of a workspace, within a step.
+
+    ``dice`` makes it one for training, see `Interior`. At most ``most`` samples are run at a time,
+    or all of them.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        rows: int,
+        scale: float,
+        *,
+        dice: Array | None = None,
+        most: int | None = None,
+    ) -> None:
+        self.engine, self.rows = engine, rows
+        lanes = engine.lanes(rows)
+        part = rows if most is None else max(1, most // lanes)
+        self._lanes: list[list[tuple[int, Interior]]] = []
+        for lane in range(lanes):
+            made: dict[int, Interior] = {}
+            first, stop = rows * lane // lanes, rows * (lane + 1) // lanes
+            parts = []
+            for start, size in _split(first, stop, part):
+                if size not in made:
+                    made[size] = Interior(engine, size, scale, backward=True, dice=dice)
+                parts.append((start, made[size]))
+            self._lanes.append(parts)
+        run = engine.run
+        #: What the gradients of all lanes but the first add up to, in the places of the parameters.
+        self.asides = [run.zeros(engine.flat.shape, engine.dtype) for _ in range(1, lanes)]
+
+    @property
+    def lanes(self) -> int:
+        """How many lanes there are."""
+        return len(self._lanes)
+
+    @property
+    def divided(self) -> bool:
+        """Whether gradients come in more than one piece."""
+        return self.lanes > 1 or len(self._lanes[0]) > 1
+
+    def run(self, work: Workspace, start: int, gradient: Gradient, weighted: bool = False) -> None:
+        """Run the samples of ``work`` from row ``start`` on forward and backward.
+
+        The first lane's gradients go to ``gradient``, the others' to `asides`. Where ``weighted``,
+        samples count by the weights that the workspace has.
+        """
+        takers = [gradient, *(_Into(self.engine.run, flat) for flat in self.asides)]
+        self.engine.run.together(
+            *(
+                partial(self._lane, parts, work, start, taker, weighted)
+                for parts, taker in zip(self._lanes, takers, strict=True)
+            )
+        )
+
+    def _lane(
+        self,
+        parts: list[tuple[int, Interior]],
+        work: Workspace,
+        start: int,
+        gradient: Gradient,
+        weighted: bool,
+    ) -> None:
+        for number, (first, interior) in enumerate(parts):
+            place = slice(start + first, start + first + interior.rows)
+            memories = interior.memories(work, place.start, first)
+            self.engine.forward(memories)
+            self.engine.backward(
+                memories,
+                Rows.plain(work.targets[place]),
+                _Again(gradient) if number else gradient,
+                work.weights[place][:, None] if weighted else None,
+            )
+
+
+class Backward:
+    """A pass over ``rows`` samples, compiled.
+
+    ``flat`` gets the gradient summed over them, in the places of the parameters, and ``costs`` the
+    cost of each.
+    """
+
+    def __init__(self, engine: Engine, rows: int, scale: float, weighted: bool = False) -> None:
+        run = engine.run
+        self.work = work = Workspace(engine, rows, scale)
+        self.flat = flat = run.zeros(engine.flat.shape, engine.dtype)
+        through, score = Pass(engine, rows, scale), Score(engine, work, groups=rows, rows=rows)
+        self.costs = score.costs
+
+        def step() -> None:
+            through.run(work, 0, _Into(run, flat), weighted)
+            for aside in through.asides:
+                run.elementwise("a + b", flat, a=flat, b=aside)
+            score.record(None, weighted)
+
+        self.replay = run.compile(step)
+
+
+def _split(first: int, stop: int, most: int) -> Iterator[tuple[int, int]]:
+    """Yield beginning and size of as few parts as there can be, of one size but for the last."""
+    count = -(-(stop - first) // most)
+    size = -(-(stop - first) // count)
+    for start in range(first, stop, size):
+        yield start, min(size, stop - start)
+
+
+@dataclass(frozen=True)
+class _Into:
+    """Takes gradients into a flat buffer."""
+
+    backend: Backend
+    flat: Array
+
+    def __call__(
+        self, parameter: Parameter, left: Array, right: Array, factor: float, again: bool = False
+    ) -> None:
+        into = parameter.matrix(self.flat)
+        self.backend.gemm(left, right, into, alpha=factor, beta=float(again))
+
+
+@dataclass(frozen=True)
+class _Again:
+    """Takes gradients that are to be added to those that a step has had."""
+
+    gradient: Gradient
+
+    def __call__(
+        self, parameter: Parameter, left: Array, right: Array, factor: float, again: bool = False
+    ) -> None:
+        self.gradient(parameter, left, right, factor, again=True)
