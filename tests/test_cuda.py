@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 import xnn
+from xnn.backends import cplusplus, formulas, gpu, strides
 from xnn.backends import cuda_source as cuda
 from xnn.backends import cuda_windows as windows
-from xnn.backends import gpu
 
 from . import reference, standin
 
@@ -31,7 +31,7 @@ class Writer(standin.StandInBackend):
     sources: set[str] = set()  # noqa: RUF012 - shared on purpose
 
     def elementwise(self, formula, out, **operands):
-        used = {name: operands[name] for name in sorted(cuda.names(formula))}
+        used = {name: operands[name] for name in sorted(cplusplus.names(formula))}
         text = cuda.elementwise(formula, cuda.ctype(out.dtype), cuda.operand_types(used))
         self.sources.add(text)
         super().elementwise(formula, out, **operands)
@@ -60,37 +60,37 @@ class Writer(standin.StandInBackend):
         super().argmax(values, out)
 
     def unfold(self, x, out, window):
-        image, place = gpu._lie(x), gpu._places(out, x, window)
+        image, place = strides.lie(x), strides.places(out, x, window)
         self.sources.add(windows.unfold(cuda.ctype(x.dtype), window, image, place))
         super().unfold(x, out, window)
 
     def fold(self, columns, out, window):
-        image, place = gpu._lie(out), gpu._places(columns, out, window)
+        image, place = strides.lie(out), strides.places(columns, out, window)
         self.sources.add(windows.fold(cuda.ctype(out.dtype), window, image, place))
         super().fold(columns, out, window)
 
     def max_pool(self, x, out, index, window):
         kinds = cuda.ctype(x.dtype), cuda.ctype(index.dtype)
-        self.sources.add(windows.max_pool(*kinds, window, gpu._lie(x), gpu._lie(out)))
+        self.sources.add(windows.max_pool(*kinds, window, strides.lie(x), strides.lie(out)))
         super().max_pool(x, out, index, window)
 
     def max_unpool(self, delta, index, out, window):
         kinds = cuda.ctype(out.dtype), cuda.ctype(index.dtype)
-        self.sources.add(windows.max_unpool(*kinds, window, gpu._lie(out), gpu._lie(delta)))
+        self.sources.add(windows.max_unpool(*kinds, window, strides.lie(out), strides.lie(delta)))
         super().max_unpool(delta, index, out, window)
 
     def pool_sums(self, x, out, window):
         kind = cuda.ctype(x.dtype)
-        self.sources.add(windows.pool_sums(kind, window, gpu._lie(x), gpu._lie(out)))
+        self.sources.add(windows.pool_sums(kind, window, strides.lie(x), strides.lie(out)))
         super().pool_sums(x, out, window)
 
     def pool_spread(self, delta, out, window):
         kind = cuda.ctype(out.dtype)
-        self.sources.add(windows.pool_spread(kind, window, gpu._lie(out), gpu._lie(delta)))
+        self.sources.add(windows.pool_spread(kind, window, strides.lie(out), strides.lie(delta)))
         super().pool_spread(delta, out, window)
 
     def resample(self, x, rows, columns, out):
-        self.sources.add(windows.resample(cuda.ctype(x.dtype), gpu._lie(x), gpu._lie(out)))
+        self.sources.add(windows.resample(cuda.ctype(x.dtype), strides.lie(x), strides.lie(out)))
         super().resample(x, rows, columns, out)
 
     def uniform(self, dice, number, out, first=0):
@@ -313,8 +313,8 @@ def test_what_is_wrong_does_not_compile(nvrtc):
         ("maximum(abs(a), 0.01)", "maximum(fabs(v_a), T(0.01))"),
     ],
 )
-def test_formula_as_cuda(formula, text):
-    assert cuda.expression(formula) == text
+def test_formula_as_cplusplus(formula, text):
+    assert cplusplus.expression(formulas.parse(formula)) == text
 
 
 def test_dtypes_that_a_gpu_has_not():

@@ -1,6 +1,8 @@
 """Passes in lanes: what each thread does adds up to what one does."""
 
 import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -105,12 +107,19 @@ def test_an_exception_comes_when_all_are_done():
     assert done == [1, 1]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_process_that_was_forked_makes_threads_of_its_own():
+FORKED = """
+import os
+from xnn.backends import threads
+
+threads.together([int, int])
+child = os.fork()
+if child == 0:
     threads.together([int, int])
-    child = os.fork()
-    if child == 0:
-        threads.together([int, int])
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_process_that_was_forked_makes_threads_of_its_own():
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], check=True, timeout=60)

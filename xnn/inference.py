@@ -14,7 +14,7 @@ from .passes import Backward
 from .samples import Samples, SparseRows, scale
 from .workspace import Interior, Score, Workspace
 
-_ROWS = 512  # the most samples in one go
+_BYTES = 16 * 1024 * 1024  # what samples that run in one go may take, with all between the layers
 _KEPT = 4  # sizes for which what runs backward is kept: whoever asks once often asks again
 
 
@@ -23,15 +23,18 @@ class Inference:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        sample = sum(engine.sizes) * engine.dtype.itemsize
+        #: The most samples in one go, a power of two.
+        self.most = 1 << min(12, max(6, (_BYTES // sample).bit_length() - 1))
         self._forwards: dict[tuple[int, float], Forward] = {}
         self._backwards: dict[tuple[int, float], Backward] = {}
         #: What takes one sample as it comes, by its shape ``(1, inputs)`` and dtype.
         self.ready: dict[tuple[tuple[int, ...], Any], Callable[[Any], Any | None]] = {}
 
     def forward(self, rows: int, dtype: Any) -> Forward:
-        """Return what runs ``rows`` samples of a dtype forward, or more, up to `_ROWS`."""
+        """Return what runs ``rows`` samples of a dtype forward, or more, up to `most`."""
         # Powers of two, so that there are few of them however many sizes are asked for.
-        key = min(1 << (rows - 1).bit_length(), _ROWS), scale(dtype)
+        key = min(1 << (rows - 1).bit_length(), self.most), scale(dtype)
         if key not in self._forwards:
             self._forwards[key] = Forward(self.engine, *key)
         return self._forwards[key]
@@ -46,15 +49,15 @@ class Inference:
         engine, shape = self.engine, (len(x), self.engine.outputs)
         host = isinstance(x, np.ndarray | SparseRows)
         result = np.empty(shape, engine.dtype) if host else engine.run.zeros(shape, engine.dtype)
-        for start in range(0, len(x), _ROWS):
-            rows = x[start : start + _ROWS]
+        for start in range(0, len(x), self.most):
+            rows = x[start : start + self.most]
             with engine.lock:
                 forward = self.forward(len(rows), x.dtype)
                 engine.run.copy(rows, forward.inputs[: len(rows)])
                 forward.replay()
                 if finite and not engine.run.finite(forward.weighted[: len(rows)]):
                     return None
-                outputs, out = forward.outputs[: len(rows)], result[start : start + _ROWS]
+                outputs, out = forward.outputs[: len(rows)], result[start : start + self.most]
                 if host:
                     out[...] = engine.run.download(outputs)
                 else:
@@ -98,8 +101,8 @@ class Inference:
         costs = run.zeros((n,), self.engine.dtype)
         hits = run.zeros((n,), self.engine.dtype)
         scores: dict[int, Score] = {}
-        for start in range(0, n, _ROWS):
-            block = samples[start : start + _ROWS]
+        for start in range(0, n, self.most):
+            block = samples[start : start + self.most]
             rows = slice(start, start + len(block))
             forward = self.forward(len(block), samples.x.dtype)
             size = forward.rows
@@ -123,8 +126,8 @@ class Inference:
         engine, n = self.engine, len(samples)
         run = engine.run
         flat = run.zeros(engine.flat.shape, engine.dtype)
-        for start in range(0, n, _ROWS):
-            block = samples[start : start + _ROWS]
+        for start in range(0, n, self.most):
+            block = samples[start : start + self.most]
             backward = self.backward(len(block), samples.x.dtype)
             backward.work.place(block)
             backward.replay()
@@ -154,4 +157,5 @@ class Forward:
         self.outputs = self.work.outputs
         self.memories = memories = Interior(engine, rows, scale).memories(self.work)
         self.weighted = memories[0].z.values  # not finite where inputs are not
-        self.replay = engine.run.compile(lambda: engine.forward(memories))
+        work = rows * sum(engine.multiplications)
+        self.replay = engine.run.compile(lambda: engine.forward(memories), work)

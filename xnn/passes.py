@@ -57,6 +57,11 @@ class Pass:
         return len(self._lanes)
 
     @property
+    def multiplications(self) -> int:
+        """How many multiplications it takes forward; backward takes up to twice as many."""
+        return self.rows * sum(self.engine.multiplications)
+
+    @property
     def divided(self) -> bool:
         """Whether gradients come in more than one piece."""
         return self.lanes > 1 or len(self._lanes[0]) > 1
@@ -115,7 +120,7 @@ class Backward:
                 run.elementwise("a + b", flat, a=flat, b=aside)
             score.record(None, weighted)
 
-        self.replay = run.compile(step)
+        self.replay = run.compile(step, through.multiplications)
 
 
 def _split(first: int, stop: int, most: int) -> Iterator[tuple[int, int]]:

@@ -281,9 +281,8 @@ class Trainer:
                 step.apply()
             score.record(source.samples.scoring, weighted)
 
-        return _Chunk(
-            steps, through, work, index, rates, score.costs, score.hits, run.compile(train)
-        )
+        replay = run.compile(train, through.multiplications)
+        return _Chunk(steps, through, work, index, rates, score.costs, score.hits, replay)
 
     def _share_out(self, weights: Array) -> Array:
         """Scale weights ``(steps, batch)`` to a mean of 1 in each row; return their sums."""

@@ -243,8 +243,12 @@ class Backend(ABC):
         for part in parts:
             part()
 
-    def compile(self, step: Callable[[], None]) -> Replay:
-        """Return a function without arguments that repeats what ``step`` does."""
+    def compile(self, step: Callable[[], None], multiplications: int = 0) -> Replay:
+        """Return a function without arguments that repeats what ``step`` does.
+
+        By how many multiplications it takes a device may judge what a quicker replay may cost.
+        ``step`` may be called again.
+        """
         tape: list[Call] = []
         kept: list[Any] = []
         self._tape, self._kept = tape, kept

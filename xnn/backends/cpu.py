@@ -227,7 +227,7 @@ class CpuBackend(Backend):
                 tapes.append(self._tape)
         finally:
             self._tape, self._blocks = tape, blocks
-        self._do(threads.together, [_player(tape) for tape in tapes])
+        self._do(threads.together, tapes)
 
     def stage(self, multiplications: int) -> AbstractContextManager[None]:
         return nullcontext() if multiplications >= _WORTH_THREADS else _ONE_THREAD
@@ -251,7 +251,8 @@ class CpuBackend(Backend):
 
     def _replay(self, tape: list[Call], kept: list[Any]) -> Replay:
         """Return a function that makes the calls, and keeps the arrays behind bare pointers."""
-        replay = _player(tape)
+        calls = self._finished(tape)
+        replay = _player(calls)
         flush, leave = denormals.switches()
 
         def quiet_replay() -> None:
@@ -264,10 +265,25 @@ class CpuBackend(Backend):
                     leave()
 
         # Asking NumPy not to warn takes 0.9 µs: much, where one sample is classified in 5.
-        loud = any(f is threads.together or _loud(f) for f, _ in tape)
+        loud = any(self._loud(f) for f, _ in calls)
         chosen = quiet_replay if loud else replay
         chosen.kept = kept  # type: ignore[attr-defined]
         return chosen
+
+    def _loud(self, function: Callable[..., Any]) -> bool:
+        """Return whether NumPy may warn in a call, or it is one that wants denormals to be zero."""
+        if isinstance(function, np.ufunc):
+            return function.__name__ not in _SILENT
+        return function is threads.together
+
+    def _finished(self, tape: list[Call]) -> list[Call]:
+        """Return the calls of a tape as they are to be made."""
+        return [
+            (function, ([_player(self._finished(part)) for part in arguments[0]],))
+            if function is threads.together
+            else (function, arguments)
+            for function, arguments in tape
+        ]
 
 
 # From how many are taken already, a shape and a dtype to scratch memory.
@@ -396,10 +412,6 @@ def _player(tape: list[Call]) -> Replay:
             function(*arguments)
 
     return play
-
-
-def _loud(function: Callable[..., Any]) -> bool:
-    return isinstance(function, np.ufunc) and function.__name__ not in _SILENT
 
 
 # Functions that never make NumPy warn of overflow or of an invalid value.

@@ -6,44 +6,24 @@ elements, so that views, transposes and broadcasts (a stride of 0) need no copie
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
 
-from . import formulas
+from . import cplusplus, formulas
 
 #: Threads of a block of `elementwise`, `update` and `gather`, which take one number each.
 BLOCK = 256
 #: Threads of a block of the others, each warp of which takes a row.
 WARPS = 4 * 32
 
-# The C++ names of the dtypes that a data set, its labels or a network may have.
-TYPES = {
-    "?": "bool",
-    "b": "signed char",
-    "B": "unsigned char",
-    "h": "short",
-    "H": "unsigned short",
-    "i": "int",
-    "I": "unsigned int",
-    "l": "long long" if np.dtype("l").itemsize == 8 else "int",
-    "L": "unsigned long long" if np.dtype("L").itemsize == 8 else "unsigned int",
-    "q": "long long",
-    "Q": "unsigned long long",
-    "f": "float",
-    "d": "double",
-}
-
-_FUNCTIONS = """
-// NaN in an argument is NaN in the result, unlike with fmax: divergence must not hide.
-template <typename T> __device__ T maximum(T a, T b) { return a != a || a > b ? a : b; }
-template <typename T> __device__ T minimum(T a, T b) { return a != a || a < b ? a : b; }
-template <typename T> __device__ T sign(T a) { return a != a ? a : T((a > 0) - (a < 0)); }
+_FUNCTIONS = (
+    cplusplus.functions("__device__")
+    + """
 template <typename T> __device__ T sigmoid(T z) { return T(1) / (T(1) + exp(-z)); }
-template <typename T> __device__ T square(T a) { return a * a; }
 """
+)
 
 # Which element a thread takes. Division of 64-bit numbers takes longer than most formulas.
 _PLACE = """
@@ -55,56 +35,13 @@ _PLACE = """
     long long column = i - row * columns;
 """
 
-_SIGNS = {
-    "add": "+",
-    "subtract": "-",
-    "multiply": "*",
-    "divide": "/",
-    "greater": ">",
-    "less": "<",
-}
-
-
-@lru_cache(maxsize=1024)
-def names(formula: str) -> frozenset[str]:
-    """Return the names that a formula reads."""
-    tree = formulas.parse(formula)
-    functions = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    named = (node for node in ast.walk(tree) if isinstance(node, ast.Name))
-    return frozenset(node.id for node in named if id(node) not in functions)
-
 
 def ctype(dtype: np.dtype) -> str:
     """Return the C++ name of a dtype. Raises `ValueError` where a GPU has no such numbers."""
-    name = TYPES.get(np.dtype(dtype).char)
+    name = cplusplus.TYPES.get(np.dtype(dtype).char)
     if name is None:
         raise ValueError(f"dtype {dtype} cannot be used on a GPU; convert it to float32")
     return name
-
-
-def expression(formula: str) -> str:
-    """Return a formula as C++, over variables of type ``T`` with the formula's names."""
-    return _expression(formulas.parse(formula))
-
-
-def _expression(node: ast.expr) -> str:
-    match node:
-        case ast.Name(id=name):
-            return f"v_{name}"
-        case ast.Constant(value=value):
-            return f"T({value!r})"
-    name, children = formulas.operation(node)
-    parts = [_expression(child) for child in children]
-    match name:
-        case "negative":
-            return f"(-{parts[0]})"
-        case "greater" | "less":
-            return f"T({parts[0]} {_SIGNS[name]} {parts[1]})"
-        case _ if name in _SIGNS:
-            return f"({parts[0]} {_SIGNS[name]} {parts[1]})"
-        case "abs":
-            return f"fabs({parts[0]})"
-    return f"{name}({', '.join(parts)})"
 
 
 @lru_cache(maxsize=1024)
@@ -126,7 +63,7 @@ def elementwise(formula: str, out: str, operands: tuple[tuple[str, str | None], 
 extern "C" __global__ void run({", ".join(parameters)}) {{
     PLACE(rows, columns)
     {" ".join(loads)}
-    out[row * out_r + column * out_c] = {expression(formula)};
+    out[row * out_r + column * out_c] = {cplusplus.expression(formulas.parse(formula))};
 }}
 """
 
@@ -140,9 +77,8 @@ def update(
     ``operands`` are C++ types, None for a number. Those ``swept`` are arrays of that size, other
     arrays hold one number. Parameters: the size; each operand in order, by pointer or by value.
     """
-    statements = formulas.program(program)
-    written = {name for name, _ in statements}
-    parameters, loads, lines = ["long long size"], [], []
+    lines, written = cplusplus.statements(program, frozenset(name for name, _ in operands))
+    parameters, loads = ["long long size"], []
     for name, kind in operands:
         if kind is None:
             parameters.append(f"T v_{name}")
@@ -150,10 +86,6 @@ def update(
         const = "" if name in written else "const "
         parameters.append(f"{const}{kind}* p_{name}")
         loads.append(f"T v_{name} = T(p_{name}[{'i' if name in swept else '0'}]);")
-    known = {name for name, _ in operands}
-    for name, tree in statements:
-        lines.append(f"{'' if name in known else 'T '}v_{name} = {_expression(tree)};")
-        known.add(name)
     lines += [f"p_{name}[i] = v_{name};" for name, _ in operands if name in written]
     head = _head(next(kind for name, kind in operands if kind and name in swept))
     return f"""{head}

@@ -9,11 +9,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 from .cpu_random import FIRST, SECOND, SPREAD
+from .strides import Lie
 from .windows import Window
-
-#: Of images or of what lies on them: height, width and channels, then the strides of an image, a
-#: row and a pixel, in elements.
-Lie = tuple[int, int, int, int, int, int]
 
 
 def _constants(window: Window, image: Lie, place: Lie) -> str:

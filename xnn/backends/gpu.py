@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from . import cplusplus, strides
 from . import cuda_source as cuda
 from . import cuda_windows as windows
 from .base import Array, Backend, Call, DeviceError, Feed, Replay
@@ -117,14 +118,14 @@ class GpuBackend(Backend):
         self._do(function, *arguments, keep=(a, b, out, *scalars))
 
     def elementwise(self, formula: str, out: Array, **operands: float | Array) -> None:
-        used = {name: operands[name] for name in sorted(cuda.names(formula))}
+        used = {name: operands[name] for name in sorted(cplusplus.names(formula))}
         kinds = cuda.operand_types(used)
         text = cuda.elementwise(formula, cuda.ctype(out.dtype), kinds)
         arrays = [out, *(v for v in used.values() if hasattr(v, "dtype"))]
         numbers = [out.dtype.type(v) for v in used.values() if not hasattr(v, "dtype")]
-        (rows, columns), strides = _flattened(out.shape, arrays)
+        (rows, columns), steps = strides.flattened(out.shape, arrays)
         parameters: list[Any] = [rows, columns]
-        for array, pair in zip(arrays, strides, strict=True):
+        for array, pair in zip(arrays, steps, strict=True):
             parameters += [array, *pair]
         self._launch(text, rows * columns, cuda.BLOCK, (*parameters, *numbers))
 
@@ -140,15 +141,15 @@ class GpuBackend(Backend):
 
     def softmax(self, z: Array, out: Array) -> None:
         text = cuda.softmax(cuda.ctype(out.dtype))
-        self._launch_rows(text, (*z.shape, z, _row(z), out, _row(out)))
+        self._launch_rows(text, (*z.shape, z, strides.row(z), out, strides.row(out)))
 
     def row_sums(self, values: Array, out: Array) -> None:
         text = cuda.row_sums(cuda.ctype(out.dtype))
-        self._launch_rows(text, (*values.shape, values, _row(values), out))
+        self._launch_rows(text, (*values.shape, values, strides.row(values), out))
 
     def argmax(self, values: Array, out: Array) -> None:
         text = cuda.argmax(cuda.ctype(values.dtype))
-        self._launch_rows(text, (*values.shape, values, _row(values), out))
+        self._launch_rows(text, (*values.shape, values, strides.row(values), out))
 
     def finite(self, values: Array, most: float = math.inf) -> bool:
         if values.dtype.kind != "f" or values.size == 0:
@@ -173,43 +174,45 @@ class GpuBackend(Backend):
         text = cuda.gather(*kinds)
         rows = len(index)
         columns = out.size // max(1, rows)
-        parameters = (rows, columns, out, _row(out), source, _row(source), index)
+        parameters = (rows, columns, out, strides.row(out), source, strides.row(source), index)
         self._launch(text, rows * columns, cuda.BLOCK, parameters)
 
     # Windows over images, and random numbers.
 
     def unfold(self, x: Array, out: Array, window: Window) -> None:
-        image, place = _lie(x), _places(out, x, window)
+        image, place = strides.lie(x), strides.places(out, x, window)
         text = windows.unfold(cuda.ctype(x.dtype), window, image, place)
         self._launch(text, out.size, cuda.BLOCK, (len(x), x, out))
 
     def fold(self, columns: Array, out: Array, window: Window) -> None:
-        image, place = _lie(out), _places(columns, out, window)
+        image, place = strides.lie(out), strides.places(columns, out, window)
         text = windows.fold(cuda.ctype(out.dtype), window, image, place)
         self._launch(text, out.size, cuda.BLOCK, (len(out), columns, out))
 
     def max_pool(self, x: Array, out: Array, index: Array, window: Window) -> None:
         kinds = cuda.ctype(x.dtype), cuda.ctype(index.dtype)
-        text = windows.max_pool(*kinds, window, _lie(x), _lie(out))
+        text = windows.max_pool(*kinds, window, strides.lie(x), strides.lie(out))
         self._launch(text, out.size, cuda.BLOCK, (len(x), x, out, index))
 
     def max_unpool(self, delta: Array, index: Array, out: Array, window: Window) -> None:
         kinds = cuda.ctype(out.dtype), cuda.ctype(index.dtype)
-        text = windows.max_unpool(*kinds, window, _lie(out), _lie(delta))
+        text = windows.max_unpool(*kinds, window, strides.lie(out), strides.lie(delta))
         self._launch(text, out.size, cuda.BLOCK, (len(out), delta, index, out))
 
     def pool_sums(self, x: Array, out: Array, window: Window) -> None:
-        text = windows.pool_sums(cuda.ctype(x.dtype), window, _lie(x), _lie(out))
+        text = windows.pool_sums(cuda.ctype(x.dtype), window, strides.lie(x), strides.lie(out))
         self._launch(text, out.size, cuda.BLOCK, (len(x), x, out))
 
     def pool_spread(self, delta: Array, out: Array, window: Window) -> None:
-        text = windows.pool_spread(cuda.ctype(out.dtype), window, _lie(out), _lie(delta))
+        text = windows.pool_spread(
+            cuda.ctype(out.dtype), window, strides.lie(out), strides.lie(delta)
+        )
         self._launch(text, out.size, cuda.BLOCK, (len(out), delta, out))
 
     def resample(self, x: Array, rows: Array, columns: Array, out: Array) -> None:
         if not rows.flags.c_contiguous or not columns.flags.c_contiguous:
             raise ValueError("resample: rows and columns must lie without gaps")
-        text = windows.resample(cuda.ctype(x.dtype), _lie(x), _lie(out))
+        text = windows.resample(cuda.ctype(x.dtype), strides.lie(x), strides.lie(out))
         self._launch(text, out.size, cuda.BLOCK, (len(x), x, rows, columns, out))
 
     def uniform(self, dice: Array, number: int, out: Array, first: int = 0) -> None:
@@ -363,62 +366,3 @@ def _kernel(cupy: Any, gpu: int, text: str) -> Any:
     kernel = cupy.RawKernel(text, "run", options=("-std=c++17",))
     kernel.compile()
     return kernel
-
-
-def _flattened(
-    shape: tuple[int, ...], arrays: list[Array]
-) -> tuple[tuple[int, int], list[tuple[int, int]]]:
-    """Return a shape of two axes for a kernel, and each array's strides along them, in elements.
-
-    Arrays broadcast to ``shape``: a stride is then 0. Axes are joined where no array has a gap.
-    """
-    strides = [_strides(array, shape) for array in arrays]
-    joined: list[tuple[int, list[int]]] = []  # axes from the last to the first
-    for axis in reversed(range(len(shape))):
-        steps = [stride[axis] for stride in strides]
-        if shape[axis] == 1:
-            continue
-        if joined and all(
-            a == joined[-1][0] * b for a, b in zip(steps, joined[-1][1], strict=True)
-        ):
-            joined[-1] = (shape[axis] * joined[-1][0], joined[-1][1])
-        else:
-            joined.append((shape[axis], steps))
-    if len(joined) > 2:
-        raise ValueError(f"arrays of shape {shape} have gaps along too many axes")
-    joined += [(1, [0] * len(arrays))] * (2 - len(joined))
-    (columns, inner), (rows, outer) = joined
-    return (rows, columns), list(zip(outer, inner, strict=True))
-
-
-def _strides(array: Array, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the strides, in elements, by which ``array`` is read as ``shape``."""
-    missing = len(shape) - array.ndim
-    extents = (1,) * missing + array.shape
-    steps = (0,) * missing + tuple(stride // array.itemsize for stride in array.strides)
-    if missing < 0 or any(e not in (1, n) for e, n in zip(extents, shape, strict=True)):
-        raise ValueError(f"an operand of shape {array.shape} does not broadcast to {shape}")
-    return tuple(0 if e == 1 else s for e, s in zip(extents, steps, strict=True))
-
-
-def _lie(images: Array) -> windows.Lie:
-    """Return how images lie; their channels must be neighbours."""
-    _, height, width, channels = images.shape
-    *steps, item = (stride // images.itemsize for stride in images.strides)
-    if channels > 1 and item != 1:
-        raise ValueError(f"images of strides {images.strides} have gaps between channels")
-    return (height, width, channels, steps[0], steps[1], steps[2])
-
-
-def _places(columns: Array, images: Array, window: Window) -> windows.Lie:
-    """Return how the rows of `unfold` lie: as images of a window's pixels."""
-    down, across = window.counts(*images.shape[1:3])
-    row = columns.strides[0] // columns.itemsize
-    return (down, across, columns.shape[1], down * across * row, across * row, row)
-
-
-def _row(array: Array) -> int:
-    """Return from one row of ``array`` to the next, in elements; within it there are no gaps."""
-    if array.ndim > 1 and array.shape[1] > 1 and array.strides[1] != array.itemsize:
-        raise ValueError(f"strides {array.strides} are not by rows")
-    return int(array.strides[0] // array.itemsize)

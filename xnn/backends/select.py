@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 from .base import Backend, DeviceError
-from .cpu import CpuBackend
+from .cpp import CppBackend
 
 _NAME = re.compile(r"([a-z]+)(?::(\d+))?")
 
@@ -17,7 +17,7 @@ PRECISIONS = ("float32", "tf32")
 
 
 def _cpu(number: int, precision: str) -> Backend:
-    return CpuBackend()
+    return CppBackend()
 
 
 def _gpu(number: int, precision: str) -> Backend:

@@ -1,0 +1,299 @@
+"""Kernels of the CPU, each beside what NumPy does without a compiler."""
+
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import xnn
+from xnn.backends import Window, compiler
+from xnn.backends.cpp import CppBackend
+from xnn.backends.cpu import CpuBackend
+
+from .helpers import host
+
+pytestmark = pytest.mark.skipif(compiler.command() is None, reason="there is no C++ compiler here")
+
+HEAVY = 10**9  # multiplications that are worth kernels
+
+
+def both(step, *arrays):
+    """Return what a step makes of copies of arrays, with kernels and without."""
+    made = []
+    for run in (CppBackend(), CpuBackend()):
+        own = [aligned(run, array) for array in arrays]
+        run.compile(lambda run=run, own=own: step(run, *own), HEAVY)()
+        made.append([np.array(array) for array in own])
+    return made
+
+
+def aligned(run, array):
+    """Return a copy that lies as the array does: by rows, or by columns."""
+    if array.ndim == 2 and array.strides[0] < array.strides[1]:
+        return aligned(run, array.T).T
+    new = run.zeros(array.shape, array.dtype)
+    new[...] = array
+    return new
+
+
+def assert_alike(step, *arrays, rtol=1e-6):
+    for found, wanted in zip(*both(step, *arrays), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=rtol, atol=1e-6)
+
+
+def numbers(shape, dtype="f", seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["f", "d"])
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "a + b * 2",
+        "maximum(a, 0)",
+        "minimum(a, b) - sign(b)",
+        "(a > 0) * b",
+        "-abs(a) / sqrt(abs(b) + 1)",
+        "(a - b)**2",
+        "c * a",
+        "exp(a) + b",  # by NumPy
+    ],
+)
+def test_formulas(formula, dtype):
+    for shape in ((7,), (5, 13), (3, 4, 5)):
+        a, b, out = numbers(shape, dtype), numbers(shape[-1:], dtype, 1), np.zeros(shape, dtype)
+        number = np.array(1.5, dtype)
+        assert_alike(
+            lambda run, a, b, c, out: run.elementwise(formula, out, a=a, b=b, c=c),
+            a,
+            b,
+            number,
+            out,
+        )
+
+
+def test_formulas_on_parts_of_arrays_and_other_dtypes():
+    whole, bytes_ = numbers((6, 10)), np.arange(60, dtype=np.uint8).reshape(6, 10)
+    out = np.zeros((6, 10), "f")
+
+    def step(run, whole, bytes_, out):
+        run.elementwise("a + b", out[:, 2:7], a=whole[:, 5:], b=bytes_[:, ::2])
+        run.elementwise("a * 2", out[:, 7:8], a=whole[:, :1])
+        run.copy(bytes_[1:3], out[4:])
+
+    assert_alike(step, whole, bytes_, out)
+
+
+def test_what_is_not_a_number_stays_so():
+    a = np.array([np.nan, np.inf, -np.inf, 0, 1], "f")
+    for formula in ("maximum(a, 0)", "minimum(a, 0)", "sign(a)", "a * (a > 0)", "abs(a)"):
+        found, wanted = both(
+            lambda run, a, out, f=formula: run.elementwise(f, out, a=a), a, np.zeros(5, "f")
+        )
+        np.testing.assert_array_equal(found[1], wanted[1])
+
+
+def test_programs():
+    arrays = [numbers(1001, "d", seed) for seed in range(3)]
+    rate = np.array(0.1)
+
+    def step(run, w, g, v, rate):
+        program = "t = g + w * decay; v = v * mu + t; w = w - rate * v"
+        run.update(program, w=w, g=g, v=v, rate=rate, mu=0.9, decay=0.01)
+
+    assert_alike(step, *arrays, rate, rtol=1e-13)
+
+
+@pytest.mark.parametrize("source", ["B", "f", "d", "l"])
+@pytest.mark.parametrize("index", ["i", "l"])
+def test_gather(source, index):
+    rows = (100 * numbers((9, 11), "d")).astype(source)
+    at, out = np.array([3, 0, 8, 8], index), np.zeros((4, 16), "f")
+    assert_alike(lambda run, rows, at, out: run.gather(rows, at, out[:, :11]), rows, at, out)
+
+
+def test_softmax():
+    z = np.array([[1000.0, 1000, -1000], [0, np.nan, 1], [3, 2, 1]], "f")
+    found, wanted = both(lambda run, z, out: run.softmax(z, out), z, np.zeros((3, 3), "f"))
+    np.testing.assert_allclose(found[1], wanted[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["f", "d"])
+def test_random_numbers(dtype):
+    dice = np.array([7, 3], np.uint32)
+    for first in (0, 12345, 2**32 - 3):
+        found, wanted = both(
+            lambda run, dice, out, first=first: run.uniform(dice, 5, out, first),
+            dice,
+            np.zeros(1003, dtype),
+        )
+        np.testing.assert_array_equal(found[1], wanted[1])
+
+
+@st.composite
+def windows(draw):
+    """Return a window, and images that it fits on."""
+    size = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    padding = tuple((draw(st.integers(0, s - 1)), draw(st.integers(0, s - 1))) for s in size)
+    window = Window(size, stride, dilation, padding)
+    least = [max(1, window.extent(axis) - sum(padding[axis])) for axis in (0, 1)]
+    height, width = (n + draw(st.integers(0, 4)) for n in least)
+    return window, (draw(st.integers(1, 3)), height, width, draw(st.integers(1, 5)))
+
+
+@given(case=windows(), by_columns=st.booleans())
+@settings(max_examples=12, deadline=None)
+def test_windows(case, by_columns):
+    """Unfolding and folding, pooling and back, on images that are parts of wider ones as well."""
+    window, shape = case
+    n, height, width, channels = shape
+    down, across = window.counts(height, width)
+    places, pixels = n * down * across, window.size[0] * window.size[1]
+    columns = np.zeros((places, pixels * channels), "f")
+    if by_columns:
+        columns = np.zeros((pixels * channels, places), "f").T
+    wide = numbers((n, height, width, channels + 2))
+    pooled = (n, down, across, channels)
+    delta, index = numbers(pooled, seed=1), np.zeros(pooled, np.uint8)
+
+    def step(run, wide, columns, spread, delta, index, best, sums, *back):
+        x = wide[..., 1 : channels + 1]
+        run.unfold(x, columns, window)
+        run.fold(spread, back[0], window)
+        run.max_pool(x, best, index, window)
+        run.max_unpool(delta, index, back[1], window)
+        run.pool_sums(x, sums, window)
+        run.pool_spread(delta, back[2][..., :channels], window)
+
+    spread = numbers((places, pixels * channels), seed=2)
+    empty = [np.zeros(pooled, "f"), np.zeros(pooled, "f")]
+    back = [np.ones(shape, "f"), np.ones(shape, "f"), np.ones(wide.shape, "f")]
+    assert_alike(step, wide, columns, spread, delta, index, *empty, *back, rtol=1e-5)
+
+
+def test_the_largest_of_what_is_not_a_number_is_none():
+    x = np.array([1, np.nan, 3, 2, 5, 5, 4, 5], "f").reshape(2, 2, 2, 1)
+    found, wanted = both(
+        lambda run, x, out, index: run.max_pool(x, out, index, Window((2, 2), (2, 2))),
+        x,
+        np.zeros((2, 1, 1, 1), "f"),
+        np.zeros((2, 1, 1, 1), np.uint8),
+    )
+    np.testing.assert_array_equal(found[1], wanted[1])
+    assert found[2][1] == wanted[2][1] == 0  # the first of equals
+
+
+LAYERS = [
+    (12, 12, 2),
+    xnn.RandomAffine(shift=1),
+    xnn.Conv2D(8, 3, "relu"),
+    xnn.MaxPool2D(2),
+    xnn.Conv2D(6, 3, "tanh", padding="same", groups=2),
+    xnn.AveragePool2D(3, 2),
+    xnn.Flatten(),
+    xnn.Dropout(0.3),
+    xnn.Dense(20, "sigmoid"),
+    xnn.Dense(3, "softmax"),
+]
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [xnn.SGD(0.1), xnn.SGD(0.1, momentum=0.9, nesterov=True, clip_norm=1.0), xnn.AdamW(0.01)],
+    ids=["SGD", "clipped", "AdamW"],
+)
+def test_networks_train_as_without_kernels(monkeypatch, optimizer):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (60, 12, 12, 2), np.uint8), rng.integers(0, 3, 60)
+    trained = []
+    for least in (1, 10**18):
+        monkeypatch.setattr("xnn.backends.cpp._WORTH_KERNELS", least)
+        net = xnn.Network(LAYERS, dtype="float64", seed=1, device="cpu")
+        history = net.fit(x, y, epochs=2, batch_size=16, optimizer=optimizer, progress=False)
+        arrays = [host(a) for a in [*net.weights, *net.biases] if a is not None]
+        trained.append((arrays, history.cost, net.predict(x[:20])))
+    np.testing.assert_allclose(trained[0][1], trained[1][1], rtol=1e-10)
+    np.testing.assert_allclose(trained[0][2], trained[1][2], rtol=1e-8)
+    for a, b in zip(trained[0][0], trained[1][0], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-11)
+
+
+# The compiler.
+
+
+def tried(code, **environment):
+    """Run code in a process of its own, and return what it prints, and what it warns of."""
+    import os
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.split(), done.stderr
+
+
+HEAVY_FIT = """
+import numpy as np, xnn
+net = xnn.Network([100, 100, 10], seed=0, device="cpu")
+x, y = np.random.default_rng(0).random((200, 100)), np.arange(200) % 10
+history = net.fit(x, y, epochs=3, batch_size=100, optimizer=xnn.Adam(0.01), progress=False)
+from xnn.backends import compiler
+print(f"{history.cost[-1]:.4f}", len(compiler._functions))
+"""
+
+
+def test_without_a_compiler_it_is_numpy(tmp_path):
+    cache = {"XDG_CACHE_HOME": str(tmp_path)}
+    (cost, kernels), _ = tried(HEAVY_FIT, **cache)
+    assert int(kernels) > 3
+    assert list(tmp_path.glob("xnn/kernels/*.so"))
+    for told in ("", "no-such-compiler"):
+        assert tried(HEAVY_FIT, XNN_CXX=told, **cache) == ([cost, "0"], "")
+
+
+def test_what_was_compiled_is_not_compiled_again(tmp_path):
+    """The second time there is only something that fails, by the name of the compiler."""
+    compiler_ = tmp_path / "c++"
+    compiler_.write_text(f'#!/bin/sh\nexec {compiler.command()[0]} "$@"\n')
+    compiler_.chmod(0o700)
+    environment = {"XDG_CACHE_HOME": str(tmp_path), "XNN_CXX": str(compiler_)}
+    first = tried(HEAVY_FIT, **environment)
+    compiler_.write_text("#!/bin/sh\nexit 1\n")
+    assert tried(HEAVY_FIT, **environment) == first
+
+
+def test_a_compiler_that_fails_is_told_of(tmp_path):
+    environment = {"XDG_CACHE_HOME": str(tmp_path), "XNN_CXX": "false"}
+    (_, kernels), said = tried(HEAVY_FIT, **environment)
+    assert kernels == "0"
+    assert said.count("xnn goes on without kernels") == 1
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_cache_that_others_may_write_to_is_not_used(tmp_path):
+    folder = tmp_path / "xnn" / "kernels"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    (_, kernels), _ = tried(HEAVY_FIT, XDG_CACHE_HOME=str(tmp_path))
+    assert int(kernels) > 3
+    assert not list(folder.iterdir())
+
+
+def test_a_kernel_that_does_not_compile_is_an_error():
+    with pytest.raises(compiler.CompilerError, match="error"):
+        compiler.load(["void NAME(void** p, const long long* v) { nonsense }"])
+
+
+def test_light_steps_have_no_kernels():
+    with warnings.catch_warnings(action="error"):
+        (_, kernels), _ = tried(HEAVY_FIT.replace("100, 100, 10", "100, 10, 10"))
+    assert kernels == "0"

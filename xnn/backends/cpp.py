@@ -1,0 +1,244 @@
+"""The CPU where there is a C++ compiler: what a heavy step does beside BLAS, in kernels.
+
+A step that is worth it is compiled to kernels, which are played one after another without Python,
+and so without its lock: threads get in each other's way no more. The rest is as without a compiler.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import compiler, cplusplus, strides, threads
+from . import cpp_source as source
+from . import cpp_windows as windows
+from .base import Array, Call, Replay
+from .cpu import CpuBackend
+from .windows import Window
+
+# Multiplications in a step from which on it is worth kernels: a compiler takes half a second once.
+_WORTH_KERNELS = 1_000_000
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    """Stands for a function until all kernels of a step are compiled together."""
+
+    text: str
+
+    def __call__(self, *_: Any) -> None:
+        raise AssertionError("a kernel that has not been compiled")
+
+
+class CppBackend(CpuBackend):
+    """The CPU, by kernels, BLAS and NumPy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._noting = False  # whether what is being compiled is worth kernels
+        self._functions: dict[str, Any] = {}
+
+    def compile(self, step: Callable[[], None], multiplications: int = 0) -> Replay:
+        if multiplications < _WORTH_KERNELS or compiler.command() is None:
+            return super().compile(step)
+        self._noting = True
+        try:
+            return super().compile(step)
+        except compiler.CompilerError as error:
+            told = f"xnn goes on without kernels, which is slower: {error}"
+            warnings.warn(told, RuntimeWarning, stacklevel=2)
+        finally:
+            self._noting = False
+        return super().compile(step)
+
+    # Operations.
+
+    def elementwise(self, formula: str, out: Array, **operands: float | Array) -> None:
+        used = {name: operands[name] for name in sorted(cplusplus.names(formula))}
+        if not self._suits(formula, out, used):
+            super().elementwise(formula, out, **operands)
+            return
+        arrays = [out, *(v if _is_array(v) else np.array(v, out.dtype) for v in used.values())]
+        try:
+            shape, steps = strides.flattened(out.shape, arrays)
+        except ValueError:  # gaps along too many axes
+            super().elementwise(formula, out, **operands)
+            return
+        told = tuple(
+            (name, _kind(v) if _is_array(v) else None, min(inner, 2))
+            for (name, v), (_, inner) in zip(used.items(), steps[1:], strict=True)
+        )
+        text = source.elementwise(formula, str(_kind(out)), min(steps[0][1], 2), told)
+        self._note(text, arrays, [*shape, *(n for pair in steps for n in pair)])
+
+    def update(self, program: str, **operands: float | Array) -> None:
+        swept: dict[str, Any] = {name: v for name, v in operands.items() if np.ndim(v)}
+        first = next(iter(swept.values()))
+        alike = all(v.shape == first.shape and v.dtype == first.dtype for v in swept.values())
+        if not alike or not self._suits(program, first, operands):
+            super().update(program, **operands)
+            return
+        told = tuple((n, _kind(v) if _is_array(v) else None) for n, v in operands.items())
+        text = source.update(program, str(_kind(first)), told, frozenset(swept))
+        arrays = [v if _is_array(v) else np.array(v, first.dtype) for v in operands.values()]
+        self._note(text, arrays, [first.size])
+
+    def softmax(self, z: Array, out: Array) -> None:
+        if not self._noting or _gaps(z) or _gaps(out):
+            super().softmax(z, out)
+            return
+        rows, kind = (strides.row(z), strides.row(out)), str(_kind(out))
+        self._note(source.from_largest(kind), [z, out], [*z.shape, *rows])
+        self._do(np.exp, out, out)
+        self._note(source.over_sum(kind), [out], [*z.shape, rows[1]])
+
+    def copy(self, source: Array, out: Array) -> None:
+        if self._suits("a", out, {"a": source}):
+            self.elementwise("a", out, a=source)
+        else:
+            super().copy(source, out)
+
+    def gather(self, rows: Array, index: Array, out: Array) -> None:
+        arrays = [rows, index, out]
+        if not self._noting or rows.ndim != 2 or out.ndim != 2 or not all(map(_kind, arrays)):
+            super().gather(rows, index, out)
+            return
+        text = source.gather(*(str(_kind(array)) for array in arrays))
+        lies = [strides.row(rows), strides.row(out)]
+        self._note(text, arrays, [*out.shape, *lies, len(rows)])
+
+    def unfold(self, x: Array, out: Array, window: Window) -> None:
+        if not self._noting:
+            super().unfold(x, out, window)
+            return
+        kind, image, place = str(_kind(x)), strides.lie(x), strides.places(out, x, window)
+        by_rows = not _gaps(out)
+        text = windows.unfold(kind, window, image, place, by_rows)
+        column = 0 if by_rows else out.strides[1] // out.itemsize
+        self._note(text, [x, out], [len(x), column])
+
+    def fold(self, columns: Array, out: Array, window: Window) -> None:
+        if not self._noting or _gaps(columns):
+            super().fold(columns, out, window)
+            return
+        lies = strides.lie(out), strides.places(columns, out, window)
+        self._note(windows.fold(str(_kind(out)), window, *lies), [columns, out], [len(out)])
+
+    def max_pool(self, x: Array, out: Array, index: Array, window: Window) -> None:
+        if not self._noting:
+            super().max_pool(x, out, index, window)
+            return
+        kinds, lies = (str(_kind(x)), str(_kind(index))), (strides.lie(x), strides.lie(out))
+        self._note(windows.max_pool(*kinds, window, *lies), [x, out, index], [len(x)])
+
+    def max_unpool(self, delta: Array, index: Array, out: Array, window: Window) -> None:
+        if not self._noting:
+            super().max_unpool(delta, index, out, window)
+            return
+        kinds, lies = (str(_kind(out)), str(_kind(index))), (strides.lie(out), strides.lie(delta))
+        self._note(windows.max_unpool(*kinds, window, *lies), [delta, index, out], [len(out)])
+
+    def pool_sums(self, x: Array, out: Array, window: Window) -> None:
+        if not self._noting:
+            super().pool_sums(x, out, window)
+            return
+        lies = strides.lie(x), strides.lie(out)
+        self._note(windows.pool_sums(str(_kind(x)), window, *lies), [x, out], [len(x)])
+
+    def pool_spread(self, delta: Array, out: Array, window: Window) -> None:
+        if not self._noting:
+            super().pool_spread(delta, out, window)
+            return
+        lies = strides.lie(out), strides.lie(delta)
+        self._note(windows.pool_spread(str(_kind(out)), window, *lies), [delta, out], [len(out)])
+
+    def uniform(self, dice: Array, number: int, out: Array, first: int = 0) -> None:
+        if not self._noting:
+            super().uniform(dice, number, out, first)
+            return
+        self._note(source.uniform(str(_kind(out))), [dice, out], [out.size, number, first])
+
+    # How kernels are noted, and played.
+
+    def _suits(self, text: str, out: Array, operands: dict[str, Any]) -> bool:
+        arrays = (v for v in operands.values() if _is_array(v))
+        known = out.dtype.char in "fd" and all(_kind(v) is not None for v in arrays)
+        return self._noting and known and source.suits(text)
+
+    def _do(self, function: Callable[..., Any], *arguments: Any, keep: Sequence[Any] = ()) -> None:
+        if self._noting and _is_c(function):
+            self._note_pointers(source.GEMM, [*arguments, function], [], keep)
+        else:
+            super()._do(function, *arguments, keep=keep)
+
+    def _note(self, text: str, arrays: Sequence[Array], values: Sequence[int]) -> None:
+        """Note a kernel and what it is called with."""
+        self._note_pointers(text, [compiler.pointer(array) for array in arrays], values, arrays)
+
+    def _note_pointers(
+        self, text: str, pointers: Sequence[Any], values: Sequence[int], keep: Sequence[Any]
+    ) -> None:
+        made = compiler.pointers(pointers), compiler.integers(values)
+        super()._do(_Kernel(text), *made, keep=(*keep, *made))
+
+    def _replay(self, tape: list[Call], kept: list[Any]) -> Replay:
+        texts = set(_texts(tape))
+        if texts:
+            self._functions = compiler.load({*texts, source.PLAY})
+        return super()._replay(tape, kept)
+
+    def _loud(self, function: Callable[..., Any]) -> bool:
+        return function is self._functions.get(source.PLAY) or super()._loud(function)
+
+    def _finished(self, tape: list[Call]) -> list[Call]:
+        """Make one call of kernels that come one after another."""
+        calls: list[Call] = []
+        run: list[Any] = []
+
+        def close() -> None:
+            if run:
+                play = self._functions[source.PLAY], compiler.pointers(run)
+                calls.append((play[0], (play[1], compiler.integers([len(run) // 3]))))
+                run.clear()
+
+        for function, arguments in tape:
+            if isinstance(function, _Kernel):
+                run.extend([self._functions[function.text], *arguments])
+            else:
+                close()
+                calls += super()._finished([(function, arguments)])
+        close()
+        return calls
+
+
+def _texts(tape: list[Call]) -> list[str]:
+    """Return the text of each kernel on a tape, and on those that are played together."""
+    found = []
+    for function, arguments in tape:
+        if isinstance(function, _Kernel):
+            found.append(function.text)
+        elif function is threads.together:
+            found += [text for part in arguments[0] for text in _texts(part)]
+    return found
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray)
+
+
+def _is_c(function: Any) -> bool:
+    return type(function).__module__ == "_cffi_backend"
+
+
+def _kind(array: Array) -> str | None:
+    """Return the C++ name of the dtype, or None where it has none here."""
+    return cplusplus.TYPES.get(array.dtype.char) if array.dtype.isnative else None
+
+
+def _gaps(array: Array) -> bool:
+    """Return whether there are gaps within the rows of a matrix."""
+    return bool(array.shape[1] > 1 and array.strides[1] != array.itemsize)

@@ -1,0 +1,201 @@
+"""C++ for operations on the CPU. Text in, text out; see `xnn.backends.compiler` for what a text is.
+
+Sizes and strides are counted in elements. A stride that is always 1 or 0 is in the text, so that
+the compiler can make vectors of it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from . import cplusplus, formulas
+from .cpu_random import FIRST, SECOND, SPREAD
+
+# Functions for which NumPy has vectors and a compiler has not.
+_SLOW = {"exp", "log", "sin", "cos", "tanh", "sigmoid"}
+
+_FUNCTIONS = (
+    cplusplus.functions("static inline")
+    + """
+static inline float fabs(float a) { return __builtin_fabsf(a); }
+static inline double fabs(double a) { return __builtin_fabs(a); }
+static inline float sqrt(float a) { return __builtin_sqrtf(a); }
+static inline double sqrt(double a) { return __builtin_sqrt(a); }
+"""
+)
+
+#: Plays kernels: their functions, and what each is called with.
+PLAY = """
+extern "C" void NAME(void** p, const long long* v) {
+    for (long long i = 0; i < v[0]; i++, p += 3)
+        ((void (*)(void**, const long long*))p[0])((void**)p[1], (const long long*)p[2]);
+}
+"""
+
+#: Calls the ``gemm`` of a BLAS with 13 pointers; its own comes last.
+GEMM = f"""
+extern "C" void NAME(void** p, const long long* v) {{
+    ((void (*)({", ".join(["void*"] * 13)}))p[13])({", ".join(f"p[{i}]" for i in range(13))});
+}}
+"""
+
+
+def suits(text: str) -> bool:
+    """Return whether a formula or program is quicker as C++ than as calls of NumPy."""
+    return not any(f"{name}(" in text for name in _SLOW)
+
+
+def head(kind: str) -> str:
+    """Return what comes before a kernel on numbers of one kind."""
+    return f"typedef {kind} T;{_FUNCTIONS}"
+
+
+@lru_cache(maxsize=1024)
+def elementwise(
+    formula: str, out: str, step: int, operands: tuple[tuple[str, str | None, int], ...]
+) -> str:
+    """Return the kernel that evaluates a formula.
+
+    ``operands`` are names, C++ types and strides within a row, as ``step`` is that of ``out``; a
+    stride of 2 stands for any that is not 0 or 1. The type of a number is None. At ``p``: ``out``,
+    and the operands in their order. In ``v``: rows and columns; for ``out`` and each operand, the
+    stride from row to row, and that within one.
+    """
+    before: list[str] = []
+    within: list[str] = []
+    for at, (name, kind, stride) in enumerate(operands, start=1):
+        if kind is None:
+            before.append(f"const T v_{name} = *(const T*)p[{at}];")
+            continue
+        before.append(f"const {kind}* p_{name} = (const {kind}*)p[{at}] + row * v[{2 + 2 * at}];")
+        load = f"const T v_{name} = T(p_{name}[{_times('j', stride, 3 + 2 * at)}]);"
+        (within if stride else before).append(load)
+    tree = formulas.parse(formula)
+    return f"""{head(out)}
+extern "C" void NAME(void** p, const long long* v) {{
+    const long long rows = v[0], columns = v[1];
+    for (long long row = 0; row < rows; row++) {{
+        T* out = (T*)p[0] + row * v[2];
+        {" ".join(before)}
+#pragma GCC ivdep
+        for (long long j = 0; j < columns; j++) {{
+            {" ".join(within)}
+            out[{_times("j", step, 3)}] = {cplusplus.expression(tree)};
+        }}
+    }}
+}}
+"""
+
+
+def _times(index: str, stride: int, at: int) -> str:
+    return {0: "0", 1: index}.get(stride, f"{index} * v[{at}]")
+
+
+@lru_cache(maxsize=256)
+def update(
+    program: str, kind: str, operands: tuple[tuple[str, str | None], ...], swept: frozenset[str]
+) -> str:
+    """Return the kernel of a program. At ``p``: the operands in their order; in ``v``: the size.
+
+    The type of a number is None. Those ``swept`` are arrays, other arrays hold one number.
+    """
+    lines, written = cplusplus.statements(program, frozenset(name for name, _ in operands))
+    before, within = [], []
+    for at, (name, other) in enumerate(operands):
+        if name in swept:
+            before.append(f"T* p_{name} = (T*)p[{at}];")
+            within.append(f"T v_{name} = p_{name}[i];")
+        else:
+            before.append(f"const T v_{name} = T(*(const {other or 'T'}*)p[{at}]);")
+    stores = [f"p_{name}[i] = v_{name};" for name, _ in operands if name in written]
+    return f"""{head(kind)}
+extern "C" void NAME(void** p, const long long* v) {{
+    const long long size = v[0];
+    {" ".join(before)}
+#pragma GCC ivdep
+    for (long long i = 0; i < size; i++) {{
+        {" ".join(within)}
+        {" ".join(lines)}
+        {" ".join(stores)}
+    }}
+}}
+"""
+
+
+@lru_cache(maxsize=256)
+def gather(source: str, index: str, out: str) -> str:
+    """Return the kernel that copies the rows which an index names.
+
+    At ``p``: the rows, the index, ``out``. In ``v``: how many, their length, and the strides of
+    the source and of ``out``; how many rows the source has.
+    """
+    return f"""
+extern "C" void NAME(void** p, const long long* v) {{
+    const {index}* index = (const {index}*)p[1];
+    for (long long i = 0; i < v[0]; i++) {{
+        long long at = index[i];
+        at = at < 0 ? 0 : at < v[4] ? at : v[4] - 1;
+        const {source}* from = (const {source}*)p[0] + at * v[2];
+        {out}* to = ({out}*)p[2] + i * v[3];
+#pragma GCC ivdep
+        for (long long j = 0; j < v[1]; j++) to[j] = ({out})from[j];
+    }}
+}}
+"""
+
+
+@lru_cache(maxsize=8)
+def from_largest(kind: str) -> str:
+    """Return the kernel ``out ← z - the largest of its row``. At ``p``: ``z`` and ``out``.
+
+    In ``v``: rows, columns, and the strides of ``z`` and ``out``.
+    """
+    return f"""{head(kind)}
+extern "C" void NAME(void** p, const long long* v) {{
+    for (long long row = 0; row < v[0]; row++) {{
+        const T* z = (const T*)p[0] + row * v[2];
+        T *out = (T*)p[1] + row * v[3], most = z[0];
+        for (long long j = 1; j < v[1]; j++) most = maximum(most, z[j]);
+        for (long long j = 0; j < v[1]; j++) out[j] = z[j] - most;
+    }}
+}}
+"""
+
+
+@lru_cache(maxsize=8)
+def over_sum(kind: str) -> str:
+    """Return the kernel ``out ← out / the sum of its row``; ``v``: rows, columns, the stride."""
+    return f"""{head(kind)}
+extern "C" void NAME(void** p, const long long* v) {{
+    for (long long row = 0; row < v[0]; row++) {{
+        T *out = (T*)p[0] + row * v[2], sum = 0;
+        for (long long j = 0; j < v[1]; j++) sum += out[j];
+        for (long long j = 0; j < v[1]; j++) out[j] /= sum;
+    }}
+}}
+"""
+
+
+@lru_cache(maxsize=8)
+def uniform(kind: str) -> str:
+    """Return the kernel of `xnn.backends.cpu_random`.
+
+    At ``p``: the dice and ``out``. In ``v``: the size, the layer's number, and the first place.
+    """
+    return f"""
+static inline unsigned mix(unsigned v) {{
+    v = (v ^ v >> 16) * {FIRST}u;
+    v = (v ^ v >> 15) * {SECOND}u;
+    return v ^ v >> 16;
+}}
+extern "C" void NAME(void** p, const long long* v) {{
+    const unsigned* dice = (const unsigned*)p[0];
+    {kind}* out = ({kind}*)p[1];
+    const unsigned base = mix(mix(dice[0] + unsigned(v[1]) * {SPREAD}u) + dice[1]);
+#pragma GCC ivdep
+    for (long long i = 0; i < v[0]; i++) {{
+        unsigned bits = mix(unsigned(v[2] + i) * {SPREAD}u + base);
+        out[i] = {kind}(int(bits >> 8) + 1) * {kind}(1.0 / 16777216);
+    }}
+}}
+"""

@@ -1,0 +1,214 @@
+"""C++ for windows over images on the CPU; see `xnn.backends.cpp_source`.
+
+A kernel is made for one window and one size of images, so that the compiler knows the length of
+every inner loop; how many images there are is ``v[0]``. Channels lie without gaps, and are what is
+gone through innermost.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from . import cpp_source
+from .strides import Lie
+from .windows import Window
+
+
+def _constants(window: Window, image: Lie, place: Lie) -> str:
+    """Return what all kernels know: the window, images (I), and what lies at its places (O)."""
+    names = ("HEIGHT", "WIDTH", "CHANNELS", "IMAGE", "ROW", "PIXEL")
+    pairs = [
+        *(zip(("HIGH", "WIDE"), window.size, strict=True)),
+        *(zip(("STEP_R", "STEP_C"), window.stride, strict=True)),
+        *(zip(("GAP_R", "GAP_C"), window.dilation, strict=True)),
+        ("TOP", window.padding[0][0]),
+        ("LEFT", window.padding[1][0]),
+        *((f"I_{name}", value) for name, value in zip(names, image, strict=True)),
+        *((f"O_{name}", value) for name, value in zip(names, place, strict=True)),
+    ]
+    told = "\n".join(f"const long long {name} = {value};" for name, value in pairs)
+    return f"""{told}
+const bool PADDED = {str(any(window.padding[0] + window.padding[1])).lower()};
+const bool TIGHT = GAP_C == 1 && I_PIXEL == I_CHANNELS;  // a row of the window has no gaps
+static inline bool inside(long long y, long long x) {{
+    return !PADDED || (y >= 0 && y < I_HEIGHT && x >= 0 && x < I_WIDTH);
+}}
+"""
+
+
+# Each place of the window on each image.
+_PLACES = """
+    for (long long s = 0; s < v[0]; s++)
+    for (long long y = 0; y < O_HEIGHT; y++)
+    for (long long x = 0; x < O_WIDTH; x++)"""
+
+# Each pixel under a window at place (y, x).
+_PIXELS = """
+        for (long long r = 0; r < HIGH; r++)
+        for (long long q = 0; q < WIDE; q++) {
+            const long long py = y * STEP_R + r * GAP_R - TOP, px = x * STEP_C + q * GAP_C - LEFT;
+            if (!inside(py, px)) continue;"""
+
+
+# Zeros in all images, which lie at p[…].
+_ZERO = """
+    for (long long s = 0; s < v[0]; s++)
+    for (long long y = 0; y < I_HEIGHT; y++)
+    for (long long x = 0; x < I_WIDTH; x++) {{
+        T* pixel = (T*)p[{}] + s * I_IMAGE + y * I_ROW + x * I_PIXEL;
+        for (long long c = 0; c < I_CHANNELS; c++) pixel[c] = 0;
+    }}"""
+
+
+def _kernel(kind: str, window: Window, image: Lie, place: Lie, body: str) -> str:
+    return f"""{cpp_source.head(kind)}
+{_constants(window, image, place)}
+extern "C" void NAME(void** p, const long long* v) {{{body}
+}}
+"""
+
+
+@lru_cache(maxsize=256)
+def unfold(kind: str, window: Window, image: Lie, place: Lie, by_rows: bool) -> str:
+    """Return the kernel; at ``p``: images, columns.
+
+    Rows lie without gaps where ``by_rows``, and else columns, of which one begins every ``v[1]``.
+    """
+    if by_rows:
+        body = f"""{_PLACES} {{
+        const T* images = (const T*)p[0] + s * I_IMAGE;
+        T* columns = (T*)p[1] + s * O_IMAGE + y * O_ROW + x * O_PIXEL;
+        for (long long r = 0; r < HIGH; r++) {{
+            const long long py = y * STEP_R + r * GAP_R - TOP, px = x * STEP_C - LEFT;
+            T* to = columns + r * WIDE * I_CHANNELS;
+            const T* from = images + py * I_ROW + px * I_PIXEL;
+            if (TIGHT && inside(py, px) && inside(py, px + WIDE - 1))
+                for (long long k = 0; k < WIDE * I_CHANNELS; k++) to[k] = from[k];
+            else
+                for (long long q = 0; q < WIDE; q++) {{
+                    const bool there = inside(py, px + q * GAP_C);
+                    for (long long c = 0; c < I_CHANNELS; c++)
+                        to[q * I_CHANNELS + c] = there ? from[q * GAP_C * I_PIXEL + c] : T(0);
+                }}
+        }}
+    }}"""
+    else:
+        body = """
+    for (long long s = 0; s < v[0]; s++)
+    for (long long r = 0; r < HIGH; r++)
+    for (long long q = 0; q < WIDE; q++)
+    for (long long c = 0; c < I_CHANNELS; c++) {
+        T* to = (T*)p[1] + ((r * WIDE + q) * I_CHANNELS + c) * v[1] + s * O_HEIGHT * O_WIDTH;
+        for (long long y = 0; y < O_HEIGHT; y++) {
+            const long long py = y * STEP_R + r * GAP_R - TOP, px = q * GAP_C - LEFT;
+            const T* from = (const T*)p[0] + s * I_IMAGE + py * I_ROW + px * I_PIXEL + c;
+            for (long long x = 0; x < O_WIDTH; x++)
+                to[y * O_WIDTH + x] =
+                    inside(py, px + x * STEP_C) ? from[x * STEP_C * I_PIXEL] : T(0);
+        }
+    }"""
+    return _kernel(kind, window, image, place, body)
+
+
+@lru_cache(maxsize=256)
+def fold(kind: str, window: Window, image: Lie, place: Lie) -> str:
+    """Return the kernel; at ``p``: columns, whose rows lie without gaps, and images."""
+    body = f"""{_ZERO.format(1)}{_PLACES} {{
+        T* images = (T*)p[1] + s * I_IMAGE;
+        const T* columns = (const T*)p[0] + s * O_IMAGE + y * O_ROW + x * O_PIXEL;
+        for (long long r = 0; r < HIGH; r++) {{
+            const long long py = y * STEP_R + r * GAP_R - TOP, px = x * STEP_C - LEFT;
+            T* to = images + py * I_ROW + px * I_PIXEL;
+            const T* from = columns + r * WIDE * I_CHANNELS;
+            if (TIGHT && inside(py, px) && inside(py, px + WIDE - 1)) {{
+#pragma GCC ivdep
+                for (long long k = 0; k < WIDE * I_CHANNELS; k++) to[k] += from[k];
+            }} else
+                for (long long q = 0; q < WIDE; q++) {{
+                    if (!inside(py, px + q * GAP_C)) continue;
+#pragma GCC ivdep
+                    for (long long c = 0; c < I_CHANNELS; c++)
+                        to[q * GAP_C * I_PIXEL + c] += from[q * I_CHANNELS + c];
+                }}
+        }}
+    }}"""
+    return _kernel(kind, window, image, place, body)
+
+
+@lru_cache(maxsize=256)
+def max_pool(kind: str, index: str, window: Window, image: Lie, place: Lie) -> str:
+    """Return the kernel; at ``p``: images, ``out``, and ``index``, which lies without gaps."""
+    body = f"""
+    {index}* which = ({index}*)p[2];{_PLACES} {{
+        T best[O_CHANNELS], *out = (T*)p[1] + s * O_IMAGE + y * O_ROW + x * O_PIXEL;
+        int from[O_CHANNELS];
+        for (int c = 0; c < O_CHANNELS; c++) best[c] = -T(__builtin_inff()), from[c] = 0;
+        {_PIXELS}
+            const T* pixel = (const T*)p[0] + s * I_IMAGE + py * I_ROW + px * I_PIXEL;
+            const int number = r * WIDE + q;
+#pragma GCC ivdep
+            for (int c = 0; c < O_CHANNELS; c++) {{
+                const T a = pixel[c], b = best[c];
+                from[c] = a > b ? number : from[c];
+                best[c] = (a != a) | (a > b) ? a : b;
+            }}
+        }}
+#pragma GCC ivdep
+        for (int c = 0; c < O_CHANNELS; c++) out[c] = best[c];
+#pragma GCC ivdep
+        for (int c = 0; c < O_CHANNELS; c++) which[c] = from[c];
+        which += O_CHANNELS;
+    }}"""
+    return _kernel(kind, window, image, place, body)
+
+
+@lru_cache(maxsize=256)
+def max_unpool(kind: str, index: str, window: Window, image: Lie, place: Lie) -> str:
+    """Return the kernel; at ``p``: ``delta``, ``index``, which lies without gaps, and images."""
+    places = image[0] == place[0] * window.size[0] and image[1] == place[1] * window.size[1]
+    once = window.size == window.stride and places  # each pixel is met once: nothing to add to
+    body = f"""{"" if once else _ZERO.format(2)}
+    const {index}* which = (const {index}*)p[1];{_PLACES} {{
+        const T* delta = (const T*)p[0] + s * O_IMAGE + y * O_ROW + x * O_PIXEL;
+        int from[O_CHANNELS];
+#pragma GCC ivdep
+        for (int c = 0; c < O_CHANNELS; c++) from[c] = which[c];
+        {_PIXELS}
+            T* pixel = (T*)p[2] + s * I_IMAGE + py * I_ROW + px * I_PIXEL;
+            const int number = r * WIDE + q;
+#pragma GCC ivdep
+            for (int c = 0; c < O_CHANNELS; c++)
+                pixel[c] {"" if once else "+"}= from[c] == number ? delta[c] : T(0);
+        }}
+        which += O_CHANNELS;
+    }}"""
+    return _kernel(kind, window, image, place, body)
+
+
+@lru_cache(maxsize=256)
+def pool_sums(kind: str, window: Window, image: Lie, place: Lie) -> str:
+    """Return the kernel; at ``p``: images, ``out``."""
+    body = f"""{_PLACES} {{
+        T* out = (T*)p[1] + s * O_IMAGE + y * O_ROW + x * O_PIXEL;
+        for (long long c = 0; c < O_CHANNELS; c++) out[c] = 0;
+        {_PIXELS}
+            const T* pixel = (const T*)p[0] + s * I_IMAGE + py * I_ROW + px * I_PIXEL;
+#pragma GCC ivdep
+            for (long long c = 0; c < O_CHANNELS; c++) out[c] += pixel[c];
+        }}
+    }}"""
+    return _kernel(kind, window, image, place, body)
+
+
+@lru_cache(maxsize=256)
+def pool_spread(kind: str, window: Window, image: Lie, place: Lie) -> str:
+    """Return the kernel; at ``p``: ``delta``, images."""
+    body = f"""{_ZERO.format(1)}{_PLACES} {{
+        const T* delta = (const T*)p[0] + s * O_IMAGE + y * O_ROW + x * O_PIXEL;
+        {_PIXELS}
+            T* pixel = (T*)p[1] + s * I_IMAGE + py * I_ROW + px * I_PIXEL;
+#pragma GCC ivdep
+            for (long long c = 0; c < O_CHANNELS; c++) pixel[c] += delta[c];
+        }}
+    }}"""
+    return _kernel(kind, window, image, place, body)

@@ -1,0 +1,69 @@
+"""How arrays lie in memory, as kernels are told: in elements, not in bytes."""
+
+from __future__ import annotations
+
+from .base import Array
+from .windows import Window
+
+#: Of images or of what lies on them: height, width and channels, then the strides of an image, a
+#: row and a pixel.
+Lie = tuple[int, int, int, int, int, int]
+
+
+def flattened(
+    shape: tuple[int, ...], arrays: list[Array]
+) -> tuple[tuple[int, int], list[tuple[int, int]]]:
+    """Return a shape of two axes for a kernel, and each array's strides along them, in elements.
+
+    Arrays broadcast to ``shape``: a stride is then 0. Axes are joined where no array has a gap.
+    """
+    each = [_strides(array, shape) for array in arrays]
+    joined: list[tuple[int, list[int]]] = []  # axes from the last to the first
+    for axis in reversed(range(len(shape))):
+        steps = [stride[axis] for stride in each]
+        if shape[axis] == 1:
+            continue
+        if joined and all(
+            a == joined[-1][0] * b for a, b in zip(steps, joined[-1][1], strict=True)
+        ):
+            joined[-1] = (shape[axis] * joined[-1][0], joined[-1][1])
+        else:
+            joined.append((shape[axis], steps))
+    if len(joined) > 2:
+        raise ValueError(f"arrays of shape {shape} have gaps along too many axes")
+    joined += [(1, [0] * len(arrays))] * (2 - len(joined))
+    (columns, inner), (rows, outer) = joined
+    return (rows, columns), list(zip(outer, inner, strict=True))
+
+
+def _strides(array: Array, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the strides, in elements, by which ``array`` is read as ``shape``."""
+    missing = len(shape) - array.ndim
+    extents = (1,) * missing + array.shape
+    steps = (0,) * missing + tuple(stride // array.itemsize for stride in array.strides)
+    if missing < 0 or any(e not in (1, n) for e, n in zip(extents, shape, strict=True)):
+        raise ValueError(f"an operand of shape {array.shape} does not broadcast to {shape}")
+    return tuple(0 if e == 1 else s for e, s in zip(extents, steps, strict=True))
+
+
+def lie(images: Array) -> Lie:
+    """Return how images lie; their channels must be neighbours."""
+    _, height, width, channels = images.shape
+    *steps, item = (stride // images.itemsize for stride in images.strides)
+    if channels > 1 and item != 1:
+        raise ValueError(f"images of strides {images.strides} have gaps between channels")
+    return (height, width, channels, steps[0], steps[1], steps[2])
+
+
+def row(array: Array) -> int:
+    """Return from one row of ``array`` to the next, in elements; within it there are no gaps."""
+    if array.ndim > 1 and array.shape[1] > 1 and array.strides[1] != array.itemsize:
+        raise ValueError(f"strides {array.strides} are not by rows")
+    return int(array.strides[0] // array.itemsize)
+
+
+def places(columns: Array, images: Array, window: Window) -> Lie:
+    """Return how the rows of `unfold` lie: as images of a window's pixels."""
+    down, across = window.counts(*images.shape[1:3])
+    row = columns.strides[0] // columns.itemsize
+    return (down, across, columns.shape[1], down * across * row, across * row, row)
