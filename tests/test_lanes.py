@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import xnn
-from xnn.backends import cpu, threads
+from xnn.backends import compiler, cpp, cpu, threads
 
 from .helpers import host
 
@@ -25,9 +25,10 @@ IMAGES = [
 ]
 
 
-@pytest.fixture
-def lanes(monkeypatch):
-    """Return what sets how many lanes there are."""
+@pytest.fixture(params=["calls", "kernels"])
+def lanes(monkeypatch, request):
+    """Return what sets how many lanes there are; of calls of NumPy, or of kernels alone."""
+    monkeypatch.setattr(cpp, "_WORTH_KERNELS", 1 if request.param == "kernels" else 10**18)
 
     def into(count):
         monkeypatch.setattr(cpu.CpuBackend, "lanes", lambda *_: count)
@@ -74,6 +75,24 @@ def test_parts_and_lanes_have_the_same_random_numbers(lanes):
         found, _ = trained(0.1, micro_batch_size=most)
         for a, b in zip(found, wanted, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_lanes_of_kernels_are_given_to_threads_that_serve(monkeypatch):
+    """Or, where none comes in time, done by the one who gives them: again and again the same."""
+    monkeypatch.setattr(cpp, "_WORTH_KERNELS", 1)
+    monkeypatch.setattr(cpu.CpuBackend, "lanes", lambda *_: 3)
+    layers = [(9, 9, 1), xnn.Conv2D(4, 3, "relu"), xnn.MaxPool2D(2), xnn.Flatten()]
+    layers.append(xnn.Dense(2, "softmax"))
+    x, y = np.random.default_rng(0).random((200, 9, 9, 1)), np.arange(200) % 2
+    trained = []
+    for _ in range(10):
+        net = xnn.Network(layers, seed=0, device="cpu")
+        net.fit(x, y, epochs=5, batch_size=6, optimizer=0.1, shuffle=False, progress=False)
+        trained.append(net.weights[0])
+    if compiler.command() is not None:
+        assert net._engine.run._boxes
+    for weights in trained[1:]:
+        np.testing.assert_array_equal(weights, trained[0])
 
 
 def test_a_layer_that_mixes_samples_has_one_lane(lanes):

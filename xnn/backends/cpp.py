@@ -41,6 +41,9 @@ class CppBackend(CpuBackend):
         super().__init__()
         self._noting = False  # whether what is being compiled is worth kernels
         self._functions: dict[str, Any] = {}
+        # Of the replay that is being made: its boxes for lanes, and whatever has pointers to it.
+        self._boxes: list[Any] = []
+        self._owners: list[Any] = []
 
     def compile(self, step: Callable[[], None], multiplications: int = 0) -> Replay:
         if multiplications < _WORTH_KERNELS or compiler.command() is None:
@@ -91,10 +94,8 @@ class CppBackend(CpuBackend):
         if not self._noting or _gaps(z) or _gaps(out):
             super().softmax(z, out)
             return
-        rows, kind = (strides.row(z), strides.row(out)), str(_kind(out))
-        self._note(source.from_largest(kind), [z, out], [*z.shape, *rows])
-        self._do(np.exp, out, out)
-        self._note(source.over_sum(kind), [out], [*z.shape, rows[1]])
+        rows = strides.row(z), strides.row(out)
+        self._note(source.softmax(str(_kind(out))), [z, out], [*z.shape, *rows])
 
     def copy(self, source: Array, out: Array) -> None:
         if self._suits("a", out, {"a": source}):
@@ -187,9 +188,30 @@ class CppBackend(CpuBackend):
 
     def _replay(self, tape: list[Call], kept: list[Any]) -> Replay:
         texts = set(_texts(tape))
-        if texts:
-            self._functions = compiler.load({*texts, source.PLAY})
-        return super()._replay(tape, kept)
+        if not texts:
+            return super()._replay(tape, kept)
+        self._functions = compiler.load({*texts, source.PLAY, source.LANES, source.SERVE})
+        self._boxes = []
+        self._owners = kept  # a replay keeps what is behind its pointers
+        replay = super()._replay(tape, kept)
+        return self._served(replay) if self._boxes else replay
+
+    def _served(self, replay: Replay) -> Replay:
+        """Return a replay while which a thread serves each box."""
+        over, serve = compiler.integers([0]), self._functions[source.SERVE]
+        # With its box: a thread may look into it once more when all is over.
+        places = [(compiler.pointers([box, over]), box) for box in self._boxes]
+
+        def served() -> None:
+            over[0] = 0
+            for place, box in places:
+                threads.begin(lambda place=place, box=box: serve(place, over))  # type: ignore[misc]
+            try:
+                replay()
+            finally:
+                over[0] = 1
+
+        return served
 
     def _loud(self, function: Callable[..., Any]) -> bool:
         return function is self._functions.get(source.PLAY) or super()._loud(function)
@@ -208,11 +230,29 @@ class CppBackend(CpuBackend):
         for function, arguments in tape:
             if isinstance(function, _Kernel):
                 run.extend([self._functions[function.text], *arguments])
+                continue
+            lanes = self._lanes(arguments[0]) if function is threads.together else None
+            if lanes is not None:
+                run.extend([self._functions[source.LANES], *lanes])
             else:
                 close()
                 calls += super()._finished([(function, arguments)])
         close()
         return calls
+
+    def _lanes(self, tapes: list[list[Call]]) -> tuple[Any, Any] | None:
+        """Return what `LANES` is called with, or None where a lane is more than kernels."""
+        lanes = [self._finished(tape) for tape in tapes]
+        play = self._functions.get(source.PLAY)
+        if any(len(lane) != 1 or lane[0][0] is not play for lane in lanes):
+            return None
+        while len(self._boxes) < len(lanes) - 1:
+            self._boxes.append(compiler.integers([0, 0]))
+        each = [value for lane in lanes for value in (play, *lane[0][1])]
+        made = compiler.pointers([*self._boxes[: len(lanes) - 1], *each])
+        told = compiler.integers([len(lanes)])
+        self._owners += [*each, made, told]
+        return made, told
 
 
 def _texts(tape: list[Call]) -> list[str]:

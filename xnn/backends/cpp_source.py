@@ -24,14 +24,6 @@ static inline double sqrt(double a) { return __builtin_sqrt(a); }
 """
 )
 
-#: Plays kernels: their functions, and what each is called with.
-PLAY = """
-extern "C" void NAME(void** p, const long long* v) {
-    for (long long i = 0; i < v[0]; i++, p += 3)
-        ((void (*)(void**, const long long*))p[0])((void**)p[1], (const long long*)p[2]);
-}
-"""
-
 #: Calls the ``gemm`` of a BLAS with 13 pointers; its own comes last.
 GEMM = f"""
 extern "C" void NAME(void** p, const long long* v) {{
@@ -144,32 +136,88 @@ extern "C" void NAME(void** p, const long long* v) {{
 """
 
 
-@lru_cache(maxsize=8)
-def from_largest(kind: str) -> str:
-    """Return the kernel ``out ← z - the largest of its row``. At ``p``: ``z`` and ``out``.
+_CALL = """
+static inline void call(void** p) {
+    ((void (*)(void**, const long long*))p[0])((void**)p[1], (const long long*)p[2]);
+}
+"""
 
-    In ``v``: rows, columns, and the strides of ``z`` and ``out``.
-    """
-    return f"""{head(kind)}
+#: Plays kernels: at ``p`` three pointers for each, its function and what that is called with; in
+#: ``v`` how many there are.
+PLAY = f"""{_CALL}
 extern "C" void NAME(void** p, const long long* v) {{
-    for (long long row = 0; row < v[0]; row++) {{
-        const T* z = (const T*)p[0] + row * v[2];
-        T *out = (T*)p[1] + row * v[3], most = z[0];
-        for (long long j = 1; j < v[1]; j++) most = maximum(most, z[j]);
-        for (long long j = 0; j < v[1]; j++) out[j] = z[j] - most;
+    for (long long i = 0; i < v[0]; i++) call(p + 3 * i);
+}}
+"""
+
+# A box holds a kernel that is to be called, for a thread that serves it. Whoever begins the kernel
+# takes it out first: the thread, or who put it there and has waited for nobody.
+_BOX = f"""{_CALL}
+enum : long long {{ EMPTY, FULL, TAKEN, DONE }};
+struct Box {{ long long state; void** kernel; }};
+static inline bool take(Box* box) {{
+    long long full = FULL;
+    return __atomic_compare_exchange_n(&box->state, &full, TAKEN, false, __ATOMIC_ACQUIRE,
+                                       __ATOMIC_RELAXED);
+}}
+extern "C" int sched_yield(void);
+static inline void wait(long long turn) {{
+    if (turn % 4096 == 4095) sched_yield();
+    for (int i = 0; i < 16; i++) __asm__ volatile("" ::: "memory");
+}}
+"""
+
+#: Plays kernels at the same time. At ``p`` a box for each but the first, then three pointers for
+#: each as for `PLAY`; in ``v`` how many there are.
+LANES = f"""{_BOX}
+extern "C" void NAME(void** p, const long long* v) {{
+    void** kernels = p + v[0] - 1;
+    for (long long i = 1; i < v[0]; i++) {{
+        Box* box = (Box*)p[i - 1];
+        box->kernel = kernels + 3 * i;
+        __atomic_store_n(&box->state, FULL, __ATOMIC_RELEASE);
+    }}
+    call(kernels);
+    for (long long i = 1; i < v[0]; i++) {{
+        Box* box = (Box*)p[i - 1];
+        if (take(box))
+            call(box->kernel);
+        else
+            for (long long turn = 0; __atomic_load_n(&box->state, __ATOMIC_ACQUIRE) != DONE; turn++)
+                wait(turn);
+        box->state = EMPTY;
+    }}
+}}
+"""
+
+#: Serves a box until there is no more to come. At ``p``: the box, and a number that is then not 0.
+SERVE = f"""{_BOX}
+extern "C" void NAME(void** p, const long long* v) {{
+    Box* box = (Box*)p[0];
+    for (long long turn = 0; !__atomic_load_n((long long*)p[1], __ATOMIC_ACQUIRE); turn++) {{
+        if (__atomic_load_n(&box->state, __ATOMIC_RELAXED) != FULL || !take(box)) {{
+            wait(turn);
+            continue;
+        }}
+        call(box->kernel);
+        __atomic_store_n(&box->state, DONE, __ATOMIC_RELEASE);
     }}
 }}
 """
 
 
 @lru_cache(maxsize=8)
-def over_sum(kind: str) -> str:
-    """Return the kernel ``out ← out / the sum of its row``; ``v``: rows, columns, the stride."""
+def softmax(kind: str) -> str:
+    """Return the kernel; at ``p``: ``z`` and ``out``; in ``v``: rows, columns, their strides."""
     return f"""{head(kind)}
+static inline float exp(float a) {{ return __builtin_expf(a); }}
+static inline double exp(double a) {{ return __builtin_exp(a); }}
 extern "C" void NAME(void** p, const long long* v) {{
     for (long long row = 0; row < v[0]; row++) {{
-        T *out = (T*)p[0] + row * v[2], sum = 0;
-        for (long long j = 0; j < v[1]; j++) sum += out[j];
+        const T* z = (const T*)p[0] + row * v[2];
+        T *out = (T*)p[1] + row * v[3], most = z[0], sum = 0;
+        for (long long j = 1; j < v[1]; j++) most = maximum(most, z[j]);
+        for (long long j = 0; j < v[1]; j++) sum += out[j] = exp(z[j] - most);
         for (long long j = 0; j < v[1]; j++) out[j] /= sum;
     }}
 }}
