@@ -123,6 +123,15 @@ def test_softmax():
 
 
 @pytest.mark.parametrize("dtype", ["f", "d"])
+def test_row_sums(dtype):
+    for shape in ((3, 1000), (200, 10), (1, 79)):
+        values = numbers(shape, dtype)
+        assert_alike(
+            lambda run, values, out: run.row_sums(values, out), values, np.zeros(shape[0], dtype)
+        )
+
+
+@pytest.mark.parametrize("dtype", ["f", "d"])
 def test_random_numbers(dtype):
     dice = np.array([7, 3], np.uint32)
     for first in (0, 12345, 2**32 - 3):

@@ -23,7 +23,10 @@ from typing import Any
 
 # What is computed may differ in the last bit, for a product and a sum may be one rounding; NaN and
 # infinity are what they are.
-_FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-w"]
+_FLAGS = [
+    *("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"),
+    *("-fPIC", "-shared", "-w"),
+]
 _SECONDS = 120  # for a compiler that does not come back
 
 _functions: dict[str, Any] = {}

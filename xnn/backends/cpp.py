@@ -97,6 +97,15 @@ class CppBackend(CpuBackend):
         rows = strides.row(z), strides.row(out)
         self._note(source.softmax(str(_kind(out))), [z, out], [*z.shape, *rows])
 
+    def row_sums(self, values: Array, out: Array) -> None:
+        kind = _kind(out)
+        alike = kind is not None and values.dtype == out.dtype and out.flags.c_contiguous
+        if not self._noting or not alike or _gaps(values):
+            super().row_sums(values, out)
+            return
+        lies = [*values.shape, strides.row(values)]
+        self._note(source.row_sums(str(kind)), [values, out], lies)
+
     def copy(self, source: Array, out: Array) -> None:
         if self._suits("a", out, {"a": source}):
             self.elementwise("a", out, a=source)

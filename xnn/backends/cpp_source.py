@@ -225,6 +225,22 @@ extern "C" void NAME(void** p, const long long* v) {{
 
 
 @lru_cache(maxsize=8)
+def row_sums(kind: str) -> str:
+    """Return the kernel; at ``p``: values and ``out``; in ``v``: rows, columns, the stride."""
+    return f"""
+extern "C" void NAME(void** p, const long long* v) {{
+    for (long long row = 0; row < v[0]; row++) {{
+        const {kind}* values = (const {kind}*)p[0] + row * v[2];
+        {kind} sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (long long j = 0; j < v[1]; j++) sum += values[j];
+        (({kind}*)p[1])[row] = sum;
+    }}
+}}
+"""
+
+
+@lru_cache(maxsize=8)
 def uniform(kind: str) -> str:
     """Return the kernel of `xnn.backends.cpu_random`.
 
