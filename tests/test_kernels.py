@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import xnn
@@ -157,7 +157,10 @@ def windows(draw):
 
 
 @given(case=windows(), by_columns=st.booleans())
-@settings(max_examples=12, deadline=None)
+@example(case=(Window((1, 2), (1, 2), (1, 2), ((0, 0), (0, 1))), (1, 1, 2, 1)), by_columns=False)
+@example(case=(Window((2, 2), (2, 2), (1, 1), ((1, 0), (0, 0))), (2, 4, 4, 3)), by_columns=True)
+@example(case=(Window((2, 2), (2, 2)), (2, 4, 6, 20)), by_columns=True)
+@settings(max_examples=25, deadline=None)
 def test_windows(case, by_columns):
     """Unfolding and folding, pooling and back, on images that are parts of wider ones as well."""
     window, shape = case

@@ -165,8 +165,9 @@ def max_pool(kind: str, index: str, window: Window, image: Lie, place: Lie) -> s
 @lru_cache(maxsize=256)
 def max_unpool(kind: str, index: str, window: Window, image: Lie, place: Lie) -> str:
     """Return the kernel; at ``p``: ``delta``, ``index``, which lies without gaps, and images."""
-    places = image[0] == place[0] * window.size[0] and image[1] == place[1] * window.size[1]
-    once = window.size == window.stride and places  # each pixel is met once: nothing to add to
+    # Where each pixel is met once there is nothing to add to.
+    tiles = window == Window(window.size, window.size)
+    once = tiles and all(image[i] == place[i] * window.size[i] for i in (0, 1))
     body = f"""{"" if once else _ZERO.format(2)}
     const {index}* which = (const {index}*)p[1];{_PLACES} {{
         const T* delta = (const T*)p[0] + s * O_IMAGE + y * O_ROW + x * O_PIXEL;
