@@ -1,4 +1,4 @@
-"""The example as a user runs it."""
+"""The examples as a user runs them."""
 
 import os
 import re
@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import xnn
@@ -128,3 +129,65 @@ def test_scikit_learns_script_with_one_import_changed():
     done = run("--device", "tpu", example="sklearn_swap.py")
     assert done.returncode == 2
     assert done.stderr.startswith("sklearn_swap.py: device is 'tpu'")
+
+
+@pytest.fixture
+def scribbles(tmp_path):
+    """A file as Keras has it: random images, 64 to train on and 5,000 to validate."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for name, n in (("train", 5064), ("test", 50)):
+        arrays[f"x_{name}"] = rng.integers(256, size=(n, 28, 28), dtype=np.uint8)
+        arrays[f"y_{name}"] = rng.integers(10, size=n, dtype=np.uint8)
+    np.savez(tmp_path / "mnist.npz", **arrays)
+    return tmp_path
+
+
+def test_the_record_tells_times_and_accuracies(scribbles):
+    options = ("--device", "cpu", "--data", scribbles, "--epochs", 1, "--seed", 3)
+    done = run(*options, "--ensemble", 2, "--target", 1, example="record.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    text = done.stdout
+    assert re.findall(r"^small, seed (\d)$", text, re.MULTILINE) == ["3", "4"]
+    assert len(re.findall(r"^Epoch 0: \d+\.\d\d% on validation data$", text, re.MULTILINE)) == 2
+    times = re.findall(r"^1\.0 % after (\d+\.\d) s; (\d+\.\d) s in all$", text, re.MULTILINE)
+    assert len(times) == 2
+    assert all(float(reached) <= float(whole) for reached, whole in times)
+    assert len(re.findall(r"^Test accuracy \d+\.\d\d%$", text, re.MULTILINE)) == 2
+    assert re.search(r"\n2 networks by majority: test accuracy \d+\.\d\d%\n$", text)
+
+
+def test_what_the_record_cannot_do_is_told(scribbles):
+    options = ("--device", "cpu", "--data", scribbles, "--epochs", 1)
+    done = run(*options, "--target", 100, example="record.py")
+    assert done.returncode == 1, done.stderr
+    assert re.search(r"\n100\.0 % was not reached; \d+\.\d s in all\n", done.stdout)
+    for wrong, words in (
+        (("--ensemble", 0), "networks must be at least one"),
+        (("--epochs", 0), "epochs is 0"),
+        (("--device", "tpu"), "device is 'tpu'"),
+        (("--data", "nowhere"), "nowhere: no MNIST there"),
+    ):
+        done = run(*options, *wrong, example="record.py")
+        assert done.returncode == 2
+        assert done.stderr.startswith("record.py: ")
+        assert len(done.stderr.splitlines()) == 1
+        assert words in done.stderr
+
+
+# Parameters of the networks that An et al. publish as programs for PyTorch.
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("3x3", 1_124_180), ("5x5", 1_128_180), ("7x7", 2_291_972)]
+)
+def test_simple_networks_are_those_of_the_paper(name, parameters, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    import record
+
+    layers, options = record.RECIPES[name](1)
+    net = xnn.Network([(28, 28, 1), *layers], seed=0)
+    assert str(net).startswith(f"Network: {parameters:,} parameters, log_likelihood cost")
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(256, size=(8, 784), dtype=np.uint8), np.arange(8)
+    net.fit(x, y, **options)
+    np.testing.assert_allclose(net.predict(x).sum(axis=1), 1, rtol=1e-5)
