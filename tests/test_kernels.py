@@ -60,11 +60,11 @@ def numbers(shape, dtype="f", seed=0):
         "-abs(a) / sqrt(abs(b) + 1)",
         "(a - b)**2",
         "c * a",
-        "exp(a) + b",  # by NumPy
+        "exp(a) + sin(b) * cos(a) - tanh(b) + log(abs(a) + 1) + sigmoid(b)",
     ],
 )
 def test_formulas(formula, dtype):
-    for shape in ((7,), (5, 13), (3, 4, 5)):
+    for shape in ((7,), (5, 13), (3, 4, 5), (60, 10)):
         a, b, out = numbers(shape, dtype), numbers(shape[-1:], dtype, 1), np.zeros(shape, dtype)
         number = np.array(1.5, dtype)
         assert_alike(
@@ -90,7 +90,8 @@ def test_formulas_on_parts_of_arrays_and_other_dtypes():
 
 def test_what_is_not_a_number_stays_so():
     a = np.array([np.nan, np.inf, -np.inf, 0, 1], "f")
-    for formula in ("maximum(a, 0)", "minimum(a, 0)", "sign(a)", "a * (a > 0)", "abs(a)"):
+    formulas = ["maximum(a, 0)", "minimum(a, 0)", "sign(a)", "a * (a > 0)", "abs(a)", "sigmoid(a)"]
+    for formula in formulas:
         found, wanted = both(
             lambda run, a, out, f=formula: run.elementwise(f, out, a=a), a, np.zeros(5, "f")
         )
@@ -199,6 +200,25 @@ def test_the_largest_of_what_is_not_a_number_is_none():
     )
     np.testing.assert_array_equal(found[1], wanted[1])
     assert found[2][1] == wanted[2][1] == 0  # the first of equals
+
+
+@pytest.mark.parametrize("dtype", ["f", "d"])
+def test_resample(dtype):
+    """Also from places far outside, and from pixels themselves."""
+    rng = np.random.default_rng(0)
+    x = numbers((3, 5, 6, 2), dtype)
+    rows, columns = (rng.uniform(-4, 9, (3, 30)).astype(dtype) for _ in range(2))
+    rows[0], columns[0] = np.arange(30) // 6 % 6 - 0.0, np.arange(30) % 8 - 1.0
+    rows[1, :4], columns[1, :4] = (-1, 5, 1e30, -1e30), (0, 6, 3, 3)
+    out = np.zeros((3, 5, 6, 2), dtype)
+    assert_alike(
+        lambda run, x, rows, columns, out: run.resample(x, rows, columns, out),
+        x,
+        rows,
+        columns,
+        out,
+        rtol=1e-5,
+    )
 
 
 LAYERS = [

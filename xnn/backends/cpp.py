@@ -166,6 +166,13 @@ class CppBackend(CpuBackend):
         lies = strides.lie(out), strides.lie(delta)
         self._note(windows.pool_spread(str(_kind(out)), window, *lies), [delta, out], [len(out)])
 
+    def resample(self, x: Array, rows: Array, columns: Array, out: Array) -> None:
+        if not self._noting or not rows.flags.c_contiguous or not columns.flags.c_contiguous:
+            super().resample(x, rows, columns, out)
+            return
+        text = windows.resample(str(_kind(x)), strides.lie(x), strides.lie(out))
+        self._note(text, [x, rows, columns, out], [len(x)])
+
     def uniform(self, dice: Array, number: int, out: Array, first: int = 0) -> None:
         if not self._noting:
             super().uniform(dice, number, out, first)
@@ -177,7 +184,7 @@ class CppBackend(CpuBackend):
     def _suits(self, text: str, out: Array, operands: dict[str, Any]) -> bool:
         arrays = (v for v in operands.values() if _is_array(v))
         known = out.dtype.char in "fd" and all(_kind(v) is not None for v in arrays)
-        return self._noting and known and source.suits(text)
+        return self._noting and known and source.suits(text, out.size)
 
     def _do(self, function: Callable[..., Any], *arguments: Any, keep: Sequence[Any] = ()) -> None:
         if self._noting and _is_c(function):

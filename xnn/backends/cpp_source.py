@@ -11,17 +11,21 @@ from functools import lru_cache
 from . import cplusplus, formulas
 from .cpu_random import FIRST, SECOND, SPREAD
 
-# Functions for which NumPy has vectors and a compiler has not.
+# Functions for which NumPy has vectors and a compiler has not, …
 _SLOW = {"exp", "log", "sin", "cos", "tanh", "sigmoid"}
+# … which counts from so many numbers on.
+_FEW = 512
 
-_FUNCTIONS = (
-    cplusplus.functions("static inline")
-    + """
-static inline float fabs(float a) { return __builtin_fabsf(a); }
-static inline double fabs(double a) { return __builtin_fabs(a); }
-static inline float sqrt(float a) { return __builtin_sqrtf(a); }
-static inline double sqrt(double a) { return __builtin_sqrt(a); }
-"""
+_FUNCTIONS = "".join(
+    [
+        cplusplus.functions("static inline"),
+        *(
+            f"static inline float {name}(float a) {{ return __builtin_{name}f(a); }}\n"
+            f"static inline double {name}(double a) {{ return __builtin_{name}(a); }}\n"
+            for name in ("fabs", "sqrt", "exp", "log", "sin", "cos", "tanh")
+        ),
+        "template <typename T> static inline T sigmoid(T z) { return T(1) / (T(1) + exp(-z)); }\n",
+    ]
 )
 
 #: Calls the ``gemm`` of a BLAS with 13 pointers; its own comes last.
@@ -32,9 +36,9 @@ extern "C" void NAME(void** p, const long long* v) {{
 """
 
 
-def suits(text: str) -> bool:
+def suits(text: str, size: int) -> bool:
     """Return whether a formula or program is quicker as C++ than as calls of NumPy."""
-    return not any(f"{name}(" in text for name in _SLOW)
+    return size <= _FEW or not any(f"{name}(" in text for name in _SLOW)
 
 
 def head(kind: str) -> str:
@@ -210,8 +214,6 @@ extern "C" void NAME(void** p, const long long* v) {{
 def softmax(kind: str) -> str:
     """Return the kernel; at ``p``: ``z`` and ``out``; in ``v``: rows, columns, their strides."""
     return f"""{head(kind)}
-static inline float exp(float a) {{ return __builtin_expf(a); }}
-static inline double exp(double a) {{ return __builtin_exp(a); }}
 extern "C" void NAME(void** p, const long long* v) {{
     for (long long row = 0; row < v[0]; row++) {{
         const T* z = (const T*)p[0] + row * v[2];

@@ -213,3 +213,30 @@ def pool_spread(kind: str, window: Window, image: Lie, place: Lie) -> str:
         }}
     }}"""
     return _kernel(kind, window, image, place, body)
+
+
+@lru_cache(maxsize=256)
+def resample(kind: str, image: Lie, out: Lie) -> str:
+    """Return the kernel; at ``p``: images, rows and columns, and ``out``.
+
+    Rows and columns lie without gaps.
+    """
+    body = f"""
+    const T *down = (const T*)p[1], *across = (const T*)p[2];{_PLACES} {{
+        const T* images = (const T*)p[0] + s * I_IMAGE;
+        T* out = (T*)p[3] + s * O_IMAGE + y * O_ROW + x * O_PIXEL;
+        // What lies outside by more than a pixel is 0, as is what lies by as much as one.
+        const T row = minimum(maximum(*down++, T(-1)), T(I_HEIGHT));
+        const T column = minimum(maximum(*across++, T(-1)), T(I_WIDTH));
+        const long long top = (long long)(row + 1) - 1, left = (long long)(column + 1) - 1;
+        const T low = row - top, right = column - left;
+        for (long long c = 0; c < I_CHANNELS; c++) out[c] = 0;
+        for (int r = 0; r < 2; r++)
+        for (int q = 0; q < 2; q++) {{
+            if (top + r < 0 || top + r >= I_HEIGHT || left + q < 0 || left + q >= I_WIDTH) continue;
+            const T weight = (r ? low : T(1) - low) * (q ? right : T(1) - right);
+            const T* pixel = images + (top + r) * I_ROW + (left + q) * I_PIXEL;
+            for (long long c = 0; c < I_CHANNELS; c++) out[c] += weight * pixel[c];
+        }}
+    }}"""
+    return _kernel(kind, Window((1, 1)), image, out, body)
