@@ -1,10 +1,11 @@
 """A small convolutional network on a CPU: training steps and memory, against PyTorch.
 
 Convolutions of 20 and 40 filters of 5×5, each with 2×2 max pooling, 100 hidden neurons. PyTorch has
-the order of axes, the threads and the mode (eager) that are fastest for it. Each peer runs in a
-process of its own, is warmed up first, and reports the median of some epochs' steps, and the
-accuracy on its training images, which shows that it did the work. Memory is what a first epoch adds
-to the process's peak, in a process that does nothing else.
+the order of axes, the threads and the mode (eager) that are fastest for it; xnn runs as it does
+where there is a C++ compiler, and as it does without. Each peer runs in a process of its own, is
+warmed up first, and reports the median of some epochs' steps, and the accuracy on its training
+images, which shows that it did the work. Memory is what a first epoch adds to the process's peak,
+in a process that does nothing else.
 """
 
 import json
@@ -39,10 +40,12 @@ def add_arguments(parser) -> None:
 def main(args) -> int:
     where, tables = {**harness.machine(), "data": networks.data_name()}, {}
     for task in BATCHES:
-        tables[task] = harness.rounds("cnn", task, list(TRAINERS), args.rounds)
+        jobs = {peer: lambda _, task=task, peer=peer: work(task, peer) for peer in PEERS}
+        *_, measured = harness.turns(jobs, args.rounds)
+        tables[task] = {peer: harness.medians(runs) for peer, runs in measured.items()}
         for peer, figures in tables[task].items():
             if "absent" not in figures:
-                figures |= harness.worker("cnn", task, peer, "memory")
+                figures |= work(task, peer, "memory")
     reached = True
     for task, results in tables.items():
         reached &= harness.print_table(task, results, WANTED[task], "a step")
@@ -55,6 +58,12 @@ def main(args) -> int:
         path = harness.write("cnn", {**where, "results": tables})
         print(f"Written to {path.relative_to(path.parent.parent.parent)}")
     return 0 if reached else 1
+
+
+def work(task: str, peer: str, *what: str) -> dict:
+    """Return the figures of a peer in a process of its own."""
+    trainer, environment = PEERS[peer]
+    return harness.worker("cnn", task, trainer, *what, **environment)
 
 
 # Workers. Each takes the batch size, images and labels, and whether to look for the fastest mode.
@@ -144,6 +153,12 @@ def repeat(step: Callable, index) -> None:
 
 
 TRAINERS: dict[str, Trainer] = {"xnn": train_xnn, "PyTorch eager": train_torch}
+# What trains, and within which environment.
+PEERS: dict[str, tuple[str, dict[str, str]]] = {
+    "xnn": ("xnn", {}),
+    "xnn, no compiler": ("xnn", {"XNN_CXX": ""}),
+    "PyTorch eager": ("PyTorch eager", {}),
+}
 
 
 def measure(task: str, peer: str) -> dict:

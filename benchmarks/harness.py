@@ -14,6 +14,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from xnn.backends import compiler_command
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -121,6 +123,10 @@ def machine(*packages: str) -> dict:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
+    command = compiler_command()
+    if command is not None:
+        told = subprocess.run([*command, "--version"], capture_output=True, text=True).stdout
+        versions["kernels by"] = (told.splitlines() or [command[0]])[0]
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": _git("describe", "--always", "--dirty"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from . import harness
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "docs" / "from-the-book.md"]
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{p}.md" for p in ("from-the-book", "estimators"))]
 
 
 def add_arguments(parser) -> None:
@@ -138,11 +138,31 @@ def book() -> str:
     return "\n".join([_where(measured), "", *lines, ""])
 
 
+def estimators() -> str:
+    """Return the table of how long each takes, and that of the scores that they reach."""
+    measured = _read("estimators")
+    lines = []
+    for task, results in measured["results"].items():
+        lines += _speeds(task, results, "a call" if task.startswith("predict") else "a fit")
+    lines += ["| mean test score of five seeds | xnn | scikit-learn |", "|---|---:|---:|"]
+    for task, scores in measured["scores"].items():
+        means = (f"{sum(found) / len(found):.4f}" for found in scores.values())
+        lines.append(f"| {task} | {' | '.join(means)} |")
+    return "\n".join([_where(measured), "", *lines, ""])
+
+
 def _read(name: str) -> dict:
     return json.loads((harness.RESULTS / f"{name}.json").read_text())
 
 
-TABLES = {"mlp": mlp, "cnn": cnn, "gpu": gpus, "accuracy": accuracy, "book": book}
+TABLES = {
+    "mlp": mlp,
+    "cnn": cnn,
+    "gpu": gpus,
+    "accuracy": accuracy,
+    "book": book,
+    "estimators": estimators,
+}
 
 
 def _where(measured: dict) -> str:
