@@ -23,7 +23,7 @@ from .layers import Augmentation, Gradient, Layer, Memory
 from .parameters import Layout, Parameter, Rows, Shape
 from .samples import Samples, SparseRows
 
-# How often a sample uses each weight, from which on a pass is divided by samples.
+# How often is many times.
 _REUSE = 4
 
 
@@ -104,14 +104,17 @@ class Engine:
     def lanes(self, rows: int) -> int:
         """Return into how many lanes a pass over so many samples is to be divided.
 
-        A weight of a convolution is used at each place, and its gradient small beside the work. One
-        of a dense layer is used once: there the products are all the work, which BLAS divides.
+        Where weights are used once a sample the products are all the work, which BLAS divides.
         """
-        sample = sum(self.multiplications)
-        if any(layer.mixes for layer in self.layers) or sample < _REUSE * self.flat.size:
+        if any(layer.mixes for layer in self.layers) or not self.reuses:
             return 1
-        lanes = self.run.lanes(rows * sample)
+        lanes = self.run.lanes(rows * sum(self.multiplications))
         return min(rows, lanes)
+
+    @property
+    def reuses(self) -> bool:
+        """Whether a sample uses each weight many times, as at each place of a convolution."""
+        return bool(sum(self.multiplications) >= _REUSE * self.flat.size)
 
     @property
     def trained(self) -> list[Parameter]:

@@ -157,5 +157,6 @@ class Forward:
         self.outputs = self.work.outputs
         self.memories = memories = Interior(engine, rows, scale).memories(self.work)
         self.weighted = memories[0].z.values  # not finite where inputs are not
-        work = rows * sum(engine.multiplications)
+        # Forward alone, a dense network is products and little else.
+        work = rows * sum(engine.multiplications) if engine.reuses else 0
         self.replay = engine.run.compile(lambda: engine.forward(memories), work)
