@@ -101,12 +101,13 @@ class Engine:
         """Return what to train within, where so many samples go through a layer at a time."""
         return self.run.stage(batch * max(self.multiplications))
 
-    def lanes(self, rows: int) -> int:
+    def lanes(self, rows: int, training: bool = True) -> int:
         """Return into how many lanes a pass over so many samples is to be divided.
 
         Where weights are used once a sample the products are all the work, which BLAS divides.
         """
-        if any(layer.mixes for layer in self.layers) or not self.reuses:
+        mixes = training and any(layer.mixes for layer in self.layers)
+        if mixes or not self.reuses:
             return 1
         lanes = self.run.lanes(rows * sum(self.multiplications))
         return min(rows, lanes)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -55,7 +57,7 @@ class Inference:
                 forward = self.forward(len(rows), x.dtype)
                 engine.run.copy(rows, forward.inputs[: len(rows)])
                 forward.replay()
-                if finite and not engine.run.finite(forward.weighted[: len(rows)]):
+                if finite and not forward.finite(len(rows)):
                     return None
                 outputs, out = forward.outputs[: len(rows)], result[start : start + self.most]
                 if host:
@@ -155,8 +157,36 @@ class Forward:
         self.rows, self.work = rows, Workspace(engine, rows, scale)
         self.inputs = self.work.inputs
         self.outputs = self.work.outputs
-        self.memories = memories = Interior(engine, rows, scale).memories(self.work)
-        self.weighted = memories[0].z.values  # not finite where inputs are not
+        self.engine, count = engine, engine.lanes(rows, training=False)
+        self._starts = [rows * lane // count for lane in range(count)]
+        self._lanes = [
+            Interior(engine, stop - start, scale).memories(self.work, start)
+            for start, stop in pairwise([*self._starts, rows])
+        ]
+        self.memories = self._lanes[0]  # all there is for one row
         # Forward alone, a dense network is products and little else.
         work = rows * sum(engine.multiplications) if engine.reuses else 0
-        self.replay = engine.run.compile(lambda: engine.forward(memories), work)
+        self._replay = engine.run.compile(self._step, work)
+
+    def _step(self) -> None:
+        forward = self.engine.forward
+        self.engine.run.together(*(partial(forward, memories) for memories in self._lanes))
+
+    def replay(self) -> None:
+        """Compute the outputs."""
+        if len(self._lanes) == 1:
+            self._replay()
+            return
+        with self.engine.stage(1):
+            self._replay()
+
+    def finite(self, rows: int) -> bool:
+        """Return whether the first rows of what was put in are finite.
+
+        The first layer's weighted inputs are not where the inputs are not.
+        """
+        weighted = (memories[0].z.values for memories in self._lanes)
+        return all(
+            self.engine.run.finite(z[: max(0, rows - start)])
+            for start, z in zip(self._starts, weighted, strict=True)
+        )
