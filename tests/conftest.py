@@ -32,6 +32,8 @@ _HOST = {
     "examples",
     "fuzz",
     "info",
+    "kernels",
+    "lanes",
     "lean",
     "tiny",
 }
