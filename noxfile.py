@@ -92,10 +92,11 @@ def sklearn(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Speed against the peers; writes benchmarks/results/mlp.json."""
+    """Speed against the peers; writes mlp.json and cnn.json in benchmarks/results/."""
     session.install("torch==2.13.0", *_torch_index())
     session.install("jax", "-e", ".[sklearn]")
-    session.run("python", "-m", "benchmarks", "mlp", *session.posargs)
+    for network in ("mlp", "cnn"):
+        session.run("python", "-m", "benchmarks", network, *session.posargs)
 
 
 @nox.session(name="bench-gpu")
