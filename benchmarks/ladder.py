@@ -76,7 +76,9 @@ RUNGS = {
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("--rungs", type=int, nargs="+", choices=RUNGS, default=list(RUNGS))
+    every = list(RUNGS)
+    told = "which (default: all)"
+    parser.add_argument("--rungs", type=int, nargs="+", choices=every, default=every, help=told)
     parser.add_argument("--device", default="cpu", help="cpu (default), or gpu: all rungs whole")
     parser.add_argument("--epochs", type=int, help="of rungs that are not whole (10, 10, 5, 5)")
     parser.add_argument("--no-write", action="store_true", help="print, but write no JSON")
@@ -99,7 +101,7 @@ def main(args) -> int:
         reached &= printed(number, result)
         results[str(number)] = result
         if not args.no_write:  # after each rung, for they take long
-            path = harness.write("ladder", {"results": dict(sorted(results.items()))})
+            harness.write("ladder", {"results": dict(sorted(results.items()))}, path.parent)
             print(f"Written to {path.relative_to(path.parent.parent.parent)}")
     return 0 if reached else 1
 
@@ -143,34 +145,34 @@ def trained(peer: str, task: Task) -> dict:
     return harness.worker("ladder", peer, json.dumps(asdict(task)))
 
 
-def apart(result: dict) -> tuple[str, float] | None:
-    """Return what a rung's figure is compared with, and by how many points it is above that.
+def compared(result: dict) -> tuple[str, float | None, float | None]:
+    """Return what a rung is compared with, that one's accuracy, and how many points xnn is above.
 
-    None where that is PyTorch, and there is none.
+    Both are None where that is PyTorch, and there is none.
     """
-    ours, name, theirs = result["figures"]["xnn"], "the book", {"accuracy": result["book"]}
-    if "PyTorch" in result["figures"]:
-        name, theirs = "PyTorch", result["figures"]["PyTorch"]
+    figures = result["figures"]
+    name, theirs = "the book", {"accuracy": result["book"]}
+    if "PyTorch" in figures:
+        name, theirs = "PyTorch", figures["PyTorch"]
     if "absent" in theirs:
-        return None
-    return name, round(100 * (ours["accuracy"] - theirs["accuracy"]), 2)
+        return name, None, None
+    points = 100 * (figures["xnn"]["accuracy"] - theirs["accuracy"])
+    return name, theirs["accuracy"], round(points, 2)
 
 
 def printed(number: int, result: dict) -> bool:
     """Print a rung's figures; return whether they are as near as is asked for."""
     print(f"{number}. {result['name']}: {result['images']:,} images, {result['epochs']} epochs")
     for peer, figures in result["figures"].items():
-        if "absent" in figures:
-            print(f"  {peer}: absent ({figures['absent']})")
-        else:
+        if "absent" not in figures:
             print(f"  {peer}: {figures['accuracy']:.2%} in {figures['seconds']:,.0f} s")
-    compared = apart(result)
-    if compared is None:
-        print("  compared with nothing")
+    name, theirs, points = compared(result)
+    if points is None:
+        print(f"  {name}: absent ({result['figures'][name]['absent']})")
         return True
-    name, points = compared
     good = abs(points) <= POINTS[name]
-    print(f"  {points:+.2f} points of {name} (asked: {POINTS[name]}{'' if good else ', MISSED'})")
+    asked = f"asked: at most {POINTS[name]}{'' if good else ', MISSED'}"
+    print(f"  {points:+.2f} points beside {name}'s {theirs:.2%} ({asked})")
     return good
 
 
