@@ -22,7 +22,7 @@ import numpy as np
 import xnn
 from xnn.book import expand_mnist, network3
 
-from . import harness
+from . import gpu, harness
 
 BATCH = 10
 SHORT = 10_000  # images of a rung that is not whole, before they are expanded
@@ -85,12 +85,12 @@ def add_arguments(parser) -> None:
 
 
 def main(args) -> int:
-    try:
-        xnn.backends.select(args.device)
-    except (xnn.DeviceError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
     where = {**harness.machine("cupy-cuda12x", "cupy-cuda13x"), "data": "MNIST"}
+    if args.device != "cpu":
+        where["gpu"] = gpu.worker("card", "xnn", gpu.tasks(args.device, quick=True)[0])
+        if "refused" in where["gpu"]:
+            print(where["gpu"]["refused"], file=sys.stderr)
+            return 2
     path = harness.RESULTS / "ladder.json"
     results = json.loads(path.read_text())["results"] if path.exists() else {}
     reached = True

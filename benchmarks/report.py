@@ -151,7 +151,8 @@ def rungs() -> str:
         beside = "absent | " if theirs is None else f"{theirs:.2%} | {points:+.2f}"
         row = f"| {number}. {result['name']} | {result['epochs']} | {ours} | {beside} |"
         tables[name].append(row)
-        places.setdefault(f"on {result['device']}. {_where(result)}", []).append(number)
+        device = result["gpu"]["name"] if "gpu" in result else "the CPU"
+        places.setdefault(f"on {device}. {_where(result)}", []).append(number)
     lines = [f"Rungs {', '.join(numbers)} {place}" for place, numbers in places.items()]
     for name, rows in tables.items():
         if rows:
