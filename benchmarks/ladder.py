@@ -2,10 +2,10 @@
 
 A rung's figure is the book's: the test accuracy in the epoch with the best accuracy on validation
 images; of the last rung, that of five networks' votes. Each network trains in a process of its own,
-in float32. Rungs 1 to 4 take half an hour on a CPU. The others have five times the images and would
-take many hours: there they train on the first 10,000 images, expanded, for a few epochs, beside the
-same networks in PyTorch. On a GPU all rungs are whole. The file keeps the rungs that a run leaves
-out, so that it can be made in pieces.
+in float32. Rungs 1 to 4 take most of an hour on a CPU. The others have five times the images and
+would take many hours: there they train on the first 10,000 images, expanded, for a few epochs,
+beside the same networks in PyTorch. On a GPU all rungs are whole. The file keeps the rungs that a
+run leaves out, so that it can be made in pieces.
 """
 
 import contextlib
