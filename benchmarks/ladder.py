@@ -162,7 +162,7 @@ def compared(result: dict) -> tuple[str, float | None, float | None]:
 
 def printed(number: int, result: dict) -> bool:
     """Print a rung's figures; return whether they are as near as is asked for."""
-    print(f"{number}. {result['name']}: {result['images']:,} images, {result['epochs']} epochs")
+    print(f"{number}. {result['name']}: {result['images']:,} images, epochs: {result['epochs']}")
     for peer, figures in result["figures"].items():
         if "absent" not in figures:
             print(f"  {peer}: {figures['accuracy']:.2%} in {figures['seconds']:,.0f} s")

@@ -339,12 +339,12 @@ def test_the_ladder_is_climbed_in_pieces(climb, capsys):
     said = capsys.readouterr().out
     assert "+0.00 points beside PyTorch's 98.00% (asked: at most 0.5)" in said
     assert "+10.00 points beside PyTorch's 90.00% (asked: at most 0.5, MISSED)" in said
-    assert run(5, epochs=2)[1]["5"]["epochs"] == 2
+    assert run(5, epochs=3)[1]["5"]["epochs"] == 3
 
 
 def test_on_a_gpu_rungs_are_whole(climb):
     run, trained = climb
-    status, results = run(7, device="gpu", epochs=2)
+    status, results = run(7, device="gpu", epochs=3)
     assert (status, trained) == (1, [("xnn", 1)])  # 98.00 % are not enough
     assert (results["7"]["images"], results["7"]["epochs"]) == (50_000, 40)
     assert ladder.compared(results["7"]) == ("the book", 0.9960, -1.6)
