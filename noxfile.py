@@ -138,6 +138,14 @@ def book(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks", "book", *session.posargs)
 
 
+@nox.session
+def ladder(session: nox.Session) -> None:
+    """Chapter 6's networks, and PyTorch's beside the largest; writes results/ladder.json."""
+    session.install("torch==2.13.0", *_torch_index())
+    session.install("-e", ".")
+    session.run("python", "-m", "benchmarks", "ladder", *session.posargs)
+
+
 def _torch_index() -> list[str]:
     """Where XNN_TORCH_INDEX names an index with builds of PyTorch without CUDA, use it too."""
     index = os.environ.get("XNN_TORCH_INDEX")

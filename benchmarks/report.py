@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from . import harness
+from . import harness, ladder
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{p}.md" for p in ("from-the-book", "estimators"))]
@@ -151,6 +151,29 @@ def estimators() -> str:
     return "\n".join([_where(measured), "", *lines, ""])
 
 
+def rungs() -> str:
+    """Return the rungs beside the book's figures, those beside PyTorch's, and where they ran."""
+    if not (harness.RESULTS / "ladder.json").exists():
+        return "Not measured yet.\n"
+    heads = {"the book": "whole, at the book's settings", "PyTorch": "10,000 images, expanded"}
+    tables: dict[str, list[str]] = {name: [] for name in heads}
+    places: dict[str, list[str]] = {}
+    for number, result in _read("ladder")["results"].items():
+        name, theirs, points = ladder.compared(result)
+        ours = f"{result['figures']['xnn']['accuracy']:.2%}"
+        beside = "absent | " if theirs is None else f"{theirs:.2%} | {points:+.2f}"
+        row = f"| {number}. {result['name']} | {result['epochs']} | {ours} | {beside} |"
+        tables[name].append(row)
+        device = result["gpu"]["name"] if "gpu" in result else "the CPU"
+        places.setdefault(f"on {device}. {_where(result)}", []).append(number)
+    lines = [f"Rungs {', '.join(numbers)} {place}" for place, numbers in places.items()]
+    for name, rows in tables.items():
+        if rows:
+            head = f"| {heads[name]} | epochs | xnn | {name} | points apart |"
+            lines += ["", head, "|---|---:|---:|---:|---:|", *rows]
+    return "\n".join([*lines, ""])
+
+
 def _read(name: str) -> dict:
     return json.loads((harness.RESULTS / f"{name}.json").read_text())
 
@@ -162,6 +185,7 @@ TABLES = {
     "accuracy": accuracy,
     "book": book,
     "estimators": estimators,
+    "ladder": rungs,
 }
 
 

@@ -7,13 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import xnn
-from benchmarks import estimators, gpu, gpu_workers, harness, networks, plot, report
+from benchmarks import estimators, gpu, gpu_workers, harness, ladder, networks, plot, report
 
 ROOT = Path(__file__).parent.parent
 
@@ -67,11 +68,12 @@ def test_calls_of_a_step():
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there may be a GPU")
 def test_without_a_gpu_it_is_one_line_and_status_2():
-    done = run("gpu", "--no-write")
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("no GPU can be used: ")
+    for command in (["gpu"], ["ladder", "--device", "gpu"]):
+        done = run(*command, "--no-write")
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stderr.startswith("no GPU can be used: ")
     done = run("gpu", "--no-write", "--device", "tpu")
     assert done.returncode == 2
     assert done.stderr.startswith("device is 'tpu', but must be ")
@@ -259,3 +261,115 @@ def test_estimators_get_the_same_work():
     scores = [estimators.fit("fit digits", peer, 1, 0) for peer in estimators.PEERS]
     assert scores[0]["score"] == pytest.approx(scores[1]["score"], abs=estimators.POINTS)
     assert estimators.predict("predict one row", "xnn")["samples"] == 1
+
+
+SMALL = ladder.Task(hidden=(20,), lmbda=1.0, epochs=2, images=300, expanded=True)
+
+
+@pytest.mark.parametrize(("activation", "maps"), [("sigmoid", ()), ("relu", (3, 4))])
+def test_rungs_are_trained_as_by_pytorch(activation, maps, mnist):
+    pytest.importorskip("torch")
+    task = replace(SMALL, activation=activation, maps=maps)
+    ours, theirs = (ladder.measure(peer, task) for peer in ladder.TRAINERS)
+    assert ours["accuracy"] == pytest.approx(theirs["accuracy"], abs=0.01)
+    assert ours["validation"] == pytest.approx(theirs["validation"], abs=0.01)
+    assert np.mean([a == b for a, b in zip(ours["classes"], theirs["classes"], strict=True)]) > 0.98
+    assert ours["accuracy"] > 0.4
+
+
+def test_rungs_with_dropout_learn_as_by_pytorch(mnist):
+    pytest.importorskip("torch")
+    task = ladder.Task((3,), (100, 60), "relu", dropout=0.5, epochs=3, images=500, expanded=True)
+    ours, theirs = (ladder.measure(peer, task) for peer in ladder.TRAINERS)
+    assert ours["classes"] != theirs["classes"]
+    assert ours["accuracy"] == pytest.approx(theirs["accuracy"], abs=0.1)
+    assert ours["accuracy"] > 0.6
+
+
+def test_networks_of_the_ladder_are_the_books():
+    nets = {number: ladder.network(rung.task) for number, rung in ladder.RUNGS.items()}
+    shapes = {n: [layer.w.shape for layer in net.layers] for n, net in nets.items()}
+    convolutions = [(20, 1, 5, 5), (40, 20, 5, 5)]
+    assert shapes[1] == [(784, 100), (100, 10)]
+    assert shapes[2] == [convolutions[0], (20 * 12 * 12, 100), (100, 10)]
+    assert shapes[3] == shapes[4] == shapes[5] == [*convolutions, (40 * 4 * 4, 100), (100, 10)]
+    assert shapes[6] == [*convolutions, (40 * 4 * 4, 100), (100, 100), (100, 10)]
+    assert shapes[7] == shapes[8] == [*convolutions, (40 * 4 * 4, 1000), (1000, 1000), (1000, 10)]
+    assert [layer.p_dropout for layer in nets[7].layers[2:]] == [0.5] * 3
+
+
+@pytest.fixture
+def climb(tmp_path, monkeypatch):
+    """Return the ladder's command with figures out of the air, and a list of what it trains."""
+    trained = []
+
+    def worker(module, peer, described, *_, **__):
+        if module == "gpu_workers":
+            return {"name": "NVIDIA Z9"}
+        task = ladder.Task(**json.loads(described))
+        trained.append((peer, task.seed))
+        # Three of five networks are right throughout, PyTorch's in all but one digit.
+        classes = "7" * 10 if task.seed > 3 else "0123456789" if peer == "xnn" else "0123456780"
+        return {"accuracy": 0.98, "validation": [], "classes": classes, "seconds": 90.0}
+
+    def run(*rungs, device="cpu", epochs=None):
+        trained.clear()
+        ladder.trained.cache_clear()
+        options = argparse.Namespace(rungs=rungs, device=device, epochs=epochs, no_write=False)
+        return ladder.main(options), json.loads((tmp_path / "ladder.json").read_text())["results"]
+
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    monkeypatch.setattr(harness, "worker", worker)
+    monkeypatch.setattr(xnn.datasets, "mnist", lambda: (0, 0, (0, np.arange(10))))
+    return run, trained
+
+
+def test_the_ladder_is_climbed_in_pieces(climb, capsys):
+    run, trained = climb
+    status, results = run(1)
+    assert (status, trained, list(results)) == (0, [("xnn", 1)], ["1"])
+    assert "+0.20 points beside the book's 97.80% (asked: at most 0.25)" in capsys.readouterr().out
+    status, results = run(7, 8)
+    assert (status, list(results)) == (1, ["1", "7", "8"])
+    assert sorted(trained) == [(peer, 1 + i) for peer in ("PyTorch", "xnn") for i in range(5)]
+    assert (results["7"]["images"], results["7"]["epochs"]) == (10_000, 5)
+    assert results["8"]["figures"]["xnn"] == {
+        "accuracy": 1.0, "each": [0.98] * 5, "seconds": 450.0,
+    }  # fmt: skip
+    said = capsys.readouterr().out
+    assert "+0.00 points beside PyTorch's 98.00% (asked: at most 0.5)" in said
+    assert "+10.00 points beside PyTorch's 90.00% (asked: at most 0.5, MISSED)" in said
+    assert run(5, epochs=3)[1]["5"]["epochs"] == 3
+
+
+def test_on_a_gpu_rungs_are_whole(climb):
+    run, trained = climb
+    status, results = run(7, device="gpu", epochs=3)
+    assert (status, trained) == (1, [("xnn", 1)])  # 98.00 % are not enough
+    assert (results["7"]["images"], results["7"]["epochs"]) == (50_000, 40)
+    assert ladder.compared(results["7"]) == ("the book", 0.9960, -1.6)
+
+
+def test_a_ladder_without_pytorch(climb, monkeypatch, capsys):
+    run, _ = climb
+    worker = harness.worker
+    absent = {"absent": "No module named 'torch'"}
+    monkeypatch.setattr(harness, "worker", lambda *a: absent if a[1] == "PyTorch" else worker(*a))
+    assert run(6, 8)[0] == 0
+    assert "  PyTorch: absent (No module named 'torch')" in capsys.readouterr().out
+    assert "| 8. five of those, by vote | 5 | 100.00% | absent |  |" in report.rungs()
+
+
+def test_tables_of_the_ladder(climb):
+    run, _ = climb
+    assert report.rungs() == "Not measured yet.\n"
+    run(1, 7)
+    run(4, device="gpu")
+    place, other, _, head, _, one, four, _, beside, _, seven = report.rungs().splitlines()
+    assert place.startswith("Rungs 1, 7 on the CPU. Measured ")
+    assert other.startswith("Rungs 4 on NVIDIA Z9. Measured ")
+    assert head == "| whole, at the book's settings | epochs | xnn | the book | points apart |"
+    assert one == "| 1. one hidden layer of 100 | 60 | 98.00% | 97.80% | +0.20 |"
+    assert four.startswith("| 4. rectified linear units, λ = 0.1 | 60 | 98.00% | 99.23% | -1.23 |")
+    assert beside.startswith("| 10,000 images, expanded | epochs | xnn | PyTorch |")
+    assert seven.startswith("| 7. two hidden layers of 1,000 with dropout | 5 | 98.00% | 98.00% |")

@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BRIDGE = (ROOT / "docs" / "from-the-book.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("text", "tables"), [(README, 4), (BRIDGE, 1)], ids=["README", "book"])
+@pytest.mark.parametrize(("text", "tables"), [(README, 4), (BRIDGE, 2)], ids=["README", "book"])
 def test_tables_are_those_of_the_results(text, tables):
     assert text.count("made by python -m benchmarks report") == tables
     assert report.fill(text) == text
@@ -86,6 +86,12 @@ def test_results_say_where_they_are_from(name):
     measured = json.loads((harness.RESULTS / f"{name}.json").read_text())
     assert {"date", "commit", "data", "python", "processor", "cores"} <= set(measured)
     assert measured["data"] == "MNIST"
+
+
+def test_rungs_say_where_they_are_from():
+    measured = json.loads((harness.RESULTS / "ladder.json").read_text())
+    for rung in measured["results"].values():
+        assert {"date", "commit", "data", "python", "processor", "cores", "device"} <= set(rung)
 
 
 def test_every_public_name_is_documented():
