@@ -118,7 +118,8 @@ class Trainer:
         self.steps = -(-n // batch)
         row = run.padded(engine.sizes[0] + 1, engine.dtype) * engine.dtype.itemsize
         full, last = divmod(n, batch)
-        most = max(1, min(run.chunk_bytes // (batch * row), run.chunk_steps, full))
+        held = run.chunk_bytes(batch * sum(engine.multiplications))
+        most = max(1, min(held // (batch * row), run.chunk_steps, full))
         whole, rest = divmod(full, most)
         self._source: _Resident | _Streamed
         if engine.fits(samples):

@@ -61,8 +61,6 @@ class Backend(ABC):
     xp: Any
     #: Rows of matrices begin at multiples of this many bytes; BLAS is up to a third faster so.
     alignment: ClassVar[int] = 64
-    #: How many bytes of gathered input to hold ready: small enough to stay in a cache.
-    chunk_bytes: ClassVar[int] = 512 * 1024
     #: At most this many steps are compiled into one replay.
     chunk_steps: ClassVar[int] = 32
     #: Whether `unfold` wants the rows of its matrix to lie without gaps, and not its columns.
@@ -230,6 +228,13 @@ class Backend(ABC):
         """Add 1 to the counter."""
 
     # Control.
+
+    def chunk_bytes(self, multiplications: int) -> int:
+        """Return how many bytes of input to gather at a time, for steps of so many multiplications.
+
+        Few enough to stay in a cache for small steps; heavy ones read them once.
+        """
+        return (512 if multiplications < 1_000_000 else 4096) * 1024
 
     def lanes(self, multiplications: int) -> int:
         """Return how many parts of a step of so many multiplications are to run by `together`."""

@@ -41,7 +41,6 @@ class GpuBackend(Backend):
     """One NVIDIA GPU."""
 
     # A graph of many small steps hides the cost of its launch; memory is no concern.
-    chunk_bytes = 16 * 1024 * 1024
     chunk_steps = 64
     by_rows = True
     columns_bytes = 256 * 1024 * 1024
@@ -223,6 +222,9 @@ class GpuBackend(Backend):
         self._launch(windows.ADVANCE, 1, 1, (dice,))
 
     # Control.
+
+    def chunk_bytes(self, multiplications: int) -> int:
+        return 16 * 1024 * 1024
 
     def synchronize(self) -> None:
         with self._told():
