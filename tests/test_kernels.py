@@ -132,6 +132,12 @@ def test_row_sums(dtype):
         )
 
 
+def test_long_rows_lose_nothing():
+    values = np.full((1, 1_000_000), 0.1, "f")
+    found, _ = both(lambda run, v, out: run.row_sums(v, out), values, np.zeros(1, "f"))
+    assert found[1][0] == pytest.approx(values.sum(dtype="d"), rel=1e-6)
+
+
 @pytest.mark.parametrize("dtype", ["f", "d"])
 def test_random_numbers(dtype):
     dice = np.array([7, 3], np.uint32)
@@ -301,6 +307,34 @@ def test_what_was_compiled_is_not_compiled_again(tmp_path):
     first = tried(HEAVY_FIT, **environment)
     compiler_.write_text("#!/bin/sh\nexit 1\n")
     assert tried(HEAVY_FIT, **environment) == first
+
+
+@pytest.mark.parametrize("keep", [0, 4096, 12_000])
+def test_a_cache_that_was_cut_off_is_made_anew(tmp_path, keep):
+    cache = {"XDG_CACHE_HOME": str(tmp_path)}
+    wanted = tried(HEAVY_FIT, **cache)
+    for path in tmp_path.glob("xnn/kernels/*.so"):
+        path.write_bytes(path.read_bytes()[:keep])
+    assert tried(HEAVY_FIT, **cache) == wanted
+
+
+def test_the_process_may_end_while_a_thread_trains():
+    """In kernels, in two lanes: what they are in must not go before them."""
+    code = """
+import threading, time
+import numpy as np, xnn
+from xnn.backends import cpu
+cpu.CpuBackend.lanes = lambda *_: 2
+layers = [(28, 28, 1), xnn.Conv2D(8, 5, "relu"), xnn.MaxPool2D(2), xnn.Flatten()]
+net = xnn.Network([*layers, xnn.Dense(10, "softmax")], device="cpu")
+x, y = np.zeros((2000, 784)), np.zeros(2000, int)
+net.fit(x[:64], y[:64], epochs=1, batch_size=64, optimizer=0.1, progress=False)
+go = dict(epochs=1000, batch_size=64, optimizer=0.1, progress=False)
+threading.Thread(target=net.fit, args=(x, y), kwargs=go, daemon=True).start()
+time.sleep(0.5)
+"""
+    for _ in range(3):
+        assert tried(code) == ([], "")
 
 
 def test_a_compiler_that_fails_is_told_of(tmp_path):

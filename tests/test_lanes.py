@@ -1,9 +1,11 @@
 """Passes in lanes: what each thread does adds up to what one does."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -124,6 +126,21 @@ def test_an_exception_comes_when_all_are_done():
         with pytest.raises(ZeroDivisionError):
             threads.together(parts)
     assert done == [1, 1]
+
+
+def test_together_waits_also_where_it_is_interrupted():
+    done = []
+
+    def slow():
+        time.sleep(0.5)
+        done.append(1)
+
+    def interrupted():
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        threads.together([interrupted, slow])
+    assert done == [1]
 
 
 FORKED = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -174,10 +175,7 @@ class Forward:
 
     def replay(self) -> None:
         """Compute the outputs."""
-        if len(self._lanes) == 1:
-            self._replay()
-            return
-        with self.engine.stage(1):
+        with self.engine.stage(1) if len(self._lanes) > 1 else nullcontext():
             self._replay()
 
     def finite(self, rows: int) -> bool:

@@ -8,6 +8,7 @@ Gradients add up: those of the first lane where they are wanted, those of the ot
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -120,7 +121,13 @@ class Backward:
                 run.elementwise("a + b", flat, a=flat, b=aside)
             score.record(None, weighted)
 
-        self.replay = run.compile(step, through.multiplications)
+        self._engine, self._lanes = engine, through.lanes
+        self._replay = run.compile(step, through.multiplications)
+
+    def replay(self) -> None:
+        """Compute `flat` and `costs`."""
+        with self._engine.stage(1) if self._lanes > 1 else nullcontext():
+            self._replay()
 
 
 def _split(first: int, stop: int, most: int) -> Iterator[tuple[int, int]]:

@@ -21,6 +21,9 @@ from .passes import Pass
 from .samples import Samples, scale
 from .workspace import Score, Workspace
 
+# Multiplications in a chunk at most: others wait for its end, and Ctrl-C does.
+_CHUNK = 1_000_000_000
+
 
 @dataclass
 class _Chunk:
@@ -118,8 +121,9 @@ class Trainer:
         self.steps = -(-n // batch)
         row = run.padded(engine.sizes[0] + 1, engine.dtype) * engine.dtype.itemsize
         full, last = divmod(n, batch)
-        held = run.chunk_bytes(batch * sum(engine.multiplications))
-        most = max(1, min(held // (batch * row), run.chunk_steps, full))
+        heavy = batch * sum(engine.multiplications)
+        held = run.chunk_bytes(heavy) // (batch * row)
+        most = max(1, min(held, run.chunk_steps, _CHUNK // max(1, heavy), full))
         whole, rest = divmod(full, most)
         self._source: _Resident | _Streamed
         if engine.fits(samples):

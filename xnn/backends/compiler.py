@@ -2,11 +2,12 @@
 
 A *kernel* is the text of one function ``void NAME(void** p, const long long* v)``: what it reads
 and writes lies at ``p``, sizes and strides are in ``v``. Kernels are compiled once on a machine,
-for its own processor, and then lie in the user's cache.
+for its own processor, and then lie in the user's cache: those that a step was missing together.
 """
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import platform
@@ -30,7 +31,16 @@ _FLAGS = [
 _SECONDS = 120  # for a compiler that does not come back
 
 _functions: dict[str, Any] = {}
-_lock = threading.Lock()
+_lock = threading.RLock()
+
+
+def _unlock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)  # whoever held it is not in the copy
 
 
 class CompilerError(RuntimeError):
@@ -46,7 +56,10 @@ def command() -> tuple[str, ...] | None:
     told = os.environ.get("XNN_CXX")
     if told is None:
         told = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), "")
-    words = tuple(shlex.split(told))
+    try:
+        words = tuple(shlex.split(told))
+    except ValueError:
+        return None
     return words if words and shutil.which(words[0]) else None
 
 
@@ -78,8 +91,13 @@ def integers(values: Sequence[int]) -> Any:
     return _ffi().new("long long[]", list(values) or [0])
 
 
-@cache
 def _ffi() -> Any:
+    with _lock:
+        return _made_ffi()
+
+
+@cache
+def _made_ffi() -> Any:
     from cffi import FFI
 
     return FFI()
@@ -91,59 +109,89 @@ def _load(kernels: list[str]) -> dict[str, Any]:
     source = "\n".join(
         f"namespace n{name} {{{text.replace('NAME', name)}}}" for name, text in named.items()
     )
-    path = _compiled(source)
-    for name in named:
-        ffi.cdef(f"void {name}(void **, long long *);", override=True)
+    ffi.cdef("\n".join(f"void {name}(void **, long long *);" for name in named), override=True)
+    # Never closed: a thread may be in it when the interpreter goes.
+    flags = ffi.RTLD_NOW | getattr(ffi, "RTLD_NODELETE", 0)
     try:
-        library = ffi.dlopen(str(path))
-    except OSError as error:
+        library = ffi.dlopen(str(_compiled(source)), flags)
+    except OSError as error:  # from the cache, and not for this machine
+        _found(source).unlink(missing_ok=True)
         raise CompilerError(str(error)) from None
     return {text: ffi.addressof(library, name) for name, text in named.items()}
 
 
 def _compiled(source: str) -> Path:
     """Return the shared library of a source, compiled where it is not in the cache."""
-    words = command()
-    assert words is not None
-    folder = _folder()
-    path = folder / f"{_hash(source, *words, *_FLAGS, _processor())}.so"
-    if path.exists():
-        return path
-    with tempfile.TemporaryDirectory(dir=folder) as work:
-        text, made = Path(work, "kernels.cpp"), Path(work, "kernels.so")
-        text.write_text(source)
-        try:
-            done = subprocess.run(
-                [*words, *_FLAGS, "-o", str(made), str(text)],
-                capture_output=True,
-                text=True,
-                timeout=_SECONDS,
-                stdin=subprocess.DEVNULL,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise CompilerError(str(error)) from None
-        if done.returncode or not made.exists():
-            lines = done.stderr.splitlines()
-            found = next((line for line in lines if "error" in line), "it made no library")
-            raise CompilerError(f"{words[0]}: {found}")
-        made.replace(path)
-    return path
+    try:
+        path = _found(source)
+        if path.exists():
+            return path
+        with tempfile.TemporaryDirectory(dir=path.parent) as work:
+            made = _made(source, Path(work))
+            with made.open("rb") as file:
+                os.fsync(file.fileno())
+            size = made.stat().st_size
+            return made.replace(path.with_name(f"{path.stem.partition('-')[0]}-{size}.so"))
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CompilerError(str(error)) from None
 
 
-@cache
+def _found(source: str) -> Path:
+    """Return where the library of a source lies whole: its name tells its size."""
+    name = _hash(source, *(command() or ()), *_FLAGS, _processor())
+    for path in _folder().glob(f"{name}-*.so"):
+        if path.stem == f"{name}-{path.stat().st_size}":
+            return path
+    return _folder() / f"{name}-0.so"
+
+
+def _made(source: str, folder: Path) -> Path:
+    """Return a source's library, compiled in a folder."""
+    text, made = folder / "kernels.cpp", folder / "kernels.so"
+    text.write_text(source)
+    said = ""
+    for flags in (_FLAGS, [flag for flag in _FLAGS if flag != "-march=native"]):
+        done = subprocess.run(
+            [*(command() or ()), *flags, "-o", str(made), str(text)],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_SECONDS,
+            stdin=subprocess.DEVNULL,
+        )
+        if done.returncode == 0 and made.exists():
+            return made
+        said = said or done.stderr
+    found = next((line for line in said.splitlines() if "error" in line), "it made no library")
+    raise CompilerError(f"{(command() or ('',))[0]}: {found}")
+
+
 def _folder() -> Path:
     """Return the folder for what has been compiled: the user's own, as it is code that is run."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    base = os.environ.get("XDG_CACHE_HOME") or ""
     try:
-        folder = Path(base).expanduser() / "xnn" / "kernels"
+        cache_home = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
+        folder = cache_home / "xnn" / "kernels"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.stat()
-        own = found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if own and os.access(folder, os.W_OK):
+        if _own(folder.stat()) and os.access(folder, os.W_OK):
             return folder
     except (OSError, RuntimeError):
         pass
-    return Path(tempfile.mkdtemp(prefix="xnn-kernels-"))
+    return _own_folder()
+
+
+def _own(found: os.stat_result) -> bool:
+    if not hasattr(os, "getuid"):
+        return True
+    return found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+@cache
+def _own_folder() -> Path:
+    """Return a folder for this process alone."""
+    folder = tempfile.mkdtemp(prefix="xnn-kernels-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 @cache

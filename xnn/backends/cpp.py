@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from . import compiler, cplusplus, strides, threads
 from . import cpp_source as source
 from . import cpp_windows as windows
 from .base import Array, Call, Replay
-from .cpu import CpuBackend
+from .cpu import CpuBackend, player
 from .windows import Window
 
 # Multiplications in a step from which on it is worth kernels: a compiler takes half a second once.
@@ -37,6 +38,8 @@ class _Kernel:
 class CppBackend(CpuBackend):
     """The CPU, by kernels, BLAS and NumPy."""
 
+    _broken = False  # whether the compiler has failed in this process, which is told once
+
     def __init__(self) -> None:
         super().__init__()
         self._noting = False  # whether what is being compiled is worth kernels
@@ -46,12 +49,14 @@ class CppBackend(CpuBackend):
         self._owners: list[Any] = []
 
     def compile(self, step: Callable[[], None], multiplications: int = 0) -> Replay:
-        if multiplications < _WORTH_KERNELS or compiler.command() is None:
+        light = multiplications < _WORTH_KERNELS
+        if light or CppBackend._broken or compiler.command() is None:
             return super().compile(step)
         self._noting = True
         try:
             return super().compile(step)
         except compiler.CompilerError as error:
+            CppBackend._broken = True
             told = f"xnn goes on without kernels, which is slower: {error}"
             warnings.warn(told, RuntimeWarning, stacklevel=2)
         finally:
@@ -213,19 +218,21 @@ class CppBackend(CpuBackend):
         return self._served(replay) if self._boxes else replay
 
     def _served(self, replay: Replay) -> Replay:
-        """Return a replay while which a thread serves each box."""
-        over, serve = compiler.integers([0]), self._functions[source.SERVE]
-        # With its box: a thread may look into it once more when all is over.
-        places = [(compiler.pointers([box, over]), box) for box in self._boxes]
+        """Return a replay during which threads serve the boxes."""
+        serve, boxes = self._functions[source.SERVE], self._boxes
 
         def served() -> None:
-            over[0] = 0
-            for place, box in places:
-                threads.begin(lambda place=place, box=box: serve(place, over))  # type: ignore[misc]
+            over = compiler.integers([0])  # of this replay: a thread that is late sees it later
+            tasks = []
             try:
+                for box in boxes:
+                    place = compiler.pointers([box, over])
+                    # With its box, into which it may look once more when all is over.
+                    tasks.append(threads.begin(partial(_serve, serve, place, over, box)))
                 replay()
             finally:
                 over[0] = 1
+                threads.join(tasks)
 
         return served
 
@@ -247,18 +254,22 @@ class CppBackend(CpuBackend):
             if isinstance(function, _Kernel):
                 run.extend([self._functions[function.text], *arguments])
                 continue
-            lanes = self._lanes(arguments[0]) if function is threads.together else None
+            if function is not threads.together:
+                close()
+                calls.append((function, arguments))
+                continue
+            parts = [self._finished(part) for part in arguments[0]]
+            lanes = self._lanes(parts)
             if lanes is not None:
                 run.extend([self._functions[source.LANES], *lanes])
             else:
                 close()
-                calls += super()._finished([(function, arguments)])
+                calls.append((function, ([player(part) for part in parts],)))
         close()
         return calls
 
-    def _lanes(self, tapes: list[list[Call]]) -> tuple[Any, Any] | None:
+    def _lanes(self, lanes: list[list[Call]]) -> tuple[Any, Any] | None:
         """Return what `LANES` is called with, or None where a lane is more than kernels."""
-        lanes = [self._finished(tape) for tape in tapes]
         play = self._functions.get(source.PLAY)
         if any(len(lane) != 1 or lane[0][0] is not play for lane in lanes):
             return None
@@ -269,6 +280,10 @@ class CppBackend(CpuBackend):
         told = compiler.integers([len(lanes)])
         self._owners += [*each, made, told]
         return made, told
+
+
+def _serve(serve: Any, place: Any, over: Any, box: Any) -> None:
+    serve(place, over)
 
 
 def _texts(tape: list[Call]) -> list[str]:

@@ -233,10 +233,15 @@ def row_sums(kind: str) -> str:
 extern "C" void NAME(void** p, const long long* v) {{
     for (long long row = 0; row < v[0]; row++) {{
         const {kind}* values = (const {kind}*)p[0] + row * v[2];
-        {kind} sum = 0;
+        double total = 0;  // of sums so short that little is lost in them
+        for (long long first = 0; first < v[1]; first += 1024) {{
+            const long long stop = first + 1024 < v[1] ? first + 1024 : v[1];
+            {kind} sum = 0;
 #pragma omp simd reduction(+ : sum)
-        for (long long j = 0; j < v[1]; j++) sum += values[j];
-        (({kind}*)p[1])[row] = sum;
+            for (long long j = first; j < stop; j++) sum += values[j];
+            total += sum;
+        }}
+        (({kind}*)p[1])[row] = ({kind})total;
     }}
 }}
 """

@@ -53,7 +53,7 @@ class CpuBackend(Backend):
     def upload(self, array: Any) -> Array:
         # asarray strips subclasses (a memory map stays mapped); take() would copy the whole of
         # a source that is not contiguous at every call.
-        return np.asarray(np.asarray(array), order="C")
+        return np.require(np.asarray(array), requirements=["C", "A"])
 
     def download(self, array: Array) -> Any:
         return array.copy()
@@ -252,7 +252,7 @@ class CpuBackend(Backend):
     def _replay(self, tape: list[Call], kept: list[Any]) -> Replay:
         """Return a function that makes the calls, and keeps the arrays behind bare pointers."""
         calls = self._finished(tape)
-        replay = _player(calls)
+        replay = player(calls)
         flush, leave = denormals.switches()
 
         def quiet_replay() -> None:
@@ -279,7 +279,7 @@ class CpuBackend(Backend):
     def _finished(self, tape: list[Call]) -> list[Call]:
         """Return the calls of a tape as they are to be made."""
         return [
-            (function, ([_player(self._finished(part)) for part in arguments[0]],))
+            (function, ([player(self._finished(part)) for part in arguments[0]],))
             if function is threads.together
             else (function, arguments)
             for function, arguments in tape
@@ -406,7 +406,9 @@ def _minimum(a: Array, b: Array, out: Array) -> None:
     np.minimum(a, b, out=out)
 
 
-def _player(tape: list[Call]) -> Replay:
+def player(tape: list[Call]) -> Replay:
+    """Return what makes the calls of a tape."""
+
     def play() -> None:
         for function, arguments in tape:
             function(*arguments)

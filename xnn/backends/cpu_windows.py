@@ -130,7 +130,7 @@ def resample(x: Array, rows: Array, columns: Array, out: Array, scratch: Scratch
         # Where it is, counted from the frame, and kept where it has a neighbour on either side.
         yield np.add, (places, x.dtype.type(1), part)
         yield _maximum, (part, x.dtype.type(0), part)
-        yield _minimum, (part, np.nextafter(x.dtype.type(length + 1), x.dtype.type(0)), part)
+        yield _minimum, (part, x.dtype.type(length + 1), part)
         yield np.floor, (part, whole)
         yield np.subtract, (part, whole, part)
         yield np.copyto, (first, whole, "unsafe")

@@ -21,12 +21,12 @@ def together(parts: list[Callable[[], None]]) -> None:
 
     An exception in one of them is raised then.
     """
-    tasks = [begin(part) for part in parts[1:]]
+    tasks: list[Task] = []
     try:
+        tasks.extend(begin(part) for part in parts[1:])
         parts[0]()
     finally:
-        for task in tasks:
-            task.done.acquire()
+        join(tasks)
     for task in tasks:
         if task.error is not None:
             raise task.error
@@ -35,9 +35,26 @@ def together(parts: list[Callable[[], None]]) -> None:
 def begin(part: Callable[[], None]) -> Task:
     """Run a part in another thread, and do not wait for it."""
     task = Task(part)
-    thread = _idle.pop() if _idle else _Thread()
+    try:
+        thread = _idle.pop()
+    except IndexError:
+        thread = _Thread()
     thread.give(task)
     return task
+
+
+def join(tasks: list[Task]) -> None:
+    """Return when all are done; Ctrl-C is heard then."""
+    interrupt = None
+    for task in tasks:
+        while True:
+            try:
+                task.done.acquire()
+                break
+            except KeyboardInterrupt as error:
+                interrupt = error
+    if interrupt is not None:
+        raise interrupt
 
 
 class Task:
