@@ -104,10 +104,10 @@ class Engine:
     def lanes(self, rows: int, training: bool = True) -> int:
         """Return into how many lanes a pass over so many samples is to be divided.
 
-        Where weights are used once a sample the products are all the work, which BLAS divides.
+        Where weights are used once a sample, gradients are as large as the work, and BLAS divides it.
         """
-        mixes = training and any(layer.mixes for layer in self.layers)
-        if mixes or not self.reuses:
+        mixes = any(layer.mixes for layer in self.layers)
+        if training and (mixes or not self.reuses):
             return 1
         lanes = self.run.lanes(rows * sum(self.multiplications))
         return min(rows, lanes)

@@ -56,8 +56,7 @@ class Inference:
             rows = x[start : start + self.most]
             with engine.lock:
                 forward = self.forward(len(rows), x.dtype)
-                engine.run.copy(rows, forward.inputs[: len(rows)])
-                forward.replay()
+                forward.run(rows)
                 if finite and not forward.finite(len(rows)):
                     return None
                 outputs, out = forward.outputs[: len(rows)], result[start : start + self.most]
@@ -173,8 +172,18 @@ class Forward:
         forward = self.engine.forward
         self.engine.run.together(*(partial(forward, memories) for memories in self._lanes))
 
+    def run(self, x: Array) -> None:
+        """Compute the outputs for as many inputs, or fewer."""
+        copies = [
+            partial(self.engine.run.copy, x[start:stop], self.inputs[start : min(stop, len(x))])
+            for start, stop in pairwise([*self._starts, self.rows])
+            if start < len(x)
+        ]
+        self.engine.run.together(*copies)
+        self.replay()
+
     def replay(self) -> None:
-        """Compute the outputs."""
+        """Compute the outputs for what is there."""
         with self.engine.stage(1) if len(self._lanes) > 1 else nullcontext():
             self._replay()
 

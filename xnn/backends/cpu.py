@@ -213,8 +213,11 @@ class CpuBackend(Backend):
         return min(most, _ONE_THREAD.outside()) if most > 1 else 1
 
     def together(self, *parts: Callable[[], None]) -> None:
-        if self._tape is None or len(parts) == 1:
-            super().together(*parts)
+        if len(parts) == 1:
+            parts[0]()
+            return
+        if self._tape is None:
+            threads.together(list(parts))
             return
         tapes: list[list[Call]] = []
         tape, blocks = self._tape, self._blocks
