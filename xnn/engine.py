@@ -104,7 +104,7 @@ class Engine:
     def lanes(self, rows: int, training: bool = True) -> int:
         """Return into how many lanes a pass over so many samples is to be divided.
 
-        Where weights are used once a sample, gradients are as large as the work, and BLAS divides it.
+        In training, where weights are used once a sample, BLAS divides the products instead.
         """
         mixes = any(layer.mixes for layer in self.layers)
         if training and (mixes or not self.reuses):
