@@ -166,7 +166,9 @@ def rungs() -> str:
         tables[name].append(row)
         device = result["gpu"]["name"] if "gpu" in result else "the CPU"
         places.setdefault(f"on {device}. {_where(result)}", []).append(number)
-    lines = [f"Rungs {', '.join(numbers)} {place}" for place, numbers in places.items()]
+    lines = []
+    for place, numbers in places.items():
+        lines.append(f"Rung{'s' if len(numbers) > 1 else ''} {', '.join(numbers)} {place}")
     for name, rows in tables.items():
         if rows:
             head = f"| {heads[name]} | epochs | xnn | {name} | points apart |"
