@@ -97,11 +97,18 @@ def test_lanes_of_kernels_are_given_to_threads_that_serve(monkeypatch):
         np.testing.assert_array_equal(weights, trained[0])
 
 
-def test_a_layer_that_mixes_samples_has_one_lane(lanes):
+def test_which_passes_have_lanes(lanes):
+    """Not those that learn where samples meet; nor those backward where gradients are large."""
     lanes(2)
-    layers = [*IMAGES[:3], xnn.BatchNorm(), *IMAGES[3:]]
-    assert xnn.Network(layers, device="cpu")._engine.lanes(64) == 1
-    assert xnn.Network(IMAGES, device="cpu")._engine.lanes(64) == 2
+    passes = [{"backward": True, "training": True}, {"backward": True, "training": False}]
+    passes.append({"backward": False, "training": False})
+    for layers, wanted in (
+        (IMAGES, [2, 2, 2]),
+        ([*IMAGES[:3], xnn.BatchNorm(), *IMAGES[3:]], [1, 2, 2]),
+        ([50, 40, 10], [1, 1, 2]),
+    ):
+        engine = xnn.Network(layers, device="cpu")._engine
+        assert [engine.lanes(64, **options) for options in passes] == wanted
 
 
 def test_small_steps_have_one_lane():

@@ -101,13 +101,14 @@ class Engine:
         """Return what to train within, where so many samples go through a layer at a time."""
         return self.run.stage(batch * max(self.multiplications))
 
-    def lanes(self, rows: int, training: bool = True) -> int:
+    def lanes(self, rows: int, *, backward: bool, training: bool) -> int:
         """Return into how many lanes a pass over so many samples is to be divided.
 
-        In training, where weights are used once a sample, BLAS divides the products instead.
+        Backward each lane has gradients of its own. Where weights are used once a sample these are
+        as large as the work, and BLAS divides the products instead.
         """
-        mixes = any(layer.mixes for layer in self.layers)
-        if training and (mixes or not self.reuses):
+        mixes = training and any(layer.mixes for layer in self.layers)
+        if mixes or (backward and not self.reuses):
             return 1
         lanes = self.run.lanes(rows * sum(self.multiplications))
         return min(rows, lanes)

@@ -157,7 +157,7 @@ class Forward:
         self.rows, self.work = rows, Workspace(engine, rows, scale)
         self.inputs = self.work.inputs
         self.outputs = self.work.outputs
-        self.engine, count = engine, engine.lanes(rows, training=False)
+        self.engine, count = engine, engine.lanes(rows, backward=False, training=False)
         self._starts = [rows * lane // count for lane in range(count)]
         self._lanes = [
             Interior(engine, stop - start, scale).memories(self.work, start)

@@ -36,7 +36,7 @@ class Pass:
         most: int | None = None,
     ) -> None:
         self.engine, self.rows = engine, rows
-        lanes = engine.lanes(rows, training=dice is not None)
+        lanes = engine.lanes(rows, backward=True, training=dice is not None)
         part = rows if most is None else max(1, most // lanes)
         self._lanes: list[list[tuple[int, Interior]]] = []
         for lane in range(lanes):
