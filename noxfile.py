@@ -10,6 +10,8 @@ nox.options.default_venv_backend = "venv"
 nox.options.sessions = ["lint", "types", "tests"]
 
 BACKENDS = ["cpu", "standin", "gpu"]
+# What is run by `cuda` on a GPU in software; `emulated` runs all.
+EMULATED = ["backends", "devices", "gradients", "optimizers", "round_trips"]
 
 
 @nox.session
@@ -46,10 +48,20 @@ def tests(session: nox.Session, backend: str) -> None:
 
 @nox.session
 def cuda(session: nox.Session) -> None:
-    """What needs no GPU: the CUDA source compiles; CuPy without a driver is told."""
+    """What needs no GPU: CUDA compiles, and runs on one in software; CuPy without a driver."""
     session.install("-e", ".[test]", "cupy-cuda12x>=14", "nvidia-cuda-nvrtc-cu12>=12.8")
-    tests = [f"tests/test_{name}.py" for name in ("cuda", "backends", "examples")]
+    names = ("cuda", "emulated", "backends", "examples")
+    tests = [f"tests/test_{name}.py" for name in names]
     session.run("pytest", *tests, *session.posargs)
+    tests = [f"tests/test_{name}.py" for name in EMULATED]
+    session.run("pytest", "--device", "emulated", *tests, *session.posargs)
+
+
+@nox.session
+def emulated(session: nox.Session) -> None:
+    """All tests on a GPU in software, which takes five minutes."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "--device", "emulated", *session.posargs)
 
 
 @nox.session

@@ -4,16 +4,18 @@ import pytest
 
 import xnn
 
-from . import standin
+from . import emulated, standin
 
 xnn.backends.KINDS["standin"] = standin.StandInBackend
+xnn.backends.KINDS["emulated"] = emulated.EmulatedBackend
 
 
 def pytest_addoption(parser):
     parser.addoption(
         "--device",
         default="cpu",
-        help="where to run the tests: cpu (default), gpu, or standin, which is as strict as a GPU",
+        help="where to run the tests: cpu (default), gpu, standin (as strict as a GPU), "
+        "or emulated (a GPU in software)",
     )
 
 
@@ -29,6 +31,7 @@ _HOST = {
     "cuda",
     "datasets",
     "docs",
+    "emulated",
     "examples",
     "fuzz",
     "info",
@@ -40,8 +43,8 @@ _HOST = {
 
 
 def pytest_collection_modifyitems(config, items):
-    """The stand-in is not asked again what the CPU was."""
-    if config.getoption("--device") != "standin":
+    """What is no GPU is not asked again what the CPU was."""
+    if config.getoption("--device") not in ("standin", "emulated"):
         return
     again = [item for item in items if item.module.__name__.rpartition("test_")[2] in _HOST]
     config.hook.pytest_deselected(items=again)

@@ -37,7 +37,10 @@ class Array:
     itemsize = property(lambda self: self._host.itemsize)
     strides = property(lambda self: self._host.strides)
     nbytes = property(lambda self: self._host.nbytes)
-    T = property(lambda self: Array(self._host.T))
+    T = property(lambda self: self._like(self._host.T))
+
+    def _like(self, host):
+        return Array(host)
 
     def __len__(self):
         return len(self._host)
@@ -52,7 +55,7 @@ class Array:
         raise TypeError(f"{function.__name__} of NumPy got an array of a device")
 
     def __getitem__(self, key):
-        return Array(self._host[_no_arrays(key)])
+        return self._like(self._host[_no_arrays(key)])
 
     def __setitem__(self, key, value):
         if isinstance(value, np.ndarray) and value.ndim:

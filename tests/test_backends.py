@@ -35,7 +35,7 @@ def padded(run, array):
 )
 @settings(max_examples=150, deadline=None)
 def test_gemm(m, k, n, layouts, out_is_padded, dtype, alpha, beta):
-    run = CpuBackend()
+    run = select()
     rng = np.random.default_rng(0)
     made = {
         "rows": lambda a: run.upload(a),
@@ -49,6 +49,17 @@ def test_gemm(m, k, n, layouts, out_is_padded, dtype, alpha, beta):
     tolerance = 1e-5 if dtype == "float32" else 1e-12
     wanted = alpha * (a @ b) + beta * c
     np.testing.assert_allclose(run.download(out), wanted, rtol=tolerance, atol=tolerance * k)
+
+
+def test_numbers_of_numpy_are_numbers(run):
+    """They have a dtype, and a GPU's kernel would take them for pointers."""
+    a = run.upload(np.array([1.0, 4.0], np.float32))
+    run.elementwise("a * k", a, a=a, k=np.float64(0.5))
+    run.update("a = a + k", a=a, k=np.float32(1))
+    square = run.zeros((1, 1), "f")
+    run.gemm(a[None, :], a[:, None], square, alpha=np.float64(2))
+    np.testing.assert_array_equal(run.download(a), [1.5, 3])
+    np.testing.assert_array_equal(run.download(square), [[22.5]])
 
 
 def test_gemm_reads_numbers_that_lie_in_arrays_anew_at_each_replay(run):
@@ -211,6 +222,18 @@ def test_softmax_row_sums_and_argmax(run):
     np.testing.assert_array_equal(run.download(largest), z.argmax(axis=1))
 
 
+def test_formula_of_a_row_a_column_a_number_and_rows_with_gaps(run):
+    rng = np.random.default_rng(0)
+    a, row, column = (rng.random(shape, np.float32) for shape in ((7, 50), (1, 50), (7, 1)))
+    wide = run.zeros((7, 64), np.float32)
+    operands = {"a": padded(run, a), "b": run.upload(row), "c": run.upload(column), "k": 0.5}
+    run.elementwise("maximum(a - b, c) * k + sigmoid(a)", wide[:, :50], **operands)
+    wanted = np.maximum(a - row, column) * 0.5 + 1 / (1 + np.exp(-a))
+    found = run.download(wide)
+    np.testing.assert_allclose(found[:, :50], wanted, rtol=1e-6)
+    assert (found[:, 50:] == 0).all()
+
+
 @pytest.mark.parametrize("source", ["uint8", "float32", "float64", "int64"])
 def test_gather_picks_and_converts_rows(run, source):
     rows = np.random.default_rng(0).integers(0, 100, (20, 6)).astype(source)
@@ -307,7 +330,11 @@ def test_program_means_what_python_says(statements, size):
         patch.setattr("xnn.backends.cpu._BLOCK", 128)
         run = CpuBackend()
         rng = np.random.default_rng(1)
-        names = {"a": rng.standard_normal(size), "b": rng.standard_normal(size), "s": 1.5}
+        names = {
+            "a": rng.standard_normal(size),
+            "b": rng.standard_normal(size),
+            "s": np.float64(1.5),
+        }
         operands = {name: run.upload(np.array(value)) for name, value in names.items()}
         text = "; ".join(f"{name} = {formula}" for name, (formula, _) in statements)
         replay = run.compile(lambda: run.update(text, **operands))

@@ -7,8 +7,6 @@ source of each operation that it is asked for, by the very functions that the GP
 import ctypes
 import importlib.util
 import itertools
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -229,74 +227,6 @@ def test_there_are_kernels_of_every_kind(sources):
 def test_every_kernel_compiles(sources, nvrtc, architecture):
     good, log = compile_with(nvrtc, together(sources), architecture)
     assert good, log
-
-
-_ON_THE_HOST = """
-#include <cmath>
-using namespace std;
-#define __device__
-#define __global__
-struct { unsigned x; } blockIdx, threadIdx, blockDim;
-"""
-_LOOP = """
-extern "C" void place(unsigned block, unsigned thread, unsigned threads) {
-    blockIdx.x = block, threadIdx.x = thread, blockDim.x = threads;
-}
-"""
-
-
-@pytest.fixture
-def on_the_host(tmp_path):
-    """Return what runs a kernel without barriers as C++, thread by thread."""
-    compiler = shutil.which("g++") or shutil.which("c++")
-    if compiler is None:
-        pytest.skip("needs a C++ compiler")
-
-    def run(text, threads, *arguments):
-        source, library = tmp_path / "kernel.cpp", tmp_path / f"{len(text)}-{threads}.so"
-        source.write_text(_ON_THE_HOST + text + _LOOP)
-        command = [compiler, "-std=c++17", "-shared", "-fPIC", "-o", library, source]
-        subprocess.run(command, check=True)
-        kernel = ctypes.CDLL(str(library))
-        for i in range(-(-threads // cuda.BLOCK) * cuda.BLOCK):
-            kernel.place(i // cuda.BLOCK, i % cuda.BLOCK, cuda.BLOCK)
-            kernel.run(*map(as_c, arguments))
-
-    def as_c(value):
-        if isinstance(value, np.ndarray):
-            return ctypes.c_void_p(value.ctypes.data)
-        return ctypes.c_float(value) if isinstance(value, float) else ctypes.c_longlong(value)
-
-    return run
-
-
-def test_an_elementwise_kernel_gives_what_numpy_does(on_the_host):
-    """Rows with gaps, a row and a column to broadcast, a number; and all in one row."""
-    rng = np.random.default_rng(0)
-    a, row, column = (rng.random(shape, np.float32) for shape in ((7, 60), (1, 50), (7, 1)))
-    out = np.zeros((7, 64), np.float32)
-    kinds = (("a", "float"), ("b", "float"), ("c", "float"), ("k", None))
-    text = cuda.elementwise("maximum(a - b, c) * k + sigmoid(a)", "float", kinds)
-    strides = (out, 64, 1), (a, 60, 1), (row, 0, 1), (column, 1, 0)
-    on_the_host(text, 350, 7, 50, *itertools.chain(*strides), 0.5)
-    wanted = np.maximum(a[:, :50] - row, column) * 0.5 + 1 / (1 + np.exp(-a[:, :50]))
-    np.testing.assert_allclose(out[:, :50], wanted, rtol=1e-6)
-    assert (out[:, 50:] == 0).all()
-    flat = np.zeros(350, np.float32)
-    a = np.ascontiguousarray(a[:, :50])
-    text = cuda.elementwise("2 * a", "float", (("a", "float"),))
-    on_the_host(text, 350, 1, 350, *(flat, 0, 1), *(a, 0, 1))
-    np.testing.assert_array_equal(flat.reshape(7, 50), 2 * a)
-
-
-def test_a_gather_kernel_gives_what_numpy_does(on_the_host):
-    rng = np.random.default_rng(0)
-    source, index = rng.integers(0, 256, (20, 30)).astype(np.uint8), rng.integers(0, 20, 11)
-    out = np.zeros((11, 32), np.float32)
-    text = cuda.gather("unsigned char", "long long", "float")
-    on_the_host(text, 11 * 30, 11, 30, *(out, 32), *(source, 30), index)
-    np.testing.assert_array_equal(out[:, :30], source[index])
-    assert (out[:, 30:] == 0).all()
 
 
 def test_what_is_wrong_does_not_compile(nvrtc):

@@ -520,7 +520,12 @@ class Arrays(Sequence[Array]):
         return len(self._views)
 
     def __getitem__(self, i: Any) -> Any:
-        return self._views[i]
+        found, engine = self._views[i], self._engine
+        with engine.lock:
+            for view in found if isinstance(found, list) else [found]:
+                if view is not None:
+                    engine.run.hand_out(view)
+        return found
 
     def __setitem__(self, i: int, values: ArrayLike | None) -> None:
         index = range(len(self))[i]

@@ -87,7 +87,7 @@ class Rows:
         columns = size + (column is not None)
         whole = run.zeros((batch, run.padded(columns, dtype)), dtype)
         if column is not None:
-            whole[:, size] = column
+            run.elementwise("column", whole[:, size:columns], column=column)
         return cls(whole[:, :size], whole[:, :columns], whole)
 
     @classmethod
@@ -98,7 +98,7 @@ class Rows:
         columns = size + (column is not None)
         whole = run.zeros((columns, run.padded(batch, dtype)), dtype)
         if column is not None:
-            whole[size] = column
+            run.elementwise("column", whole[size:columns], column=column)
         return cls(whole[:size, :batch].T, whole[:, :batch].T, whole.T)
 
     @classmethod

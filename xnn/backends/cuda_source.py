@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -197,9 +198,13 @@ def _head(kind: str) -> str:
     return f"using T = {kind};\n{_FUNCTIONS}"
 
 
-def operand_types(operands: Mapping[str, object]) -> tuple[tuple[str, str | None], ...]:
+def operand_types(operands: Mapping[str, Any]) -> tuple[tuple[str, str | None], ...]:
     """Return name and C++ type of each operand, None for a number."""
     return tuple(
-        (name, ctype(value.dtype) if hasattr(value, "dtype") else None)
-        for name, value in operands.items()
+        (name, ctype(value.dtype) if is_array(value) else None) for name, value in operands.items()
     )
+
+
+def is_array(operand: object) -> bool:
+    """Return whether an operand is an array. NumPy's numbers have a dtype too, and are none."""
+    return hasattr(operand, "dtype") and not isinstance(operand, np.generic)

@@ -83,11 +83,9 @@ class GpuBackend(Backend):
             lies_on = getattr(array, "__dlpack_device__", None)
             if isinstance(array, np.ndarray) or lies_on is None or lies_on()[0] not in _DLPACK_CUDA:
                 return None
-        before = self.xp.cuda.get_current_stream().record()
-        with self.here() as stream:
+        with self.here():
             if not isinstance(array, self.xp.ndarray):
                 array = self.xp.from_dlpack(array)  # which sees to the order
-            stream.wait_event(before)
             return array if array.device == self._gpu else array.copy()
 
     def hand_out(self, array: Array) -> Array:
@@ -120,8 +118,8 @@ class GpuBackend(Backend):
         used = {name: operands[name] for name in sorted(cplusplus.names(formula))}
         kinds = cuda.operand_types(used)
         text = cuda.elementwise(formula, cuda.ctype(out.dtype), kinds)
-        arrays = [out, *(v for v in used.values() if hasattr(v, "dtype"))]
-        numbers = [out.dtype.type(v) for v in used.values() if not hasattr(v, "dtype")]
+        arrays = [out, *(v for v in used.values() if cuda.is_array(v))]
+        numbers = [out.dtype.type(v) for v in used.values() if not cuda.is_array(v)]
         (rows, columns), steps = strides.flattened(out.shape, arrays)
         parameters: list[Any] = [rows, columns]
         for array, pair in zip(arrays, steps, strict=True):
@@ -129,7 +127,7 @@ class GpuBackend(Backend):
         self._launch(text, rows * columns, cuda.BLOCK, (*parameters, *numbers))
 
     def update(self, program: str, **operands: float | Array) -> None:
-        arrays: dict[str, Any] = {n: v for n, v in operands.items() if hasattr(v, "dtype")}
+        arrays: dict[str, Any] = {n: v for n, v in operands.items() if cuda.is_array(v)}
         swept = {name: v for name, v in arrays.items() if v.ndim}
         first = next(iter(swept.values()))
         if any(v.shape != first.shape or v.dtype != first.dtype for v in swept.values()):
@@ -254,7 +252,7 @@ class GpuBackend(Backend):
         return launch
 
     def _capture(self, tape: list[Call]) -> Any:
-        with self.here():
+        with self._gpu, self._stream:
             self._stream.begin_capture()
             try:
                 for function, arguments in tape:
@@ -279,7 +277,7 @@ class GpuBackend(Backend):
 
     def _number(self, value: float | Array, dtype: Any) -> Array:
         """Return a number as an array ``()`` of the device, made once."""
-        if hasattr(value, "dtype"):
+        if cuda.is_array(value):
             return value
         key = float(value), np.dtype(dtype).char
         if key not in self._numbers:
@@ -289,9 +287,18 @@ class GpuBackend(Backend):
 
     @contextmanager
     def here(self) -> Iterator[Any]:
-        """Work on this GPU's stream, and speak of what fails."""
-        with self._told(), self._gpu, self._stream:
-            yield self._stream
+        """Work on this GPU's stream, after what the user's has been given; speak of what fails."""
+        cuda = self.xp.cuda
+        theirs = cuda.get_current_stream()
+        # The null stream of this GPU is in order with ours by itself.
+        if theirs.ptr in (self._stream.ptr, 0) and cuda.runtime.getDevice() == self._gpu.id:
+            theirs = None
+        with self._told():
+            before = None if theirs is None else theirs.record()
+            with self._gpu, self._stream:
+                if before is not None:
+                    self._stream.wait_event(before)
+                yield self._stream
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -86,7 +86,8 @@ class Updates(ABC):
         """Return a buffer with ``decay`` where a weight lies and 0 where a bias does."""
         rates = self.zeros()
         for parameter in self.parameters:
-            parameter.matrix(rates)[:, : parameter.weights] = decay
+            weights = parameter.matrix(rates)[:, : parameter.weights]
+            self.run.elementwise("decay", weights, decay=decay)
         return rates
 
 

@@ -1,0 +1,228 @@
+"""What the GPU in software shows of a GPU's code, and that it is as harsh as it says."""
+
+import numpy as np
+import pytest
+
+import xnn
+from xnn.backends import DeviceError
+
+from . import emulated
+from .emulated import CUPY, EmulatedBackend, counts, ndarray
+from .helpers import parameters
+
+pytestmark = pytest.mark.skipif(emulated.COMPILER is None, reason="needs a C++ compiler")
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (1000, 20)).astype(np.uint8), rng.integers(0, 3, 1000)
+
+
+def network(device="emulated"):
+    return xnn.Network([20, 30, 3], seed=0, device=device)
+
+
+# What training does on a GPU.
+
+
+def test_what_happens_in_an_epoch(data):
+    """A hundred steps are two replays of graphs; between epochs little crosses, nothing is made.
+
+    Counted are the differences between runs of 3 and of 13 epochs.
+    """
+    runs = []
+    for epochs in (3, 13):
+        counts.clear()
+        network().fit(*data, epochs=epochs, optimizer=xnn.AdamW())
+        runs.append(dict(counts))
+    names = runs[0].keys() - {"compiled"}  # kernels, before all else
+    each = {name: (runs[1][name] - runs[0][name]) / 10 for name in names}
+    assert each.pop("replays") == 2
+    assert each.pop("downloads") == 3  # costs, hits and parameters
+    assert each.pop("uploads") == 2  # the shuffle and the rates
+    assert each.pop("allocations") == 2  # what these two come to
+    assert each.pop("waits") == 3
+    assert each.pop("copies") == 8  # indices and rates before a replay, figures after it
+    each.pop("downloaded")
+    assert set(each.values()) <= {0}
+
+
+def test_the_second_gpu_trains_as_the_first(data):
+    """While the first is the thread's current one."""
+    nets = [network(device) for device in ("emulated", "emulated:1")]
+    for net in nets:
+        net.fit(*data, epochs=2)
+        assert net.evaluate(*data).accuracy > 0
+    np.testing.assert_array_equal(*map(parameters, nets))
+    assert nets[1].weights[0].device.id == 1
+
+
+def test_streamed_data_train_as_those_on_the_gpu(data, monkeypatch):
+    wanted = network()
+    wanted.fit(*data, epochs=2)
+    monkeypatch.setattr(EmulatedBackend, "fits", lambda self, size: size == 0)
+    streamed = network()
+    streamed.fit(*data, epochs=2)
+    np.testing.assert_array_equal(parameters(streamed), parameters(wanted))
+
+
+def test_what_is_not_captured_is_played(data, monkeypatch):
+    wanted = network()
+    wanted.fit(*data, epochs=1)
+
+    def refuse(self, mode=None):
+        raise emulated.CUDARuntimeError("cudaErrorNotSupported")
+
+    monkeypatch.setattr(emulated.Stream, "begin_capture", refuse)
+    played = network()
+    played.fit(*data, epochs=1)
+    assert played._engine.run.uncaptured == "cudaErrorNotSupported"
+    np.testing.assert_array_equal(parameters(played), parameters(wanted))
+
+
+def test_arrays_of_the_gpu_go_in_and_come_out(data):
+    """In order with the stream of whoever made them."""
+    x, y = data
+    net = network()
+    theirs = CUPY.cuda.Stream()
+    with theirs:
+        there = CUPY.asarray(x), CUPY.asarray(y)
+        net.fit(*there, epochs=1)
+        outputs = net.predict(there[0])
+        assert isinstance(outputs, ndarray)
+        found = outputs.get()
+    wanted = network()
+    wanted.fit(x, y, epochs=1)
+    np.testing.assert_array_equal(found, wanted.predict(x))
+
+
+def test_out_of_memory_says_what_to_do(data, monkeypatch):
+    emulated._give_back()
+    monkeypatch.setattr(emulated, "MEMORY", emulated._used + 32 * 2**20 + 64 * 1024)
+    with pytest.raises(DeviceError, match=r"emulated is out of memory.*smaller batch_size"):
+        network().fit(*data, epochs=1, batch_size=500)
+
+
+# How harsh it is: each of these goes unnoticed on a GPU now and then.
+
+
+def test_nothing_is_done_before_somebody_waits():
+    host = np.zeros(4, np.float32)
+    stream = CUPY.cuda.Stream(non_blocking=True)
+    with stream:
+        array = CUPY.zeros((4,), "f")
+        host[:] = 1
+        array.set(host)
+        host[:] = 2  # too early
+        assert (array.get() == 2).all()
+
+
+def test_streams_without_an_event_between_them_are_in_no_order():
+    first, second = CUPY.cuda.Stream(non_blocking=True), CUPY.cuda.Stream(non_blocking=True)
+    with first:
+        array = CUPY.full((4,), 1, "f")
+        first.synchronize()
+        array[...] = 2.0
+        done = first.record()
+    with second:
+        assert (array.get() == 1).all()
+        second.wait_event(done)
+        assert (array.get() == 2).all()
+
+
+def test_what_was_given_back_is_not_a_number():
+    stream = CUPY.cuda.Stream()
+    with stream:
+        array = CUPY.full((1000,), 1, "f")
+        view = emulated._columns(array.data.ptr, (1000, 1), 1000, "f")  # as a kernel has it
+        stream.synchronize()
+        assert (view == 1).all()
+        del array
+        assert np.isnan(CUPY.empty((1000,), "f").get()).all()
+        assert np.isnan(view).all()
+
+
+def test_a_capture_allows_nothing_but_work():
+    stream = CUPY.cuda.Stream()
+    with stream:
+        array = CUPY.zeros((4,), "f")
+        stream.begin_capture()
+        array[...] = 1.0
+        for call in (
+            stream.synchronize,
+            array.get,
+            lambda: float(array[0]),
+            lambda: CUPY.zeros((4,), "f"),
+            lambda: CUPY.asarray(np.zeros(4)),
+        ):
+            with pytest.raises(emulated.CUDARuntimeError, match="within a capture"):
+                call()
+        graph = stream.end_capture()
+        assert (array.get() == 0).all()
+        graph.launch()
+        assert (array.get() == 1).all()
+    with pytest.raises(RuntimeError, match="default"):
+        emulated.get_current_stream().begin_capture()
+
+
+KERNEL = 'extern "C" __global__ void run(long long n, float k, float* a) { BODY }'
+
+
+def launched(body, n=4, k=None, a=None, block=32):
+    a = CUPY.zeros((32,), "f") if a is None else a
+    kernel = CUPY.RawKernel(KERNEL.replace("BODY", body), "run")
+    kernel((1,), (block,), (n, np.float32(1) if k is None else k, a))
+    return a.get()
+
+
+def test_a_kernel_gets_what_it_declares():
+    assert (launched("a[threadIdx.x] = k;") == 1).all()
+    for wrong in ({"n": np.int32(4)}, {"k": 1.0}, {"k": np.float64(1)}, {"n": None}):
+        with pytest.raises(TypeError, match="a kernel that takes"):
+            launched("", **wrong)
+    with pytest.raises(TypeError, match="got an array of float64"):
+        launched("", a=CUPY.zeros((4,), "d"))
+    with CUPY.cuda.Device(1):
+        other = CUPY.zeros((4,), "f")
+    with pytest.raises(ValueError, match="same as the current device"):
+        launched("", a=other)
+
+
+def test_who_writes_beside_an_array_is_found():
+    launched("if (threadIdx.x == 0) a[512 / 4] = k;")
+    emulated._give_back()
+    with pytest.raises(emulated.CUDARuntimeError, match="beside an array"):
+        emulated.get_current_stream().synchronize()
+
+
+def test_lanes_of_a_warp_shuffle_together():
+    ours = launched("a[threadIdx.x] = __shfl_xor_sync(~0u, (float)threadIdx.x, 5);")
+    np.testing.assert_array_equal(ours, np.arange(32) ^ 5)
+    with pytest.raises(emulated.CUDARuntimeError, match="same shuffles"):
+        launched("if (threadIdx.x > 3) a[0] = __shfl_xor_sync(~0u, k, 1);")
+
+
+def test_cupy_has_all_that_is_asked_of_it():
+    """What `xnn` finds here it finds there."""
+    cupy = pytest.importorskip("cupy")
+    public = {name for name in dir(CUPY) if not name.startswith("_")}
+    assert {name for name in public if not hasattr(cupy, name)} == set()
+    for space, theirs in [
+        (CUPY.cuda, cupy.cuda),
+        (CUPY.cuda.runtime, cupy.cuda.runtime),
+        (CUPY.cuda.driver, cupy.cuda.driver),
+        (CUPY.cuda.memory, cupy.cuda.memory),
+    ]:
+        assert {name for name in vars(space) if not hasattr(theirs, name)} == set()
+    for ours, theirs in [
+        (ndarray, cupy.ndarray),
+        (emulated.Stream, cupy.cuda.Stream),
+        (emulated.Event, cupy.cuda.Event),
+        (emulated.Graph, cupy.cuda.Graph),
+        (emulated.Device, cupy.cuda.Device),
+        (emulated._Pointer, cupy.cuda.MemoryPointer),
+    ]:
+        known = {"captured", "enqueue", "last", "new", "non_blocking", "memory"}  # the emulation's
+        public = {name for name in vars(ours) if not name.startswith("_")} - known
+        assert {name for name in public if not hasattr(theirs, name)} == set()
