@@ -5,7 +5,7 @@ the order of axes, the threads and the mode (eager) that are fastest for it; xnn
 where there is a C++ compiler, and as it does without. Each peer runs in a process of its own, is
 warmed up first, and reports the median of some epochs' steps, and the accuracy on its training
 images, which shows that it did the work. Memory is what a first epoch adds to the process's peak,
-in a process that does nothing else.
+in a process that does nothing else. For a GPU, `python -m benchmarks gpu` has the same network.
 """
 
 import json
@@ -72,19 +72,7 @@ Trainer = Callable[..., tuple[Callable[[], float], Callable[[], float]]]
 
 
 def train_xnn(batch, x, y, search=True):
-    import xnn
-
-    layers = [
-        (28, 28, 1),
-        xnn.Conv2D(20, 5, "relu"),
-        xnn.MaxPool2D(2),
-        xnn.Conv2D(40, 5, "relu"),
-        xnn.MaxPool2D(2),
-        xnn.Flatten(),
-        xnn.Dense(100, "relu"),
-        xnn.Dense(10, "softmax"),
-    ]
-    net = xnn.Network(layers, seed=0)
+    net = networks.xnn_network(networks.LENET, "relu")
 
     def epoch():
         history = net.fit(x, y, epochs=1, batch_size=batch, optimizer=RATE, progress=False)
@@ -100,19 +88,7 @@ def train_torch(batch, x, y, search=True):
     labels = torch.from_numpy(y).long()
 
     def make(memory_format):
-        torch.manual_seed(0)
-        net = torch.nn.Sequential(
-            torch.nn.Conv2d(1, 20, 5),
-            torch.nn.ReLU(),
-            torch.nn.MaxPool2d(2),
-            torch.nn.Conv2d(20, 40, 5),
-            torch.nn.ReLU(),
-            torch.nn.MaxPool2d(2),
-            torch.nn.Flatten(),
-            torch.nn.Linear(640, 100),
-            torch.nn.ReLU(),
-            torch.nn.Linear(100, 10),
-        ).to(memory_format=memory_format)
+        net = networks.torch_network(networks.LENET, "relu").to(memory_format=memory_format)
         optimizer = torch.optim.SGD(net.parameters(), lr=RATE)
 
         def step(index):

@@ -3,9 +3,9 @@
 Needs NumPy, SciPy and CuPy, and measures whichever of PyTorch and JAX there is. Every peer is in a
 process of its own (see `gpu_workers`), round by round as long as there is time. Measured are a
 small network and a large one, in float32 and in TF32, beside the bare matrix products of the large
-one; what a step consists of; steps a second by the size of a mini-batch; and how long the first
-epoch takes from the start of a process. An epoch of the large network goes over MNIST eight times:
-the 12 steps of one are over before they can be timed.
+one; a convolutional one, beside PyTorch; what a step consists of; steps a second by the size of a
+mini-batch; and how long the first epoch takes from the start of a process. An epoch of the large
+network goes over MNIST eight times: the 12 steps of one are over before they can be timed.
 """
 
 import json
@@ -34,6 +34,7 @@ PEERS = (
 COMPILED = ("PyTorch reduce-overhead",)
 # Compiles for longer still, and so comes last, once.
 SLOWEST = "PyTorch max-autotune"
+CONVOLUTIONAL_PEERS = ("PyTorch eager", "PyTorch CUDA graph")
 # The larger a step, the less it matters how it is launched.
 LARGE_PEERS = tuple(peer for peer in PEERS if "unrolled" not in peer)
 SWEEP_PEERS = (
@@ -43,13 +44,20 @@ SWEEP_PEERS = (
 )
 
 # What the project asks for: the least ratios of xnn's speed to a peer's, and the most seconds.
-WANTED_SMALL = {
-    "PyTorch eager": 10,
-    "PyTorch CUDA graph": 1.5,
-    "JAX jit+scan": 1.0,
-    "JAX jit+scan, unrolled": 1.0,
+_LARGE = {BARE: 0.85, **dict.fromkeys(LARGE_PEERS, 1.0)}
+WANTED = {
+    "784-30-10, batch 10": {
+        "PyTorch eager": 10,
+        "PyTorch CUDA graph": 1.5,
+        "JAX jit+scan": 1.0,
+        "JAX jit+scan, unrolled": 1.0,
+    },
+    "784-2048-2048-10, batch 4,096": _LARGE,
+    "784-2048-2048-10, batch 4,096, TF32": _LARGE,
+    "LeNet, batch 64": {"PyTorch eager": 1.0},
+    "LeNet, batch 1,024": {"PyTorch eager": 0.5},
+    "LeNet, batch 1,024, TF32": {"PyTorch eager": 0.5},
 }
-WANTED_LARGE = {BARE: 0.85, **dict.fromkeys(LARGE_PEERS, 1.0)}
 WANTED_STEP = 25e-6
 WANTED_START = 5.0
 
@@ -72,7 +80,7 @@ def add_arguments(parser) -> None:
 
 
 def main(args) -> int:
-    small, *large = tasks(args.device, args.quick)
+    small, *others = tasks(args.device, args.quick)
     card = worker("card", "xnn", small)
     if "refused" in card:
         print(card["refused"], file=sys.stderr)
@@ -82,7 +90,7 @@ def main(args) -> int:
     if args.commit:
         where["commit"] = args.commit
     peers = [] if args.alone else [p for p in PEERS if not (args.quick and p in COMPILED)]
-    jobs, once = planned(small, large, peers, args.quick)
+    jobs, once = planned(small, others, peers, args.quick)
     count = 1 if args.quick else args.rounds
     # What was measured on a CPU is no result.
     write = not args.no_write and (args.device != "cpu" or args.output != harness.RESULTS)
@@ -98,14 +106,19 @@ def main(args) -> int:
 
 
 def tasks(device: str, quick: bool) -> list[Task]:
-    """Return the small network and the large ones."""
+    """Return the small network, the large ones, and those with convolutions."""
     small = Task([784, 30, 10], "sigmoid", 10, 3.0, 5000, device=device)
     large = Task([784, 2048, 2048, 10], "relu", 4096, 0.1, 96, device=device)
+    lenet = Task(networks.LENET, "relu", 64, 0.05, 768, epochs=3, device=device)
+    wide = replace(lenet, batch=1024, steps=48)
     if quick:
         small = replace(small, steps=100, epochs=2)
         large = replace(large, sizes=[784, 64, 64, 10], batch=100, steps=10, epochs=2)
-    exact = [small, large]
-    return exact if device == "cpu" else [*exact, replace(large, precision="tf32")]
+        lenet, wide = (replace(task, batch=20, steps=10, epochs=2) for task in (lenet, wide))
+    if device == "cpu":
+        return [small, large, lenet]
+    tf32 = [replace(task, precision="tf32") for task in (large, wide)]
+    return [small, large, tf32[0], lenet, wide, tf32[1]]
 
 
 def sweep_tasks(small: Task, quick: bool) -> list[Task]:
@@ -121,11 +134,12 @@ def sweep_tasks(small: Task, quick: bool) -> list[Task]:
 def title(task: Task) -> str:
     """Return what a task is called in tables."""
     precision = {"float32": "", "tf32": ", TF32"}[task.precision]
-    return f"{'-'.join(map(str, task.sizes))}, batch {task.batch:,}{precision}"
+    name = "LeNet" if task.sizes == networks.LENET else "-".join(map(str, task.sizes))
+    return f"{name}, batch {task.batch:,}{precision}"
 
 
 def planned(
-    small: Task, large: list[Task], peers: list[str], quick: bool
+    small: Task, others: list[Task], peers: list[str], quick: bool
 ) -> tuple[dict[tuple[str, str], Callable[[float], dict]], set[tuple[str, str]]]:
     """Return all jobs, by task and peer, and which of them are done once."""
     jobs: dict[tuple[str, str], Callable[[float], dict]] = {}
@@ -137,15 +151,17 @@ def planned(
 
     for peer in ("xnn", *peers):
         plan(title(small), peer, "training", small)
-    for task in large:
+    for task in others:
+        convolutional = networks.convolutional(task.sizes)
         plan(title(task), "xnn", "training", task)
-        plan(title(task), BARE, "products", task)
-        for peer in LARGE_PEERS:
+        if not convolutional:
+            plan(title(task), BARE, "products", task)
+        for peer in CONVOLUTIONAL_PEERS if convolutional else LARGE_PEERS:
             if peer in peers:
                 plan(title(task), peer, "training", task)
     jobs["first epoch", "xnn"] = lambda left: attempt(lambda: first_epoch(small, left), left)
     repeated = set(jobs)
-    for task in (small, *large):
+    for task in (small, *others):
         plan(f"calls of {title(task)}", "xnn", "calls", task)
     for peer in ("xnn", *SWEEP_PEERS):
         if peer in ("xnn", *peers):
@@ -210,12 +226,11 @@ def printed(content: dict, small: str) -> bool:
     """Print what was measured; return whether all that was asked for was reached."""
     reached = True
     for task, results in content["results"].items():
-        wanted = WANTED_SMALL if task == small else WANTED_LARGE
         if "absent" in results["xnn"]:
             print(f"{task}\n  xnn: {results['xnn']['absent']}\n")
             reached = False
         else:
-            reached &= harness.print_table(task, results, wanted, "a step")
+            reached &= harness.print_table(task, results, WANTED.get(task, {}), "a step")
     for task, figures in content["calls"].items():
         print(f"{task}: what a step consists of")
         for line in calls_table(figures) if "calls" in figures else [figures["absent"]]:

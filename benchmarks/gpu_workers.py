@@ -5,12 +5,15 @@ The order of an epoch's samples is made before the clock starts, and crosses aft
 timed to the end of its last step. float32 means products of exactly that:
 
 - xnn: ``precision="float32"``, where cuBLAS is in its default mode;
-- PyTorch: ``set_float32_matmul_precision("highest")``;
+- PyTorch: ``set_float32_matmul_precision("highest")``, and ``cudnn.allow_tf32 = False``, which is
+  True by default;
 - JAX: ``jax_default_matmul_precision = "float32"``, since its own default is TF32 here.
 
-TF32 is ``"tf32"``, ``"high"`` and ``"tensorfloat32"``.
+TF32 is ``"tf32"``, ``"high"`` (and True) and ``"tensorfloat32"``. For convolutions PyTorch has
+cuDNN try its algorithms, and the order of axes that is the faster.
 """
 
+import inspect
 import itertools
 import json
 import subprocess
@@ -34,7 +37,7 @@ SWEEP_SECONDS = 80
 class Task:
     """A network to train, and how."""
 
-    sizes: list[int]
+    sizes: list[int | str]  # see `networks`
     activation: str
     batch: int
     rate: float
@@ -76,27 +79,55 @@ def torch_peer(task: Task, x, y, how: str = "eager", several: int = 1) -> tuple[
     if task.device == "cpu" and how == "graph":
         raise AbsentError("only a GPU has CUDA graphs")
     torch.set_float32_matmul_precision("high" if task.precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = task.precision == "tf32"
+    torch.backends.cudnn.benchmark = True
     if task.device == "cpu":
         torch.set_num_threads(1)
     there = torch.device("cpu" if task.device == "cpu" else "cuda")
     inputs = torch.from_numpy(x).to(there).float().div_(255)
     labels = torch.from_numpy(y).long().to(there)
     targets = torch.eye(10, device=there)[labels] if task.activation == "sigmoid" else labels
-    net = networks.torch_network(task.sizes, task.activation).to(there)
-    # One kernel for all parameters; torch.compile makes its own.
-    fused = True if how in ("eager", "graph") else None
-    optimizer = torch.optim.SGD(net.parameters(), lr=task.rate, fused=fused)
+    convolutional = networks.convolutional(task.sizes)
+    if convolutional:
+        inputs = inputs.view(-1, 1, 28, 28)
 
     def wait() -> None:
         if there.type == "cuda":
             torch.cuda.synchronize()
 
-    def step(index) -> None:
-        outputs = net(inputs.index_select(0, index))
-        cost = networks.torch_cost(task.activation, outputs, targets.index_select(0, index))
-        cost.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)  # last, so that a graph finds none to begin with
+    def make(order_of_axes) -> tuple:
+        net = networks.torch_network(task.sizes, task.activation)
+        net = net.to(there, memory_format=order_of_axes)
+        # One kernel for all parameters; torch.compile makes its own.
+        fused = True if how in ("eager", "graph") else None
+        optimizer = torch.optim.SGD(net.parameters(), lr=task.rate, fused=fused)
+
+        def step(index) -> None:
+            rows = inputs.index_select(0, index)
+            if convolutional:
+                rows = rows.contiguous(memory_format=order_of_axes)
+            cost = networks.torch_cost(task.activation, net(rows), targets.index_select(0, index))
+            cost.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)  # last, so that a graph finds none to begin with
+
+        return net, step
+
+    def seconds(order_of_axes) -> float:
+        _, step = make(order_of_axes)
+        some = torch.arange(task.batch, device=there)
+        for number in range(13):
+            if number == 3:  # cuDNN has tried its algorithms
+                wait()
+                began = time.perf_counter()
+            step(some)
+        wait()
+        return time.perf_counter() - began
+
+    best = torch.contiguous_format
+    if convolutional:
+        best = min((best, torch.channels_last), key=seconds)
+    net, step = make(best)
 
     def epoch(order: np.ndarray) -> None:
         for index in torch.from_numpy(order).to(there):
@@ -111,7 +142,7 @@ def torch_peer(task: Task, x, y, how: str = "eager", several: int = 1) -> tuple[
 
     def outputs(rows: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            a = torch.from_numpy(rows).to(there).float().div_(255)
+            a = torch.from_numpy(rows).to(there).float().div_(255).view(-1, *inputs.shape[1:])
             return net(a).cpu().numpy()
 
     if how == "graph":
@@ -325,7 +356,8 @@ def calls(task: Task, peer: str) -> dict:
     list(trainer.epoch(np.arange(steps * task.batch), np.full(steps, task.rate)))
     found: dict[str, list] = {}
     for name, arguments, options in operations:
-        found.setdefault(described(name, arguments, options), []).append((name, arguments, options))
+        label = described(run, name, arguments, options)
+        found.setdefault(label, []).append((name, arguments, options))
     result = []
     with engine.stage(task.batch):
         for label, same in found.items():
@@ -338,7 +370,10 @@ def calls(task: Task, peer: str) -> dict:
 class noted:  # noqa: N801 - reads as a phrase
     """Within it, all operations that a backend is asked for are noted, with their arguments."""
 
-    NAMES = ("gemm", "elementwise", "softmax", "row_sums", "argmax", "gather")
+    NAMES = (
+        *("gemm", "elementwise", "update", "softmax", "row_sums", "argmax", "gather"),
+        *("unfold", "fold", "max_pool", "max_unpool"),
+    )
 
     def __init__(self, run) -> None:
         self.run = run
@@ -364,14 +399,17 @@ class noted:  # noqa: N801 - reads as a phrase
             delattr(self.run, name)  # the class has it
 
 
-def described(name: str, arguments: tuple, options: dict) -> str:
-    """Return an operation in words: what it is, and of what size."""
+def described(run, name: str, arguments: tuple, options: dict) -> str:
+    """Return an operation of a backend in words: what it is, and of what size."""
+    given = inspect.signature(getattr(run, name)).bind(*arguments, **options).arguments
     if name == "gemm":
-        (rows, inner), columns = arguments[0].shape, arguments[1].shape[1]
+        (rows, inner), columns = given["a"].shape, given["b"].shape[1]
         return f"gemm ({rows}, {inner}) @ ({inner}, {columns})"
-    what = arguments[0] if name == "elementwise" else name
-    out = options["out"] if "out" in options else arguments[1 if name == "elementwise" else -1]
-    return f"{what} {tuple(out.shape)}"
+    if name == "update":
+        swept = next(value for value in given["operands"].values() if getattr(value, "ndim", 0))
+        return f"{given['program']} {tuple(swept.shape)}"
+    what = given["formula"] if name == "elementwise" else name
+    return f"{what} {tuple(given['out'].shape)}"
 
 
 def time_operation(run, operation: Callable, arguments: tuple, options: dict) -> float:

@@ -1,7 +1,8 @@
 """What all peers train: MNIST, the same first weights, the same network in each library.
 
 A task is ``(sizes, activation)``: the units of each layer, input first; sigmoid throughout with the
-quadratic cost, or relu with softmax and log-likelihood.
+quadratic cost, or relu with softmax and log-likelihood. A size such as ``"C20"`` is a convolution
+of 20 filters of 5×5, with 2×2 max pooling behind it.
 """
 
 import itertools
@@ -19,6 +20,15 @@ def data_name() -> str:
     except OSError:
         return "random pixels"
     return "MNIST"
+
+
+#: A small convolutional network in the manner of LeCun's.
+LENET = [784, "C20", "C40", 100, 10]
+
+
+def convolutional(sizes: list[int | str]) -> bool:
+    """Say whether a network has convolutions."""
+    return any(isinstance(size, str) for size in sizes)
 
 
 @cache
@@ -50,6 +60,8 @@ def xnn_network(sizes: list[int], activation: str, **options):
     """Return the network in xnn."""
     import xnn
 
+    if convolutional(sizes):
+        return xnn.Network(_lenet(sizes, activation), seed=0, **options)
     last = "sigmoid" if activation == "sigmoid" else "softmax"
     names = [activation] * (len(sizes) - 2) + [last]
     dense = [
@@ -59,11 +71,31 @@ def xnn_network(sizes: list[int], activation: str, **options):
     return xnn.Network([sizes[0], *dense], seed=0, **options)
 
 
+def _lenet(sizes: list[int | str], activation: str) -> list:
+    import xnn
+
+    layers: list = [(28, 28, 1)]
+    for size in sizes[1:-1]:
+        if isinstance(size, str):
+            layers += [xnn.Conv2D(int(size[1:]), 5, activation), xnn.MaxPool2D(2)]
+        else:
+            layers += [xnn.Flatten(), xnn.Dense(size, activation)]
+    return [*layers, xnn.Dense(sizes[-1], "softmax")]
+
+
 def torch_network(sizes: list[int], activation: str):
-    """Return the network as a PyTorch module, to which softmax belongs to the cost."""
+    """Return the network as a PyTorch module, to which softmax belongs to the cost.
+
+    One with convolutions takes images ``(batch, 1, 28, 28)``.
+    """
     import torch
 
     hidden = torch.nn.Sigmoid if activation == "sigmoid" else torch.nn.ReLU
+    if convolutional(sizes):
+        import xnn
+
+        *modules, _softmax = xnn.to_torch(xnn_network(sizes, activation, device="cpu"))
+        return torch.nn.Sequential(*modules)
     modules = []
     for i, (w, b) in enumerate(start(sizes)):
         layer = torch.nn.Linear(w.shape[1], w.shape[0])

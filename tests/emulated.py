@@ -575,13 +575,13 @@ class RawKernel:
     def __init__(self, code, name, options=()):
         assert name == "run"
         assert isinstance(options, tuple)
-        self._code = code
+        self.code = code
 
     def compile(self):
-        _compiled(self._code)
+        _compiled(self.code)
 
     def __call__(self, grid, block, arguments):
-        launch, kinds = _compiled(self._code)
+        launch, kinds = _compiled(self.code)
         if len(arguments) != len(kinds):
             raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: another number of arguments")
         (grid,), (block,) = grid, block

@@ -1,7 +1,6 @@
 """The CUDA source of every kernel, compiled for every architecture; that needs no GPU.
 
-Which kernels there are is found by running networks on a stand-in device that writes down the
-source of each operation that it is asked for, by the very functions that the GPU's backend calls.
+Which kernels there are is found by running networks on a GPU in software (`tests.emulated`).
 """
 
 import ctypes
@@ -13,108 +12,27 @@ import numpy as np
 import pytest
 
 import xnn
-from xnn.backends import cplusplus, formulas, gpu, strides
+from xnn.backends import cplusplus, formulas, gpu
 from xnn.backends import cuda_source as cuda
-from xnn.backends import cuda_windows as windows
 
-from . import reference, standin
+from . import emulated, reference
 
 ARCHITECTURES = [70, 80, 90, 100, 120]
-
-
-class Writer(standin.StandInBackend):
-    """A stand-in that notes the CUDA source of all it does."""
-
-    by_rows = gpu.GpuBackend.by_rows
-    sources: set[str] = set()  # noqa: RUF012 - shared on purpose
-
-    def elementwise(self, formula, out, **operands):
-        used = {name: operands[name] for name in sorted(cplusplus.names(formula))}
-        text = cuda.elementwise(formula, cuda.ctype(out.dtype), cuda.operand_types(used))
-        self.sources.add(text)
-        super().elementwise(formula, out, **operands)
-
-    def update(self, program, **operands):
-        swept = frozenset(n for n, v in operands.items() if isinstance(v, standin.Array) and v.ndim)
-        self.sources.add(cuda.update(program, cuda.operand_types(operands), swept))
-        super().update(program, **operands)
-
-    def copy(self, source, out):
-        if isinstance(source, standin.Array):
-            kinds = (("a", cuda.ctype(source.dtype)),)
-            self.sources.add(cuda.elementwise("a", cuda.ctype(out.dtype), kinds))
-        super().copy(source, out)
-
-    def softmax(self, z, out):
-        self.sources.add(cuda.softmax(cuda.ctype(out.dtype)))
-        super().softmax(z, out)
-
-    def row_sums(self, values, out):
-        self.sources.add(cuda.row_sums(cuda.ctype(out.dtype)))
-        super().row_sums(values, out)
-
-    def argmax(self, values, out):
-        self.sources.add(cuda.argmax(cuda.ctype(values.dtype)))
-        super().argmax(values, out)
-
-    def unfold(self, x, out, window):
-        image, place = strides.lie(x), strides.places(out, x, window)
-        self.sources.add(windows.unfold(cuda.ctype(x.dtype), window, image, place))
-        super().unfold(x, out, window)
-
-    def fold(self, columns, out, window):
-        image, place = strides.lie(out), strides.places(columns, out, window)
-        self.sources.add(windows.fold(cuda.ctype(out.dtype), window, image, place))
-        super().fold(columns, out, window)
-
-    def max_pool(self, x, out, index, window):
-        kinds = cuda.ctype(x.dtype), cuda.ctype(index.dtype)
-        self.sources.add(windows.max_pool(*kinds, window, strides.lie(x), strides.lie(out)))
-        super().max_pool(x, out, index, window)
-
-    def max_unpool(self, delta, index, out, window):
-        kinds = cuda.ctype(out.dtype), cuda.ctype(index.dtype)
-        self.sources.add(windows.max_unpool(*kinds, window, strides.lie(out), strides.lie(delta)))
-        super().max_unpool(delta, index, out, window)
-
-    def pool_sums(self, x, out, window):
-        kind = cuda.ctype(x.dtype)
-        self.sources.add(windows.pool_sums(kind, window, strides.lie(x), strides.lie(out)))
-        super().pool_sums(x, out, window)
-
-    def pool_spread(self, delta, out, window):
-        kind = cuda.ctype(out.dtype)
-        self.sources.add(windows.pool_spread(kind, window, strides.lie(out), strides.lie(delta)))
-        super().pool_spread(delta, out, window)
-
-    def resample(self, x, rows, columns, out):
-        self.sources.add(windows.resample(cuda.ctype(x.dtype), strides.lie(x), strides.lie(out)))
-        super().resample(x, rows, columns, out)
-
-    def uniform(self, dice, number, out, first=0):
-        self.sources.add(windows.uniform(cuda.ctype(out.dtype)))
-        super().uniform(dice, number, out, first)
-
-    def advance(self, dice):
-        self.sources.add(windows.ADVANCE)
-        super().advance(dice)
-
-    def gather(self, source, index, out):
-        kinds = (cuda.ctype(array.dtype) for array in (source, index, out))
-        self.sources.add(cuda.gather(*kinds))
-        super().gather(source, index, out)
 
 
 @pytest.fixture(scope="module")
 def sources():
     """Run every activation, cost, optimizer and kind of data once."""
+    if emulated.COMPILER is None:
+        pytest.skip("needs a C++ compiler")
+    written = set()
     patch = pytest.MonkeyPatch()
-    patch.setitem(xnn.backends.KINDS, "writer", Writer)
-    Writer.sources = set()
+    patch.setattr(emulated.RawKernel, "compile", lambda kernel: written.add(kernel.code))
+    gpu._kernel.cache_clear()
     rng = np.random.default_rng(0)
 
     def run(layers, cost, x, y, dtype="float32", optimizer=1e-3):
-        net = xnn.Network([4, *layers], cost, seed=0, device="writer", dtype=dtype)
+        net = xnn.Network([4, *layers], cost, seed=0, device="emulated", dtype=dtype)
         net.fit(x, y, epochs=1, optimizer=optimizer, validation_data=(x, y))
         net.predict(x[:1])
         net.predict(x[:1])
@@ -150,7 +68,7 @@ def sources():
             xnn.Dropout(0.2),
             xnn.GlobalAveragePool2D(),
         ]
-        net = xnn.Network(layers, seed=0, device="writer", dtype=dtype)
+        net = xnn.Network(layers, seed=0, device="emulated", dtype=dtype)
         net.fit(images, rows, epochs=1, validation_data=(images, rows))
         net.backprop(images, rows)
     for optimizer in (
@@ -166,7 +84,8 @@ def sources():
         labels = rng.integers(0, 2, 20).astype(kind if "int" in kind else "int64")
         run([xnn.Dense(3)], "quadratic", x.astype(kind), labels)
     patch.undo()
-    return sorted(Writer.sources)
+    gpu._kernel.cache_clear()
+    return sorted(written)
 
 
 @pytest.fixture(scope="module")

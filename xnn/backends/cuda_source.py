@@ -69,6 +69,32 @@ extern "C" __global__ void run({", ".join(parameters)}) {{
 """
 
 
+@lru_cache(maxsize=1024)
+def flat(
+    formula: str, out: str, operands: tuple[tuple[str, str | None], ...], steps: tuple[int, ...]
+) -> str:
+    """Return the kernel ``run`` that evaluates a formula over numbers that lie side by side.
+
+    As `elementwise`, but ``steps`` says of each array among the operands whether it has a number
+    for each of ``out``, 1, or one for all, 0. Parameters: the size; the pointers of ``out`` and of
+    the arrays, in order; the numbers.
+    """
+    arrays = [(name, kind) for name, kind in operands if kind is not None]
+    numbers = [name for name, kind in operands if kind is None]
+    parameters = ["long long size", "T* out", *(f"const {kind}* p_{n}" for n, kind in arrays)]
+    parameters += [f"T v_{name}" for name in numbers]
+    pairs = zip(arrays, steps, strict=True)
+    loads = [f"T v_{n} = T(p_{n}[{'i' if step else '0'}]);" for (n, _), step in pairs]
+    return f"""{_head(out)}
+extern "C" __global__ void run({", ".join(parameters)}) {{
+    long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
+    if (i >= size) return;
+    {" ".join(loads)}
+    out[i] = {cplusplus.expression(formulas.parse(formula))};
+}}
+"""
+
+
 @lru_cache(maxsize=256)
 def update(
     program: str, operands: tuple[tuple[str, str | None], ...], swept: frozenset[str]

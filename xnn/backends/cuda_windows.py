@@ -2,6 +2,9 @@
 
 A kernel is made for one window and one size of images; their number is a parameter. No two threads
 write to one place: what is spread over pixels is gathered by each pixel.
+
+Places are counted in 32 bits where they fit, which `far` tells: a division by a constant takes a
+GPU three instructions then, and else some twenty, and a kernel does little beside.
 """
 
 from __future__ import annotations
@@ -12,9 +15,21 @@ from .cpu_random import FIRST, SECOND, SPREAD
 from .strides import Lie
 from .windows import Window
 
+# From so many places on they are counted in 64 bits; a grid may reach beyond the last by a block.
+_FAR = 2**31 - 1024
 
-def _constants(window: Window, image: Lie, place: Lie) -> str:
-    """Return what all kernels know: the window, images (I), and what lies at its places (O)."""
+
+def far(images: int, *lies: Lie) -> bool:
+    """Return whether the places of so many images, as they lie, need 64 bits to be counted."""
+    return any(images * lie[3] >= _FAR for lie in lies)
+
+
+def _head(kind: str, window: Window, image: Lie, place: Lie, wide: bool) -> str:
+    """Return what all kernels know.
+
+    The type T of numbers, and I and U, signed and unsigned, of places; the window; how images lie
+    (I), and what is at its places (O).
+    """
     names = ("HEIGHT", "WIDTH", "CHANNELS", "IMAGE", "ROW", "PIXEL")
     pairs = [
         *(zip(("HIGH", "WIDE"), window.size, strict=True)),
@@ -25,51 +40,55 @@ def _constants(window: Window, image: Lie, place: Lie) -> str:
         *((f"I_{name}", value) for name, value in zip(names, image, strict=True)),
         *((f"O_{name}", value) for name, value in zip(names, place, strict=True)),
     ]
-    return "enum : long long { " + ", ".join(f"{name} = {value}" for name, value in pairs) + " };"
+    whole = "long long" if wide else "int"
+    numbers = ", ".join(f"{name} = {value}" for name, value in pairs)
+    return f"""using T = {kind};
+using I = {whole};
+using U = unsigned {whole};
+enum : I {{ {numbers} }};
+"""
 
 
 # Thread i has one number of the places (O) or of the images (I): its image, row, pixel, channel.
 _EACH = """
-    long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
-    if (i >= n * {0}_HEIGHT * {0}_WIDTH * {0}_CHANNELS) return;
-    long long c = i % {0}_CHANNELS, x = i / {0}_CHANNELS % {0}_WIDTH;
-    long long y = i / ({0}_CHANNELS * {0}_WIDTH) % {0}_HEIGHT;
-    long long s = i / ({0}_CHANNELS * {0}_WIDTH * {0}_HEIGHT);
+    U i = blockIdx.x * U(blockDim.x) + threadIdx.x;
+    if (i >= U(n) * U({0}_HEIGHT * {0}_WIDTH * {0}_CHANNELS)) return;
+    I c = i % U({0}_CHANNELS), x = i / U({0}_CHANNELS) % U({0}_WIDTH);
+    I y = i / U({0}_CHANNELS * {0}_WIDTH) % U({0}_HEIGHT);
+    I s = i / U({0}_CHANNELS * {0}_WIDTH * {0}_HEIGHT);
 """
 
 # The pixels under the window at place (y, x).
 _PIXELS = """
     for (int r = 0; r < HIGH; r++) for (int q = 0; q < WIDE; q++) {
-        long long py = y * STEP_R + r * GAP_R - TOP, px = x * STEP_C + q * GAP_C - LEFT;
+        I py = y * STEP_R + r * GAP_R - TOP, px = x * STEP_C + q * GAP_C - LEFT;
         if (py < 0 || py >= I_HEIGHT || px < 0 || px >= I_WIDTH) continue;
-        long long pixel = s * I_IMAGE + py * I_ROW + px * I_PIXEL + c;
+        I pixel = s * I_IMAGE + py * I_ROW + px * I_PIXEL + c;
 """
 
 # The places whose window lies on pixel (y, x).
 _PLACES = """
     for (int r = 0; r < HIGH; r++) for (int q = 0; q < WIDE; q++) {
-        long long oy = y + TOP - r * GAP_R, ox = x + LEFT - q * GAP_C;
+        I oy = y + TOP - r * GAP_R, ox = x + LEFT - q * GAP_C;
         if (oy < 0 || ox < 0 || oy % STEP_R || ox % STEP_C) continue;
         oy /= STEP_R; ox /= STEP_C;
         if (oy >= O_HEIGHT || ox >= O_WIDTH) continue;
-        long long place = s * O_IMAGE + oy * O_ROW + ox * O_PIXEL;
+        I place = s * O_IMAGE + oy * O_ROW + ox * O_PIXEL;
 """
 
 
 @lru_cache(maxsize=256)
-def unfold(kind: str, window: Window, image: Lie, place: Lie) -> str:
+def unfold(kind: str, window: Window, image: Lie, place: Lie, wide: bool) -> str:
     """Return the kernel ``run(n, images, columns)``."""
-    return f"""using T = {kind};
-{_constants(window, image, place)}
+    return f"""{_head(kind, window, image, place, wide)}
 extern "C" __global__ void run(long long n, const T* images, T* columns) {{
-    constexpr long long COLUMNS = HIGH * WIDE * I_CHANNELS;
-    long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
-    if (i >= n * O_HEIGHT * O_WIDTH * COLUMNS) return;
-    long long k = i % COLUMNS, c = k % I_CHANNELS;
-    long long q = k / I_CHANNELS % WIDE, r = k / I_CHANNELS / WIDE;
-    long long x = i / COLUMNS % O_WIDTH, y = i / COLUMNS / O_WIDTH % O_HEIGHT;
-    long long s = i / COLUMNS / O_WIDTH / O_HEIGHT;
-    long long py = y * STEP_R + r * GAP_R - TOP, px = x * STEP_C + q * GAP_C - LEFT;
+    constexpr U COLUMNS = HIGH * WIDE * I_CHANNELS;
+    U i = blockIdx.x * U(blockDim.x) + threadIdx.x;
+    if (i >= U(n) * (O_HEIGHT * O_WIDTH * COLUMNS)) return;
+    U k = i % COLUMNS, at = i / COLUMNS;
+    I c = k % U(I_CHANNELS), q = k / U(I_CHANNELS) % U(WIDE), r = k / U(I_CHANNELS * WIDE);
+    I x = at % U(O_WIDTH), y = at / U(O_WIDTH) % U(O_HEIGHT), s = at / U(O_WIDTH * O_HEIGHT);
+    I py = y * STEP_R + r * GAP_R - TOP, px = x * STEP_C + q * GAP_C - LEFT;
     bool inside = py >= 0 && py < I_HEIGHT && px >= 0 && px < I_WIDTH;
     columns[s * O_IMAGE + y * O_ROW + x * O_PIXEL + k] =
         inside ? images[s * I_IMAGE + py * I_ROW + px * I_PIXEL + c] : T(0);
@@ -78,10 +97,9 @@ extern "C" __global__ void run(long long n, const T* images, T* columns) {{
 
 
 @lru_cache(maxsize=256)
-def fold(kind: str, window: Window, image: Lie, place: Lie) -> str:
+def fold(kind: str, window: Window, image: Lie, place: Lie, wide: bool) -> str:
     """Return the kernel ``run(n, columns, images)``."""
-    return f"""using T = {kind};
-{_constants(window, image, place)}
+    return f"""{_head(kind, window, image, place, wide)}
 extern "C" __global__ void run(long long n, const T* columns, T* images) {{{_EACH.format("I")}
     T sum = 0;{_PLACES}
         sum += columns[place + (r * WIDE + q) * I_CHANNELS + c];
@@ -92,10 +110,9 @@ extern "C" __global__ void run(long long n, const T* columns, T* images) {{{_EAC
 
 
 @lru_cache(maxsize=256)
-def max_pool(kind: str, index: str, window: Window, image: Lie, place: Lie) -> str:
+def max_pool(kind: str, index: str, window: Window, image: Lie, place: Lie, wide: bool) -> str:
     """Return the kernel ``run(n, images, out, index)``; ``index`` lies without gaps."""
-    return f"""using T = {kind};
-{_constants(window, image, place)}
+    return f"""{_head(kind, window, image, place, wide)}
 extern "C" __global__ void run(long long n, const T* images, T* out, {index}* index) {{
 {_EACH.format("O")}
     T best = -T(__int_as_float(0x7f800000));
@@ -111,14 +128,13 @@ extern "C" __global__ void run(long long n, const T* images, T* out, {index}* in
 
 
 @lru_cache(maxsize=256)
-def max_unpool(kind: str, index: str, window: Window, image: Lie, place: Lie) -> str:
+def max_unpool(kind: str, index: str, window: Window, image: Lie, place: Lie, wide: bool) -> str:
     """Return the kernel ``run(n, delta, index, images)``; ``index`` lies without gaps."""
-    return f"""using T = {kind};
-{_constants(window, image, place)}
+    return f"""{_head(kind, window, image, place, wide)}
 extern "C" __global__ void run(long long n, const T* delta, const {index}* index, T* images) {{
 {_EACH.format("I")}
     T sum = 0;{_PLACES}
-        long long at = ((s * O_HEIGHT + oy) * O_WIDTH + ox) * O_CHANNELS + c;
+        I at = ((s * O_HEIGHT + oy) * O_WIDTH + ox) * O_CHANNELS + c;
         if (index[at] == r * WIDE + q) sum += delta[place + c];
     }}
     images[s * I_IMAGE + y * I_ROW + x * I_PIXEL + c] = sum;
@@ -127,10 +143,9 @@ extern "C" __global__ void run(long long n, const T* delta, const {index}* index
 
 
 @lru_cache(maxsize=256)
-def pool_sums(kind: str, window: Window, image: Lie, place: Lie) -> str:
+def pool_sums(kind: str, window: Window, image: Lie, place: Lie, wide: bool) -> str:
     """Return the kernel ``run(n, images, out)``."""
-    return f"""using T = {kind};
-{_constants(window, image, place)}
+    return f"""{_head(kind, window, image, place, wide)}
 extern "C" __global__ void run(long long n, const T* images, T* out) {{{_EACH.format("O")}
     T sum = 0;{_PIXELS}
         sum += images[pixel];
@@ -141,10 +156,9 @@ extern "C" __global__ void run(long long n, const T* images, T* out) {{{_EACH.fo
 
 
 @lru_cache(maxsize=256)
-def pool_spread(kind: str, window: Window, image: Lie, place: Lie) -> str:
+def pool_spread(kind: str, window: Window, image: Lie, place: Lie, wide: bool) -> str:
     """Return the kernel ``run(n, delta, images)``."""
-    return f"""using T = {kind};
-{_constants(window, image, place)}
+    return f"""{_head(kind, window, image, place, wide)}
 extern "C" __global__ void run(long long n, const T* delta, T* images) {{{_EACH.format("I")}
     T sum = 0;{_PLACES}
         sum += delta[place + c];
@@ -155,22 +169,21 @@ extern "C" __global__ void run(long long n, const T* delta, T* images) {{{_EACH.
 
 
 @lru_cache(maxsize=256)
-def resample(kind: str, image: Lie, place: Lie) -> str:
+def resample(kind: str, image: Lie, place: Lie, wide: bool) -> str:
     """Return the kernel ``run(n, images, rows, columns, out)``."""
-    return f"""using T = {kind};
-{_constants(Window((1, 1)), image, place)}
-__device__ T pixel(const T* image, long long y, long long x, long long c) {{
+    return f"""{_head(kind, Window((1, 1)), image, place, wide)}
+__device__ T pixel(const T* image, I y, I x, I c) {{
     bool inside = y >= 0 && y < I_HEIGHT && x >= 0 && x < I_WIDTH;
     return inside ? image[y * I_ROW + x * I_PIXEL + c] : T(0);
 }}
 extern "C" __global__ void run(long long n, const T* images, const T* rows, const T* columns,
                                T* out) {{{_EACH.format("O")}
-    long long at = (s * O_HEIGHT + y) * O_WIDTH + x;
+    I at = (s * O_HEIGHT + y) * O_WIDTH + x;
     T row = fmin(fmax(rows[at], T(-1)), T(I_HEIGHT));
     T column = fmin(fmax(columns[at], T(-1)), T(I_WIDTH));
     T top = floor(row), left = floor(column), down = row - top, across = column - left;
     const T* image = images + s * I_IMAGE;
-    long long py = (long long)top, px = (long long)left;
+    I py = (I)top, px = (I)left;
     out[s * O_IMAGE + y * O_ROW + x * O_PIXEL + c] =
         (T(1) - down) * ((T(1) - across) * pixel(image, py, px, c) +
                          across * pixel(image, py, px + 1, c)) +

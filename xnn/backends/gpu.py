@@ -24,6 +24,7 @@ from . import cuda_windows as windows
 from .base import Array, Backend, Call, DeviceError, Feed, Replay
 from .cublas import Cublas
 from .discover import cupy_for, first_line
+from .strides import Lie
 from .windows import Window
 
 # Of a GPU's free memory, what a data set may take: the rest is for the workspaces of training.
@@ -117,13 +118,18 @@ class GpuBackend(Backend):
     def elementwise(self, formula: str, out: Array, **operands: float | Array) -> None:
         used = {name: operands[name] for name in sorted(cplusplus.names(formula))}
         kinds = cuda.operand_types(used)
-        text = cuda.elementwise(formula, cuda.ctype(out.dtype), kinds)
         arrays = [out, *(v for v in used.values() if cuda.is_array(v))]
         numbers = [out.dtype.type(v) for v in used.values() if not cuda.is_array(v)]
         (rows, columns), steps = strides.flattened(out.shape, arrays)
-        parameters: list[Any] = [rows, columns]
-        for array, pair in zip(arrays, steps, strict=True):
-            parameters += [array, *pair]
+        inner = tuple(step for _, step in steps)
+        if rows == 1 and inner[0] == 1 and set(inner) <= {0, 1}:
+            text = cuda.flat(formula, cuda.ctype(out.dtype), kinds, inner[1:])
+            parameters: list[Any] = [columns, *arrays]
+        else:
+            text = cuda.elementwise(formula, cuda.ctype(out.dtype), kinds)
+            parameters = [rows, columns]
+            for array, pair in zip(arrays, steps, strict=True):
+                parameters += [array, *pair]
         self._launch(text, rows * columns, cuda.BLOCK, (*parameters, *numbers))
 
     def update(self, program: str, **operands: float | Array) -> None:
@@ -177,39 +183,37 @@ class GpuBackend(Backend):
     # Windows over images, and random numbers.
 
     def unfold(self, x: Array, out: Array, window: Window) -> None:
-        image, place = strides.lie(x), strides.places(out, x, window)
-        text = windows.unfold(cuda.ctype(x.dtype), window, image, place)
+        lies = _lies(x, strides.places(out, x, window))
+        text = windows.unfold(cuda.ctype(x.dtype), window, *lies)
         self._launch(text, out.size, cuda.BLOCK, (len(x), x, out))
 
     def fold(self, columns: Array, out: Array, window: Window) -> None:
-        image, place = strides.lie(out), strides.places(columns, out, window)
-        text = windows.fold(cuda.ctype(out.dtype), window, image, place)
+        lies = _lies(out, strides.places(columns, out, window))
+        text = windows.fold(cuda.ctype(out.dtype), window, *lies)
         self._launch(text, out.size, cuda.BLOCK, (len(out), columns, out))
 
     def max_pool(self, x: Array, out: Array, index: Array, window: Window) -> None:
         kinds = cuda.ctype(x.dtype), cuda.ctype(index.dtype)
-        text = windows.max_pool(*kinds, window, strides.lie(x), strides.lie(out))
+        text = windows.max_pool(*kinds, window, *_lies(x, strides.lie(out)))
         self._launch(text, out.size, cuda.BLOCK, (len(x), x, out, index))
 
     def max_unpool(self, delta: Array, index: Array, out: Array, window: Window) -> None:
         kinds = cuda.ctype(out.dtype), cuda.ctype(index.dtype)
-        text = windows.max_unpool(*kinds, window, strides.lie(out), strides.lie(delta))
+        text = windows.max_unpool(*kinds, window, *_lies(out, strides.lie(delta)))
         self._launch(text, out.size, cuda.BLOCK, (len(out), delta, index, out))
 
     def pool_sums(self, x: Array, out: Array, window: Window) -> None:
-        text = windows.pool_sums(cuda.ctype(x.dtype), window, strides.lie(x), strides.lie(out))
+        text = windows.pool_sums(cuda.ctype(x.dtype), window, *_lies(x, strides.lie(out)))
         self._launch(text, out.size, cuda.BLOCK, (len(x), x, out))
 
     def pool_spread(self, delta: Array, out: Array, window: Window) -> None:
-        text = windows.pool_spread(
-            cuda.ctype(out.dtype), window, strides.lie(out), strides.lie(delta)
-        )
+        text = windows.pool_spread(cuda.ctype(out.dtype), window, *_lies(out, strides.lie(delta)))
         self._launch(text, out.size, cuda.BLOCK, (len(out), delta, out))
 
     def resample(self, x: Array, rows: Array, columns: Array, out: Array) -> None:
         if not rows.flags.c_contiguous or not columns.flags.c_contiguous:
             raise ValueError("resample: rows and columns must lie without gaps")
-        text = windows.resample(cuda.ctype(x.dtype), strides.lie(x), strides.lie(out))
+        text = windows.resample(cuda.ctype(x.dtype), *_lies(x, strides.lie(out)))
         self._launch(text, out.size, cuda.BLOCK, (len(x), x, rows, columns, out))
 
     def uniform(self, dice: Array, number: int, out: Array, first: int = 0) -> None:
@@ -367,6 +371,12 @@ class _Lot:
         self.array = xp.empty(shape, dtype)
         self.crossed = xp.cuda.Event(disable_timing=True)
         self.taken = xp.cuda.Event(disable_timing=True)
+
+
+def _lies(images: Array, place: Lie) -> tuple[Lie, Lie, bool]:
+    """Return how images lie, how their places do, and whether these are many."""
+    image = strides.lie(images)
+    return image, place, windows.far(len(images), image, place)
 
 
 @lru_cache(maxsize=4096)
