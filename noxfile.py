@@ -10,6 +10,8 @@ nox.options.default_venv_backend = "venv"
 nox.options.sessions = ["lint", "types", "tests"]
 
 BACKENDS = ["cpu", "standin", "gpu"]
+# As many at a time as there are cores; where there is a GPU, one at a time.
+PARALLEL = ("pytest", "-n", "auto")
 # What is run by `cuda` on a GPU in software; `emulated` runs all.
 EMULATED = ["backends", "devices", "gradients", "optimizers", "round_trips"]
 
@@ -43,7 +45,8 @@ def tests(session: nox.Session, backend: str) -> None:
         said = session.run("python", "-c", code, success_codes=[0, 1], silent=True)
         if said:
             session.skip(f"not run on a GPU: {said.strip().splitlines()[-1]}")
-    session.run("pytest", "--device", backend, *session.posargs)
+    command = ["pytest"] if backend == "gpu" else PARALLEL
+    session.run(*command, "--device", backend, *session.posargs)
 
 
 @nox.session
@@ -52,16 +55,16 @@ def cuda(session: nox.Session) -> None:
     session.install("-e", ".[test]", "cupy-cuda12x>=14", "nvidia-cuda-nvrtc-cu12>=12.8")
     names = ("cuda", "emulated", "backends", "examples")
     tests = [f"tests/test_{name}.py" for name in names]
-    session.run("pytest", *tests, *session.posargs)
+    session.run(*PARALLEL, *tests, *session.posargs)
     tests = [f"tests/test_{name}.py" for name in EMULATED]
-    session.run("pytest", "--device", "emulated", *tests, *session.posargs)
+    session.run(*PARALLEL, "--device", "emulated", *tests, *session.posargs)
 
 
 @nox.session
 def emulated(session: nox.Session) -> None:
-    """All tests on a GPU in software, which takes five minutes."""
+    """All tests on a GPU in software."""
     session.install("-e", ".[test]")
-    session.run("pytest", "--device", "emulated", *session.posargs)
+    session.run(*PARALLEL, "--device", "emulated", *session.posargs)
 
 
 @nox.session
@@ -69,7 +72,7 @@ def torch(session: nox.Session) -> None:
     """The tests that compare with PyTorch."""
     session.install("torch==2.13.0", *_torch_index())
     session.install("-e", ".[test]")
-    session.run("pytest", "-k", "pytorch", *session.posargs)
+    session.run(*PARALLEL, "-k", "pytorch", *session.posargs)
 
 
 @nox.session

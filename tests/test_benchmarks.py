@@ -165,17 +165,14 @@ def test_a_process_that_fails_is_absent_with_the_reason(monkeypatch, capsys):
     jobs, once = gpu.planned(small, large, list(gpu.PEERS), quick=False)
     assert once < set(jobs)
     assert (
-        {task for task, _ in jobs}
-        >= {
+        {
             "784-2048-2048-10, batch 4,096",
             "784-2048-2048-10, batch 4,096, TF32",
-            "LeNet, batch 64",
-            "LeNet, batch 1,024",
             "LeNet, batch 1,024, TF32",
         }
-        == set(gpu.WANTED) - {"784-30-10, batch 10"}
+        <= set(gpu.WANTED)
+        <= {task for task, _ in jobs}
     )
-    assert set(gpu.WANTED) <= {task for task, _ in jobs}
     found = [job(100.0) for job in jobs.values()]
     assert found == [{"absent": "failed: RuntimeError: cuBLAS failed"}] * len(jobs)
     assert jobs["sweep", "xnn"](0) == {"absent": "no time was left"}

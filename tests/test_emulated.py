@@ -5,6 +5,7 @@ import pytest
 
 import xnn
 from xnn.backends import DeviceError
+from xnn.backends import cuda_windows as windows
 
 from . import emulated
 from .emulated import CUPY, EmulatedBackend, counts, ndarray
@@ -56,6 +57,31 @@ def test_the_second_gpu_trains_as_the_first(data):
         assert net.evaluate(*data).accuracy > 0
     np.testing.assert_array_equal(*map(parameters, nets))
     assert nets[1].weights[0].device.id == 1
+
+
+def test_places_counted_in_64_bits_give_what_those_in_32_do(monkeypatch):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (20, 9, 8, 2)).astype(np.uint8), rng.integers(0, 3, 20)
+    layers = [
+        (9, 8, 2),
+        xnn.RandomAffine(1, 10, 0.1, 5),
+        xnn.Conv2D(4, (3, 2), "relu", stride=(2, 1), padding="same"),
+        xnn.MaxPool2D(2, stride=1),
+        xnn.AveragePool2D(2, padding="same"),
+        xnn.Dense(3, "softmax"),
+    ]
+    layers.insert(-1, xnn.Flatten())
+    found = []
+    for far in (windows._FAR, 0):
+        monkeypatch.setattr(windows, "_FAR", far)
+        net = xnn.Network(layers, seed=0, device="emulated")
+        net.fit(x, y, epochs=2)
+        found.append(parameters(net))
+    np.testing.assert_array_equal(*found)
+    assert windows.far(1, (1, 1, 1, 1, 1, 1))
+    monkeypatch.undo()
+    assert not windows.far(2**21, (28, 28, 1, 1000, 28, 1))
+    assert windows.far(2**22, (28, 28, 1, 784, 28, 1))
 
 
 def test_streamed_data_train_as_those_on_the_gpu(data, monkeypatch):

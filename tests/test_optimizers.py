@@ -186,12 +186,12 @@ def test_gradients_that_come_in_parts_add_up(optimizer, decay, device):
 
 
 STATEFUL = [
-    (xnn.SGD(0.5), set()),
-    (xnn.SGD(0.5, momentum=0.9), {"v"}),
-    (xnn.SGD(0.5, momentum=0.9, nesterov=True), {"v"}),
-    (xnn.RMSprop(momentum=0.5, centered=True), {"v", "c", "b"}),
-    (xnn.AdamW(), {"m", "v", "powers"}),
-    (xnn.Averaged(xnn.Adam(), decay=0.9), {"m", "v", "powers", "aside", "first"}),
+    (xnn.SGD(0.5), ""),
+    (xnn.SGD(0.5, momentum=0.9), "v"),
+    (xnn.SGD(0.5, momentum=0.9, nesterov=True), "v"),
+    (xnn.RMSprop(momentum=0.5, centered=True), "v c b"),
+    (xnn.AdamW(), "m v powers"),
+    (xnn.Averaged(xnn.Adam(), decay=0.9), "m v powers aside first"),
 ]
 
 
@@ -222,9 +222,9 @@ def test_training_goes_on_from_a_saved_state(optimizer, names, device):
     train(once, 2)
     other.weights, other.biases = copies(net)
     saved = once.updates.saved()
-    assert saved.keys() == names
+    assert saved.keys() == set(names.split())
     assert all(isinstance(array, np.ndarray) for array in saved.values())
-    assert all(saved[name].any() for name in names - {"first"})
+    assert all(saved[name].any() for name in saved.keys() - {"first"})
     train(once, 2)
     train(trainer(other, x, y, optimizer, saved), 2)
     assert (parameters(net) == parameters(other)).all()

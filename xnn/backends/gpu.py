@@ -84,9 +84,12 @@ class GpuBackend(Backend):
             lies_on = getattr(array, "__dlpack_device__", None)
             if isinstance(array, np.ndarray) or lies_on is None or lies_on()[0] not in _DLPACK_CUDA:
                 return None
-        with self.here():
+        # An event of the null stream comes after what all other streams have been given.
+        before = self.xp.cuda.get_current_stream().record()
+        with self.here() as stream:
             if not isinstance(array, self.xp.ndarray):
                 array = self.xp.from_dlpack(array)  # which sees to the order
+            stream.wait_event(before)
             return array if array.device == self._gpu else array.copy()
 
     def hand_out(self, array: Array) -> Array:
