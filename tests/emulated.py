@@ -129,6 +129,7 @@ class Stream:
         self.last = None
         self.captured = None
         self._waits = []
+        _ALL.add(self)
         if not null and not non_blocking:
             _BLOCKING[self.device_id].add(self)
 
@@ -144,6 +145,9 @@ class Stream:
     def enqueue(self, call, name):
         """Put work on the stream, or into the graph that it captures."""
         with _lock:
+            blocking = _BLOCKING[self.device_id]
+            if self.ptr == 0 and any(stream.captured is not None for stream in blocking):
+                raise CUDARuntimeError("cudaErrorStreamCaptureImplicit: the default stream is out")
             if self.captured is not None:
                 self.captured.append(call)
                 return None
@@ -198,8 +202,9 @@ class Stream:
             raise CUDARuntimeError(f"cudaErrorStreamCaptureUnsupported: {what} within a capture")
 
 
-_NULL = [Stream(null=True, device=number) for number in range(GPUS)]
+_ALL: weakref.WeakSet[Stream] = weakref.WeakSet()
 _BLOCKING = defaultdict(weakref.WeakSet)
+_NULL = [Stream(null=True, device=number) for number in range(GPUS)]
 
 
 class Event:
@@ -309,7 +314,8 @@ class _Pointer:
         ours, theirs = self._array, source._array
         if not (ours._host.nbytes == theirs._host.nbytes == size):
             raise CUDARuntimeError("cudaErrorInvalidValue: arrays of other sizes")
-        stream.enqueue(lambda: np.copyto(ours._host, theirs._host), "copies")
+        target, source = ours._bare, theirs._bare
+        stream.enqueue(lambda: np.copyto(target, source), "copies")
 
 
 # Arrays.
@@ -340,15 +346,24 @@ class ndarray(standin.Array):  # noqa: N801 - CuPy's name
     def _like(self, host):
         return ndarray(host, self.memory)
 
+    @property
+    def _bare(self):
+        """The same memory as work on a stream has it, which keeps nobody from giving it back."""
+        host = self._host
+        extent = sum((n - 1) * abs(s) for n, s in zip(host.shape, host.strides, strict=True))
+        buffer = (ctypes.c_char * (extent + host.itemsize)).from_address(host.ctypes.data)
+        return np.ndarray(host.shape, host.dtype, buffer, strides=host.strides)
+
     def _enqueue(self, call, name="launches", stream=None):
         if self.memory.device_id != _current_device():
             raise ValueError("Array device must be same as the current device")
         (stream or get_current_stream()).enqueue(call, name)
 
-    def _made(self, shape, dtype, call):
-        """Return a new array that ``call`` fills when its turn comes."""
+    def _made(self, shape, dtype, function):
+        """Return a new array that is made from this one when its turn comes."""
         made = ndarray.new(shape, dtype)
-        self._enqueue(lambda: np.copyto(made._host, call(), casting="unsafe"))
+        target, source = made._bare, self._bare
+        self._enqueue(lambda: np.copyto(target, function(source), casting="unsafe"))
         return made
 
     def _wait(self):
@@ -369,7 +384,8 @@ class ndarray(standin.Array):  # noqa: N801 - CuPy's name
         if array.dtype != self.dtype or array.shape != self.shape:
             raise TypeError("set: another dtype or shape")
         (stream or get_current_stream())._not_capturing("an array of the host")
-        self._enqueue(lambda: np.copyto(self._host, array), "uploads", stream)
+        bare = self._bare
+        self._enqueue(lambda: np.copyto(bare, array), "uploads", stream)
 
     def __getitem__(self, key):
         keys = standin._no_arrays(key if isinstance(key, tuple) else (key,))
@@ -379,7 +395,7 @@ class ndarray(standin.Array):  # noqa: N801 - CuPy's name
     def __setitem__(self, key, value):
         if isinstance(value, np.ndarray) and value.ndim:
             raise TypeError("Unsupported type <class 'numpy.ndarray'>")
-        view = self[key]._host
+        view = self[key]._bare
         self._enqueue(lambda: np.copyto(view, standin._inside(value), casting="unsafe"))
 
     def __iadd__(self, other):
@@ -387,25 +403,27 @@ class ndarray(standin.Array):  # noqa: N801 - CuPy's name
         return self
 
     def __gt__(self, other):
-        return self._made(self.shape, bool, lambda: self._host > standin._inside(other))
+        return self._made(self.shape, bool, lambda a: a > standin._inside(other))
 
     def argmax(self, axis):
         shape = np.empty(self.shape, bool).argmax(axis).shape
-        return self._made(shape, np.int64, lambda: self._host.argmax(axis))
+        return self._made(shape, np.int64, lambda a: a.argmax(axis))
 
     def min(self):
-        return self._made((), self.dtype, lambda: self._host.min())
+        return self._made((), self.dtype, np.min)
 
     def max(self):
-        return self._made((), self.dtype, lambda: self._host.max())
+        return self._made((), self.dtype, np.max)
 
-    def astype(self, dtype):
-        return self._made(self.shape, dtype, lambda: self._host)
+    def astype(self, dtype, copy=True):
+        if not copy and dtype == self.dtype:
+            return self
+        return self._made(self.shape, dtype, np.asarray)
 
     def copy(self):
         made = ndarray.new(self.shape, self.dtype)
-        source = self._host  # may lie on another GPU
-        get_current_stream().enqueue(lambda: np.copyto(made._host, source), "copies")
+        target, source = made._bare, self._bare  # which may lie on another GPU
+        get_current_stream().enqueue(lambda: np.copyto(target, source), "copies")
         return made
 
     def __deepcopy__(self, _):
@@ -415,7 +433,7 @@ class ndarray(standin.Array):  # noqa: N801 - CuPy's name
         view = self._host.reshape(*shape)
         if np.shares_memory(view, self._host) or not view.size:
             return self._like(view)
-        return self._made(view.shape, self.dtype, lambda: self._host.reshape(*shape))
+        return self._made(view.shape, self.dtype, lambda a: a.reshape(*shape))
 
 
 def zeros(shape, dtype):
@@ -424,7 +442,8 @@ def zeros(shape, dtype):
 
 def full(shape, value, dtype):
     made = ndarray.new(shape, dtype)
-    made._enqueue(lambda: made._host.fill(value))
+    bare = made._bare
+    made._enqueue(lambda: bare.fill(value))
     return made
 
 
@@ -434,7 +453,8 @@ def asarray(array):
     get_current_stream()._not_capturing("an array of the host")
     made = ndarray.new(array.shape, array.dtype)
     staged = np.array(array, order="C")  # CuPy copies what is not pinned before it returns
-    made._enqueue(lambda: np.copyto(made._host, staged), "uploads")
+    bare = made._bare
+    made._enqueue(lambda: np.copyto(bare, staged), "uploads")
     return made
 
 
@@ -640,8 +660,8 @@ class _Cublas:
         return 0
 
     def cublasSetStream_v2(self, handle, stream):
-        known = (s for s in _BLOCKING[_current_device()] if s.ptr == stream.value)
-        self._streams[handle.value] = next(known)
+        self._streams[handle.value] = next(s for s in _ALL if s.ptr == stream.value)
+        self._workspaces.pop(handle.value, None)
         return 0
 
     def cublasSetWorkspace_v2(self, handle, pointer, size):
@@ -740,9 +760,9 @@ class EmulatedBackend(gpu.GpuBackend):
     """`GpuBackend` on the GPU of this module."""
 
     def __init__(self, number=0, precision="float32"):
-        load, cublas._load = cublas._load, lambda: _library
+        load, cublas.load = cublas.load, lambda: _library
         try:
             super().__init__(number, CUPY, precision)
         finally:
-            cublas._load = load
+            cublas.load = load
         self.device = f"emulated:{number}" if number else "emulated"

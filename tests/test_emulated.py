@@ -1,10 +1,12 @@
 """What the GPU in software shows of a GPU's code, and that it is as harsh as it says."""
 
+import weakref
+
 import numpy as np
 import pytest
 
 import xnn
-from xnn.backends import DeviceError
+from xnn.backends import DeviceError, gpu
 from xnn.backends import cuda_windows as windows
 
 from . import emulated
@@ -102,9 +104,119 @@ def test_what_is_not_captured_is_played(data, monkeypatch):
 
     monkeypatch.setattr(emulated.Stream, "begin_capture", refuse)
     played = network()
-    played.fit(*data, epochs=1)
+    with pytest.warns(RuntimeWarning, match="without CUDA graphs.*: cudaErrorNotSupported"):
+        played.fit(*data, epochs=1)
     assert played._engine.run.uncaptured == "cudaErrorNotSupported"
     np.testing.assert_array_equal(parameters(played), parameters(wanted))
+
+
+def test_a_capture_that_fails_tells_the_cause_and_keeps_what_it_points_to():
+    run = EmulatedBackend()
+    a, seen = run.upload(np.eye(3, dtype=np.float32)), []
+
+    def step():
+        out = run.scratch((3, 3), "f")
+        seen.append(weakref.ref(out))
+        run.gemm(a, a, out)
+        run._do(fails_in_a_capture)
+
+    def fails_in_a_capture():
+        if run._capturing.captured is not None:
+            raise emulated.CUDARuntimeError("cudaErrorOfThatCall")
+
+    with pytest.warns(RuntimeWarning, match="cudaErrorOfThatCall"):
+        replay = run.compile(step)
+    run.synchronize()
+    assert seen[0]() is not None
+    assert run._capturing.captured is None
+    replay()
+
+
+def test_a_capture_leaves_the_default_stream_to_others(monkeypatch):
+    run = EmulatedBackend()
+    a, others = run.upload(np.eye(3, dtype=np.float32)), run.zeros((2,), "f")
+
+    def another_thread_works():
+        with emulated._NULL[0]:
+            others[...] = 1.0
+
+    def step():
+        run.gemm(a, a, a)
+        run._do(another_thread_works)
+
+    run.compile(step)
+    assert run.uncaptured is None
+    run._stream.begin_capture()
+    with pytest.raises(emulated.CUDARuntimeError, match="CaptureImplicit"):
+        another_thread_works()
+    run._stream.end_capture()
+
+
+def test_lots_under_way_at_the_end_are_waited_for():
+    """Their memory is another's then."""
+    run = EmulatedBackend()
+    feed = run.feed(np.full((4, 1000), 7, np.float32), 4)
+    feed.send(np.arange(4))
+    crossing = feed._crossing
+    del feed
+    with run.here() as stream:
+        mine = [CUPY.full((4, 1000), 1, "f") for _ in range(4)]
+        stream.synchronize()
+        crossing.synchronize()
+        assert all((array.get() == 1).all() for array in mine)
+
+
+@pytest.mark.parametrize("dtype", ["float16", ">f4", "longdouble"])
+def test_streamed_numbers_of_other_kinds(data, monkeypatch, dtype):
+    x, y = (data[0] / 256).astype(dtype), data[1]
+    nets = network(), network()
+    nets[0].fit(x, y, epochs=1)
+    monkeypatch.setattr(EmulatedBackend, "fits", lambda self, size: size == 0)
+    nets[1].fit(x, y, epochs=1)
+    np.testing.assert_array_equal(*map(parameters, nets))
+
+
+def test_large_arrays_do_not_stay_in_pinned_memory(monkeypatch):
+    monkeypatch.setattr(gpu, "_STAGED", 100)
+    run, wide = EmulatedBackend(), np.arange(1000.0)
+    for given in (wide, wide[::2], wide.reshape(20, 50).T):
+        there = run.upload(given)
+        np.testing.assert_array_equal(there.get(), given)
+    given = wide.copy()
+    there = run.upload(given)
+    given[:] = 0  # it is over there by now
+    np.testing.assert_array_equal(there.get(), wide)
+
+
+@pytest.mark.parametrize("columns", [1, 31, 1024, 1025, 5000, 3_000_000])
+def test_long_rows_are_summed_by_many_warps(columns):
+    run = EmulatedBackend()
+    values = np.random.default_rng(0).standard_normal((2, columns))
+    sums = run.zeros((2,), "d")
+    run.row_sums(run.upload(values), sums)
+    np.testing.assert_allclose(run.download(sums), values.sum(axis=1), rtol=1e-9)
+
+
+def test_what_fails_on_the_gpu_is_no_matter_of_the_input(data, monkeypatch):
+    net, x = network(), CUPY.asarray(data[0])
+
+    def broken(self, event=None):
+        raise emulated.CUDARuntimeError("cudaErrorIllegalAddress")
+
+    monkeypatch.setattr(emulated.Stream, "record", broken)
+    with pytest.raises(DeviceError, match="emulated failed: cudaErrorIllegalAddress"):
+        net.predict(x)
+
+
+def test_a_kernel_that_cannot_be_compiled_is_told(monkeypatch):
+    def broken(kernel):
+        raise RuntimeError("Failed to find CUDA headers.")
+
+    monkeypatch.setattr(emulated.RawKernel, "compile", broken)
+    gpu._kernel.cache_clear()
+    with pytest.raises(DeviceError, match=r"cannot compile a kernel: Failed to find CUDA headers"):
+        network().predict(np.zeros((2, 20)))
+    gpu._kernel.cache_clear()
 
 
 def test_arrays_of_the_gpu_go_in_and_come_out(data):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from . import checks
 from .activations import Activation
-from .backends import Array, Backend
+from .backends import Array, Backend, DeviceError
 from .costs import Cost
 
 #: How a right answer is told: by the largest output, by an output on its side of ½, or not at all.
@@ -219,7 +219,9 @@ def _array(run: Backend, values: Any, name: str) -> Array:
         array = run.adopt(values)
         if array is None:
             array = np.asarray(values)
-    except (RuntimeError, TypeError, ValueError) as error:
+    except DeviceError:
+        raise
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
         # Rows of different lengths, a tensor that is not to be had as an array, …
         why = str(error).splitlines()[0]
         raise ValueError(

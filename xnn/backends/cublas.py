@@ -21,21 +21,25 @@ _WORKSPACE = 32 * 1024 * 1024
 
 
 class Cublas:
-    """``cublasSgemm`` and ``cublasDgemm`` on one stream."""
+    """``cublasSgemm`` and ``cublasDgemm`` on one stream at a time."""
 
-    def __init__(self, cupy: Any, stream: Any, tf32: bool = False) -> None:
-        self._library = _load()
+    def __init__(self, library: Any, cupy: Any, stream: Any, tf32: bool = False) -> None:
+        self._library = library
         self._handle = ctypes.c_void_p()
         self._call("cublasCreate_v2", ctypes.byref(self._handle))
         weakref.finalize(self, self._library.cublasDestroy_v2, self._handle)
         self._workspace = cupy.cuda.alloc(_WORKSPACE)
-        self._call("cublasSetStream_v2", self._handle, ctypes.c_void_p(stream.ptr))
-        workspace = ctypes.c_void_p(self._workspace.ptr)
-        size = ctypes.c_size_t(_WORKSPACE)
-        self._call("cublasSetWorkspace_v2", self._handle, workspace, size)
+        self.go_to(stream)
         self._call("cublasSetPointerMode_v2", self._handle, ctypes.c_int(_POINTER_MODE_DEVICE))
         if tf32:
             self._call("cublasSetMathMode", self._handle, ctypes.c_int(_TF32))
+
+    def go_to(self, stream: Any) -> None:
+        """Work on ``stream`` from here on."""
+        self._call("cublasSetStream_v2", self._handle, ctypes.c_void_p(stream.ptr))
+        # After the stream, which takes the workspace away.
+        workspace, size = ctypes.c_void_p(self._workspace.ptr), ctypes.c_size_t(_WORKSPACE)
+        self._call("cublasSetWorkspace_v2", self._handle, workspace, size)
 
     def gemm(
         self, a: Array, b: Array, out: Array, alpha: Array, beta: Array
@@ -68,7 +72,8 @@ class Cublas:
             raise DeviceError(f"cuBLAS failed: {name} returned {status}")
 
 
-def _load() -> ctypes.CDLL:
+def load() -> ctypes.CDLL:
+    """Return the library. Raises `DeviceError` where it is not to be had."""
     try:
         from cuda.pathfinder import load_nvidia_dynamic_lib
 

@@ -18,6 +18,8 @@ from . import cplusplus, formulas
 BLOCK = 256
 #: Threads of a block of the others, each warp of which takes a row.
 WARPS = 4 * 32
+#: Of a row to be summed, a warp takes so many numbers, and there are at most so many warps to it.
+PART, PARTS = 1024, 1024
 
 _FUNCTIONS = (
     cplusplus.functions("__device__")
@@ -179,13 +181,17 @@ extern "C" __global__ void run(long long rows, long long columns, const T* z, lo
 
 @lru_cache(maxsize=8)
 def row_sums(kind: str) -> str:
-    """Return the kernel ``run``: rows, columns; pointer and row stride of values; ``out``."""
+    """Return the kernel ``run`` that sums rows in so many parts each, ``out`` (rows, parts).
+
+    Parameters: rows, parts, columns; pointer and row stride of values; ``out``.
+    """
     return f"""{_head(kind)}{_ROWS}
-extern "C" __global__ void run(long long rows, long long columns, const T* values,
+extern "C" __global__ void run(long long rows, long long parts, long long columns, const T* values,
                                long long values_r, T* out) {{
-    FOR_EACH_ROW(rows)
+    FOR_EACH_ROW(rows * parts)
     T sum = 0;
-    for (long long j = lane; j < columns; j += 32) sum += values[row * values_r + j];
+    values += row / parts * values_r;
+    for (long long j = row % parts * 32 + lane; j < columns; j += parts * 32) sum += values[j];
     sum = warp_sum(sum);
     if (lane == 0) out[row] = sum;
 }}

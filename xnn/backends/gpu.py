@@ -10,15 +10,17 @@ does not, given a workspace: so products go to a handle of our own (`cublas`).
 
 from __future__ import annotations
 
+import gc
 import math
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import lru_cache
+from contextlib import contextmanager, suppress
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 
-from . import cplusplus, strides
+from . import cplusplus, cublas, strides
 from . import cuda_source as cuda
 from . import cuda_windows as windows
 from .base import Array, Backend, Call, DeviceError, Feed, Replay
@@ -29,6 +31,10 @@ from .windows import Window
 
 # Of a GPU's free memory, what a data set may take: the rest is for the workspaces of training.
 _DATA_SHARE = 0.8
+# CuPy brings arrays over by way of pinned memory, which it keeps; those of more bytes go directly.
+_STAGED = 64 * 1024 * 1024
+# So few bytes are quicker to bring to the host than to reduce.
+_FEW = 64 * 1024
 # DLPack's kinds of device whose memory a kernel can read: CUDA's own, and managed memory.
 _DLPACK_CUDA = (2, 13)
 
@@ -53,11 +59,20 @@ class GpuBackend(Backend):
         #: Why steps are not captured into CUDA graphs; None where they are.
         self.uncaptured: str | None = None
         self._gpu = cupy.cuda.Device(number)
+        self._tf32 = precision == "tf32"
         self._numbers: dict[tuple[float, str], Array] = {}
+        self._kernels: dict[str, Any] = {}
+        self._library = cublas.load()
         with self._told(), self._gpu:
-            # Blocking, so that what users do on CuPy's default stream is ordered with it.
+            # Blocking, so that what users do on CuPy's default stream is ordered with it. While a
+            # stream of that kind captures, nobody in the process may use the default stream.
             self._stream = cupy.cuda.Stream()
-            self._cublas = Cublas(cupy, self._stream, tf32=precision == "tf32")
+            self._capturing = cupy.cuda.Stream(non_blocking=True)
+
+    @cached_property  # a handle takes memory, and `select` alone needs none
+    def _cublas(self) -> Cublas:
+        with self.here() as stream:
+            return Cublas(self._library, self.xp, stream, self._tf32)
 
     # Arrays.
 
@@ -69,10 +84,13 @@ class GpuBackend(Backend):
         with self.here():
             if not isinstance(array, self.xp.ndarray):
                 array = np.asarray(array)
-                array = array.astype(array.dtype.newbyteorder("="), copy=False)
-            if array.dtype.kind == "f" and array.dtype.char not in "fd":
-                array = array.astype(np.float32 if array.itemsize < 4 else np.float64)
+            array = array.astype(_kept(array.dtype), copy=False)
             cuda.ctype(array.dtype)
+            if isinstance(array, np.ndarray) and array.nbytes > _STAGED:
+                out = self.xp.empty(array.shape, array.dtype)
+                out.set(np.ascontiguousarray(array), self._stream)
+                self._stream.synchronize()  # the host's array may change now
+                return out
             return self.xp.ascontiguousarray(self.xp.asarray(array)).reshape(array.shape)
 
     def download(self, array: Array) -> Any:
@@ -85,7 +103,8 @@ class GpuBackend(Backend):
             if isinstance(array, np.ndarray) or lies_on is None or lies_on()[0] not in _DLPACK_CUDA:
                 return None
         # An event of the null stream comes after what all other streams have been given.
-        before = self.xp.cuda.get_current_stream().record()
+        with self._told():
+            before = self.xp.cuda.get_current_stream().record()
         with self.here() as stream:
             if not isinstance(array, self.xp.ndarray):
                 array = self.xp.from_dlpack(array)  # which sees to the order
@@ -95,7 +114,9 @@ class GpuBackend(Backend):
     def hand_out(self, array: Array) -> Array:
         theirs = self.xp.cuda.get_current_stream()
         with self.here() as stream:
-            theirs.wait_event(stream.record())
+            ours = stream.record()
+        with self._told():
+            theirs.wait_event(ours)
         return array
 
     def fits(self, size: int) -> bool:
@@ -147,22 +168,33 @@ class GpuBackend(Backend):
 
     def softmax(self, z: Array, out: Array) -> None:
         text = cuda.softmax(cuda.ctype(out.dtype))
-        self._launch_rows(text, (*z.shape, z, strides.row(z), out, strides.row(out)))
+        parameters = (*z.shape, z, strides.row(z), out, strides.row(out))
+        self._launch_rows(text, parameters, len(z))
 
     def row_sums(self, values: Array, out: Array) -> None:
-        text = cuda.row_sums(cuda.ctype(out.dtype))
-        self._launch_rows(text, (*values.shape, values, strides.row(values), out))
+        text, (rows, columns) = cuda.row_sums(cuda.ctype(out.dtype)), values.shape
+        parts = min(-(-columns // cuda.PART), cuda.PARTS)
+        if parts > 1:  # else a long row would keep one warp busy, and a GPU waiting
+            some = self.scratch((rows, parts), out.dtype)
+            parameters = (rows, parts, columns, values, strides.row(values), some)
+            self._launch_rows(text, parameters, rows * parts)
+            values, columns = some, parts
+        self._launch_rows(text, (rows, 1, columns, values, strides.row(values), out), rows)
 
     def argmax(self, values: Array, out: Array) -> None:
         text = cuda.argmax(cuda.ctype(values.dtype))
-        self._launch_rows(text, (*values.shape, values, strides.row(values), out))
+        parameters = (*values.shape, values, strides.row(values), out)
+        self._launch_rows(text, parameters, len(values))
 
     def finite(self, values: Array, most: float = math.inf) -> bool:
         if values.dtype.kind != "f" or values.size == 0:
             return True
         most = min(most, float(np.finfo(values.dtype).max))
+        if values.nbytes <= _FEW:
+            return bool((np.abs(self.download(values)) <= most).all())
         with self.here():
-            return bool(-most <= float(values.min()) and float(values.max()) <= most)
+            least, largest = values.min(), values.max()
+            return bool(-most <= float(least) and float(largest) <= most)
 
     def copy(self, source: Array, out: Array) -> None:
         if not isinstance(source, self.xp.ndarray):
@@ -245,10 +277,13 @@ class GpuBackend(Backend):
                 for function, arguments in tape:
                     function(*arguments)
 
+        play.kept = kept  # type: ignore[attr-defined]
         try:
             graph = self._capture(tape)
         except Exception as error:  # a driver or a library that refuses: slower, not wrong
             self.uncaptured = first_line(error)
+            told = f"{self.device}: steps run without CUDA graphs, which is slower: "
+            warnings.warn(told + self.uncaptured, RuntimeWarning, stacklevel=2)
             return play
 
         def launch() -> None:
@@ -259,28 +294,54 @@ class GpuBackend(Backend):
         return launch
 
     def _capture(self, tape: list[Call]) -> Any:
-        with self._gpu, self._stream:
-            self._stream.begin_capture()
+        """Return the graph of a tape, which is played without effect."""
+        with self._gpu, _uncollected(), self._captured_products(), self._capturing as stream:
+            stream.begin_capture()
             try:
                 for function, arguments in tape:
                     function(*arguments)
-            finally:
-                graph = self._stream.end_capture()
-            graph.upload(self._stream)
-            return graph
+            except BaseException:
+                with suppress(Exception):  # it fails for what failed here, which says more
+                    stream.end_capture()
+                raise
+            graph = stream.end_capture()
+        graph.upload(self._stream)
+        return graph
+
+    @contextmanager
+    def _captured_products(self) -> Iterator[None]:
+        """Have cuBLAS work where it is captured."""
+        self._cublas.go_to(self._capturing)
+        try:
+            yield
+        finally:
+            self._cublas.go_to(self._stream)
 
     # How a GPU is spoken to.
 
-    def _launch_rows(self, text: str, parameters: tuple[Any, ...]) -> None:
-        self._launch(text, 32 * parameters[0], cuda.WARPS, parameters)
+    def _launch_rows(self, text: str, parameters: tuple[Any, ...], rows: int) -> None:
+        self._launch(text, 32 * rows, cuda.WARPS, parameters)
 
     def _launch(self, text: str, threads: int, block: int, parameters: tuple[Any, ...]) -> None:
-        with self.here():
-            kernel = _kernel(self.xp, self._gpu.id, text)
+        kernel = self._kernels.get(text)
+        if kernel is None:
+            kernel = self._kernels[text] = self._compiled(text)
         if threads:
             grid = -(-threads // block)
             # CuPy takes a Python int for a 64-bit one, as the kernels do.
             self._do(kernel, (grid,), (block,), parameters)
+
+    def _compiled(self, text: str) -> Any:
+        with self.here():
+            try:
+                return _kernel(self.xp, self._gpu.id, text)
+            except (self.xp.cuda.runtime.CUDARuntimeError, self.xp.cuda.driver.CUDADriverError):
+                raise  # which `here` tells
+            except Exception as error:
+                raise DeviceError(
+                    f"{self.device}: CuPy cannot compile a kernel: {first_line(error)}; "
+                    'pip install "xnn[cuda12]" (or "xnn[cuda13]") brings what it needs'
+                ) from None
 
     def _number(self, value: float | Array, dtype: Any) -> Array:
         """Return a number as an array ``()`` of the device, made once."""
@@ -288,20 +349,22 @@ class GpuBackend(Backend):
             return value
         key = float(value), np.dtype(dtype).char
         if key not in self._numbers:
-            with self.here():
-                self._numbers[key] = self.xp.full((), value, dtype)
+            self._numbers[key] = self.upload(np.array(value, dtype))
         return self._numbers[key]
+
+    def wait_for(self, event: Any) -> None:
+        """Have what comes next on this GPU's stream wait for an event."""
+        self._stream.wait_event(event)
 
     @contextmanager
     def here(self) -> Iterator[Any]:
         """Work on this GPU's stream, after what the user's has been given; speak of what fails."""
-        cuda = self.xp.cuda
-        theirs = cuda.get_current_stream()
-        # The null stream of this GPU is in order with ours by itself.
-        if theirs.ptr in (self._stream.ptr, 0) and cuda.runtime.getDevice() == self._gpu.id:
-            theirs = None
         with self._told():
-            before = None if theirs is None else theirs.record()
+            api = self.xp.cuda
+            theirs = api.get_current_stream()
+            # The null stream of this GPU is in order with ours by itself.
+            alone = theirs.ptr in (self._stream.ptr, 0) and api.runtime.getDevice() == self._gpu.id
+            before = None if alone else theirs.record()
             with self._gpu, self._stream:
                 if before is not None:
                     self._stream.wait_event(before)
@@ -337,9 +400,10 @@ class PinnedFeed(Feed):
         super().__init__(run, source)
         self._gpu = run
         xp, shape = run.xp, (rows, *source.shape[1:])
+        dtype = _kept(source.dtype)
         with run.here():
             self._crossing = xp.cuda.Stream(non_blocking=True)
-            self._lots = [_Lot(xp, shape, source.dtype) for _ in range(2)]
+            self._lots = [_Lot(xp, shape, dtype) for _ in range(2)]
             for lot in self._lots:  # whoever had this memory before may still be at work on it
                 lot.taken.record()
         self._next = 0
@@ -348,8 +412,12 @@ class PinnedFeed(Feed):
         lot = self._lots[self._next % 2]
         self._next += 1
         n = len(index)
-        lot.crossed.synchronize()  # its pinned memory is free again
-        np.take(self.source, index, axis=0, out=lot.pinned[:n], mode="clip")
+        with self._gpu.here():
+            lot.crossed.synchronize()  # its pinned memory is free again
+        if self.source.dtype == lot.pinned.dtype:
+            np.take(self.source, index, axis=0, out=lot.pinned[:n], mode="clip")
+        else:
+            lot.pinned[:n] = self.source[index]
         with self._gpu.here():
             self._crossing.wait_event(lot.taken)
             lot.array[:n].set(lot.pinned[:n], stream=self._crossing)
@@ -363,6 +431,12 @@ class PinnedFeed(Feed):
             self.run.copy(lot.array[:n], out)
             lot.taken.record(stream)
 
+    def __del__(self) -> None:
+        """Of lots under way, have the next user of their memory wait."""
+        with suppress(Exception):  # such as at the end of the process
+            for lot in self._lots:
+                self._gpu.wait_for(lot.crossed)
+
 
 class _Lot:
     """Room for some rows on both sides, and when they have crossed and been taken."""
@@ -374,6 +448,26 @@ class _Lot:
         self.array = xp.empty(shape, dtype)
         self.crossed = xp.cuda.Event(disable_timing=True)
         self.taken = xp.cuda.Event(disable_timing=True)
+
+
+def _kept(dtype: Any) -> np.dtype[Any]:
+    """Return the dtype in which numbers of ``dtype`` lie on a GPU."""
+    if dtype.kind == "f" and dtype.char not in "fd":
+        return np.dtype(np.float32 if dtype.itemsize < 4 else np.float64)
+    native: np.dtype[Any] = dtype.newbyteorder("=")
+    return native
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep Python from collecting garbage: freeing a handle waits, which a capture forbids."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _lies(images: Array, place: Lie) -> tuple[Lie, Lie, bool]:
