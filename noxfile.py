@@ -62,7 +62,7 @@ def cuda(session: nox.Session) -> None:
 
 @nox.session
 def emulated(session: nox.Session) -> None:
-    """All tests on a GPU in software."""
+    """All tests that a device can change, on a GPU in software."""
     session.install("-e", ".[test]")
     session.run(*PARALLEL, "--device", "emulated", *session.posargs)
 

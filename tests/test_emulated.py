@@ -56,7 +56,7 @@ def test_the_second_gpu_trains_as_the_first(data):
     nets = [network(device) for device in ("emulated", "emulated:1")]
     for net in nets:
         net.fit(*data, epochs=2)
-        assert net.evaluate(*data).accuracy > 0
+        assert np.isfinite(net.evaluate(*data).cost)
     np.testing.assert_array_equal(*map(parameters, nets))
     assert nets[1].weights[0].device.id == 1
 

@@ -111,10 +111,11 @@ def test_which_passes_have_lanes(lanes):
         assert [engine.lanes(64, **options) for options in passes] == wanted
 
 
-def test_small_steps_have_one_lane():
-    run = cpu.CpuBackend()
-    assert run.lanes(1_000_000) == 1
-    assert run.lanes(10**12) >= 1
+def test_steps_have_a_lane_for_each_thread_that_is_worth_it(monkeypatch):
+    monkeypatch.setattr(type(cpu._ONE_THREAD), "outside", lambda _: 3)
+    run, worth = cpu.CpuBackend(), cpu._WORTH_LANE
+    sizes = (1_000_000, worth - 1, 2 * worth, 10**12)
+    assert [run.lanes(size) for size in sizes] == [1, 1, 2, 3]
 
 
 def test_parts_run_at_the_same_time():

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from . import cplusplus, formulas
-from .cpu_random import FIRST, SECOND, SPREAD
+from . import cplusplus, cpu_random, formulas
+from .cpu_random import SPREAD
 
 # Functions for which NumPy has vectors and a compiler has not, …
 _SLOW = {"exp", "log", "sin", "cos", "tanh", "sigmoid"}
@@ -254,11 +254,7 @@ def uniform(kind: str) -> str:
     At ``p``: the dice and ``out``. In ``v``: the size, the layer's number, and the first place.
     """
     return f"""
-static inline unsigned mix(unsigned v) {{
-    v = (v ^ v >> 16) * {FIRST}u;
-    v = (v ^ v >> 15) * {SECOND}u;
-    return v ^ v >> 16;
-}}
+{cpu_random.cplusplus("static inline")}
 extern "C" void NAME(void** p, const long long* v) {{
     const unsigned* dice = (const unsigned*)p[0];
     {kind}* out = ({kind}*)p[1];

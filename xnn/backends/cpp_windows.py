@@ -9,23 +9,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from . import cpp_source
+from . import cpp_source, strides
 from .strides import Lie
 from .windows import Window
 
 
 def _constants(window: Window, image: Lie, place: Lie) -> str:
     """Return what all kernels know: the window, images (I), and what lies at its places (O)."""
-    names = ("HEIGHT", "WIDTH", "CHANNELS", "IMAGE", "ROW", "PIXEL")
-    pairs = [
-        *(zip(("HIGH", "WIDE"), window.size, strict=True)),
-        *(zip(("STEP_R", "STEP_C"), window.stride, strict=True)),
-        *(zip(("GAP_R", "GAP_C"), window.dilation, strict=True)),
-        ("TOP", window.padding[0][0]),
-        ("LEFT", window.padding[1][0]),
-        *((f"I_{name}", value) for name, value in zip(names, image, strict=True)),
-        *((f"O_{name}", value) for name, value in zip(names, place, strict=True)),
-    ]
+    pairs = strides.named(window, image, place)
     told = "\n".join(f"const long long {name} = {value};" for name, value in pairs)
     return f"""{told}
 const bool PADDED = {str(any(window.padding[0] + window.padding[1])).lower()};

@@ -25,6 +25,15 @@ def mix(value: int) -> int:
     return value ^ value >> 16
 
 
+def cplusplus(prefix: str) -> str:
+    """Return `mix` as a function of C++, with words before it."""
+    return f"""{prefix} unsigned mix(unsigned v) {{
+    v = (v ^ v >> 16) * {FIRST}u;
+    v = (v ^ v >> 15) * {SECOND}u;
+    return v ^ v >> 16;
+}}"""
+
+
 def uniform(
     dice: Array,
     number: int,

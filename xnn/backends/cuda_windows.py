@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from .cpu_random import FIRST, SECOND, SPREAD
+from . import cpu_random, strides
+from .cpu_random import SPREAD
 from .strides import Lie
 from .windows import Window
 
@@ -30,18 +31,8 @@ def _head(kind: str, window: Window, image: Lie, place: Lie, wide: bool) -> str:
     The type T of numbers, and I and U, signed and unsigned, of places; the window; how images lie
     (I), and what is at its places (O).
     """
-    names = ("HEIGHT", "WIDTH", "CHANNELS", "IMAGE", "ROW", "PIXEL")
-    pairs = [
-        *(zip(("HIGH", "WIDE"), window.size, strict=True)),
-        *(zip(("STEP_R", "STEP_C"), window.stride, strict=True)),
-        *(zip(("GAP_R", "GAP_C"), window.dilation, strict=True)),
-        ("TOP", window.padding[0][0]),
-        ("LEFT", window.padding[1][0]),
-        *((f"I_{name}", value) for name, value in zip(names, image, strict=True)),
-        *((f"O_{name}", value) for name, value in zip(names, place, strict=True)),
-    ]
     whole = "long long" if wide else "int"
-    numbers = ", ".join(f"{name} = {value}" for name, value in pairs)
+    numbers = ", ".join(f"{name} = {value}" for name, value in strides.named(window, image, place))
     return f"""using T = {kind};
 using I = {whole};
 using U = unsigned {whole};
@@ -197,11 +188,7 @@ extern "C" __global__ void run(long long n, const T* images, const T* rows, cons
 def uniform(kind: str) -> str:
     """Return the kernel ``run(n, dice, number, out, first)``; see `xnn.backends.cpu_random`."""
     return f"""
-__device__ unsigned mix(unsigned v) {{
-    v = (v ^ v >> 16) * {FIRST}u;
-    v = (v ^ v >> 15) * {SECOND}u;
-    return v ^ v >> 16;
-}}
+{cpu_random.cplusplus("__device__")}
 extern "C" __global__ void run(long long n, const unsigned* dice, long long number, {kind}* out,
                                long long first) {{
     long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;

@@ -55,6 +55,20 @@ def lie(images: Array) -> Lie:
     return (height, width, channels, steps[0], steps[1], steps[2])
 
 
+def named(window: Window, image: Lie, place: Lie) -> list[tuple[str, int]]:
+    """Return what kernels are told of a window, images (I) and what lies at its places (O)."""
+    names = ("HEIGHT", "WIDTH", "CHANNELS", "IMAGE", "ROW", "PIXEL")
+    return [
+        *zip(("HIGH", "WIDE"), window.size, strict=True),
+        *zip(("STEP_R", "STEP_C"), window.stride, strict=True),
+        *zip(("GAP_R", "GAP_C"), window.dilation, strict=True),
+        ("TOP", window.padding[0][0]),
+        ("LEFT", window.padding[1][0]),
+        *((f"I_{name}", value) for name, value in zip(names, image, strict=True)),
+        *((f"O_{name}", value) for name, value in zip(names, place, strict=True)),
+    ]
+
+
 def row(array: Array) -> int:
     """Return from one row of ``array`` to the next, in elements; within it there are no gaps."""
     if array.ndim > 1 and array.shape[1] > 1 and array.strides[1] != array.itemsize:

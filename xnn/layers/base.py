@@ -69,7 +69,7 @@ class Memory(Site):
 class Layer(ABC):
     """One kind of layer: its shape, its first weights, forward and backward.
 
-    A layer is a description: it holds no arrays, cannot be changed, and may serve in several
+    A layer is a description: it holds no parameters, cannot be changed, and may serve in several
     networks. The arrays come in a `Memory`.
     """
 
