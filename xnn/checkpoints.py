@@ -93,7 +93,8 @@ class Checkpoints(Callback):
             found = _numbered(self.folder)
             number = max(found, default=0) + 1
             if self._write(training, f"checkpoint-{number:06d}.safetensors"):
-                self._drop([found[n] for n in sorted(found)[: len(found) + 1 - self.keep]])
+                over = max(0, len(found) + 1 - self.keep)
+                self._drop([found[n] for n in sorted(found)[:over]])
         if self._figure is not None and training.step == training.steps:
             values = getattr(training.history, self._figure)
             better = max if "accuracy" in self._figure else min
