@@ -329,6 +329,35 @@ def test_early_stopping_tells_its_best(device):
     assert stopping.best_epoch == history.accuracy.index(stopping.best)
 
 
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("costs", "best"),
+    [([NAN, 0.5, 0.4], 2), ([NAN, 0.4, 0.5], 1), ([0.5, NAN, 0.4], 2), ([NAN, NAN, NAN], 0)],
+)
+def test_any_number_is_better_than_none(costs, best, device, monkeypatch, tmp_path):
+    """As `numpy.nanargmin` has it. What is no number is no progress either: patience ends."""
+    figures = iter([*costs, NAN, NAN, NAN])
+    monkeypatch.setattr(xnn.inference.Inference, "evaluate", lambda *_: (next(figures), 1.0))
+    x, y = problem()
+    net, weights = network(device), []
+    stopping = xnn.EarlyStopping("validation_cost", patience=3)
+    keeps = xnn.Checkpoints(tmp_path, monitor="validation_cost")
+    history = net.fit(
+        x,
+        y,
+        epochs=6,
+        validation_data=(x, y),
+        callbacks=[stopping, keeps, lambda run: weights.append(parameters(net))],
+    )
+    assert stopping.best_epoch == best
+    assert len(history) == best + 4
+    assert (parameters(net) == weights[best]).all()
+    kept = xnn.load(tmp_path / "best.safetensors", device=device)
+    assert (parameters(kept) == weights[best]).all()
+
+
 def test_early_stopping_refuses_what_is_not_recorded_before_training(device):
     net = network(device)
     before = parameters(net)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -98,7 +99,8 @@ class Checkpoints(Callback):
         if self._figure is not None and training.step == training.steps:
             values = getattr(training.history, self._figure)
             better = max if "accuracy" in self._figure else min
-            if values.index(better(values)) == len(values) - 1:
+            numbers = [value for value in values if not math.isnan(value)] or values
+            if values.index(better(numbers)) == len(values) - 1:
                 self._write(training, BEST)
 
     def _due(self, training: Training) -> bool:
