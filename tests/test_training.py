@@ -239,7 +239,7 @@ def test_divergence_leaves_the_weights_from_before_the_epoch(device):
     x, y = problem()
     net = xnn.Network([4, xnn.Dense(3, "linear")], seed=0, device=device)
     good = []
-    with pytest.raises(FloatingPointError, match="epoch 2"):
+    with pytest.raises(FloatingPointError, match=r"epoch 2.*those from before the epoch"):
         net.fit(
             x,
             y,
@@ -254,7 +254,7 @@ def test_divergence_leaves_the_averages_from_before_the_epoch(device):
     x, y = problem()
     net = xnn.Network([4, xnn.Dense(3, "linear")], seed=0, device=device)
     good = []
-    with pytest.raises(FloatingPointError, match="epoch 2"):
+    with pytest.raises(FloatingPointError, match=r"epoch 2.*those from before the epoch"):
         net.fit(
             x,
             y,
@@ -293,7 +293,7 @@ def test_divergence_brings_back_the_best_where_early_stopping_has_it(device):
     net = xnn.Network([4, xnn.Dense(3, "linear")], seed=0, device=device)
     stopping, weights = xnn.EarlyStopping("cost", patience=50), []
     rates = [0.01, 0.01, 1.0, 1e20]  # the third gets worse, the fourth diverges
-    with pytest.raises(FloatingPointError):
+    with pytest.raises(FloatingPointError, match=r"epoch 3.*those that callbacks ended with"):
         net.fit(
             x,
             y,
