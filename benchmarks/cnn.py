@@ -55,8 +55,7 @@ def main(args) -> int:
         theirs = memory.get("PyTorch eager")
         reached &= theirs is None or memory["xnn"] <= WANTED_MEMORY * theirs
     if not args.no_write:
-        path = harness.write("cnn", {**where, "results": tables})
-        print(f"Written to {path.relative_to(path.parent.parent.parent)}")
+        harness.write("cnn", {**where, "results": tables})
     return 0 if reached else 1
 
 

@@ -63,8 +63,7 @@ def main(args) -> int:
         told = ", ".join(f"{peer} {mean:.4f}" for peer, mean in means.items())
         print(f"{task}, mean test score of {len(SEEDS)} seeds: {told}{'' if near else ', APART'}")
     if not args.no_write:
-        path = harness.write("estimators", {**where, "results": tables, "scores": scores})
-        print(f"Written to {path.relative_to(path.parent.parent.parent)}")
+        harness.write("estimators", {**where, "results": tables, "scores": scores})
     return 0 if reached else 1
 
 

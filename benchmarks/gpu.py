@@ -97,11 +97,9 @@ def main(args) -> int:
     for measured in harness.turns(jobs, count, args.seconds, once):
         content = {**where, **collected(measured)}
         if write:  # after each round, so that there is something if the next one hangs
-            path = harness.write(f"gpu-{slug(card['name'])}", content, args.output)
+            harness.write(f"gpu-{slug(card['name'])}", content, args.output)
     print(f"{card['name']}\n")
     reached = printed(content, title(small))
-    if write:
-        print(f"Written to {path}")
     return 0 if reached or args.quick else 1
 
 

@@ -137,12 +137,13 @@ def machine(*packages: str) -> dict:
     }
 
 
-def write(name: str, content: dict, folder: Path = RESULTS) -> Path:
-    """Write results as JSON and return where."""
+def write(name: str, content: dict, folder: Path = RESULTS) -> None:
+    """Write results as JSON and print where."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     path.write_text(json.dumps(content, indent=2) + "\n")
-    return path
+    root = RESULTS.parent.parent
+    print(f"Written to {path.relative_to(root) if path.is_relative_to(root) else path}")
 
 
 def _git(*arguments: str) -> str:

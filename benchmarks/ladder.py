@@ -102,7 +102,6 @@ def main(args) -> int:
         results[str(number)] = result
         if not args.no_write:  # after each rung, for they take long
             harness.write("ladder", {"results": dict(sorted(results.items()))}, path.parent)
-            print(f"Written to {path.relative_to(path.parent.parent.parent)}")
     return 0 if reached else 1
 
 

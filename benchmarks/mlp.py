@@ -7,6 +7,7 @@ data, which shows that it did the work. Where MNIST cannot be had, random pixels
 
 import json
 import os
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from statistics import median
 
 import numpy as np
 
-from . import harness, networks
+from . import book, harness, networks
 
 # What is measured: layers, activations, batch size, optimizer and its learning rate.
 TRAINING = {
@@ -61,8 +62,7 @@ def main(args) -> int:
         unit = "a call" if task == PREDICTION else "a step"
         reached &= harness.print_table(task, results, WANTED[task], unit)
     if not args.no_write:
-        path = harness.write("mlp", {**where, "results": tables})
-        print(f"Written to {path.relative_to(path.parent.parent.parent)}")
+        harness.write("mlp", {**where, "results": tables})
     return 0 if reached else 1
 
 
@@ -235,49 +235,17 @@ def train_sklearn(sizes, activation, batch, optimizer, rate, x, y):
 
 def train_book(sizes, activation, batch, optimizer, rate, x, y):
     """Train as the book's chapter 1 does, sample by sample, with column vectors."""
-    rng = np.random.default_rng(0)
-    weights = [w.astype(np.float64) for w, _ in networks.start(sizes)]
-    biases = [b[:, None].astype(np.float64) for _, b in networks.start(sizes)]
+    loop = book.Loop(sizes)
+    loop.weights = [w.astype(np.float64) for w, _ in networks.start(sizes)]
+    loop.biases = [b[:, None].astype(np.float64) for _, b in networks.start(sizes)]
     columns, targets = (x / 255)[:, :, None], np.eye(10)[y][:, :, None]
-
-    def sigmoid(z):
-        return 1 / (1 + np.exp(-z))
-
-    def backprop(a, t):
-        activations, zs = [a], []
-        for w, b in zip(weights, biases, strict=True):
-            zs.append(np.dot(w, activations[-1]) + b)
-            activations.append(sigmoid(zs[-1]))
-        delta = (activations[-1] - t) * sigmoid(zs[-1]) * (1 - sigmoid(zs[-1]))
-        in_w, in_b = [np.dot(delta, activations[-2].T)], [delta]
-        for layer in range(2, len(sizes)):
-            s = sigmoid(zs[-layer])
-            delta = np.dot(weights[-layer + 1].T, delta) * s * (1 - s)
-            in_w.insert(0, np.dot(delta, activations[-layer - 1].T))
-            in_b.insert(0, delta)
-        return in_w, in_b
-
-    def epoch():
-        order = rng.permutation(len(x))
-        for first in range(0, len(x), batch):
-            index = order[first : first + batch]
-            sum_w = [np.zeros(w.shape) for w in weights]
-            sum_b = [np.zeros(b.shape) for b in biases]
-            for i in index:
-                in_w, in_b = backprop(columns[i], targets[i])
-                sum_w = [s + g for s, g in zip(sum_w, in_w, strict=True)]
-                sum_b = [s + g for s, g in zip(sum_b, in_b, strict=True)]
-            for layer in range(len(weights)):
-                weights[layer] = weights[layer] - rate / len(index) * sum_w[layer]
-                biases[layer] = biases[layer] - rate / len(index) * sum_b[layer]
+    pairs = list(zip(columns, targets, strict=True))
+    random.seed(0)
 
     def accuracy():
-        a = x / 255
-        for w, b in zip(weights, biases, strict=True):
-            a = sigmoid(a @ w.T + b.T)
-        return float((a.argmax(1) == y).mean())
+        return float((loop.forward((x / 255).T).argmax(0) == y).mean())
 
-    return timed(epoch), accuracy
+    return timed(lambda: loop.epoch(pairs, batch, rate)), accuracy
 
 
 TRAINERS: dict[str, Trainer] = {

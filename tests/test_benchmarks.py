@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -14,7 +15,20 @@ import numpy as np
 import pytest
 
 import xnn
-from benchmarks import estimators, gpu, gpu_workers, harness, ladder, networks, plot, report
+from benchmarks import (
+    book,
+    estimators,
+    gpu,
+    gpu_workers,
+    harness,
+    ladder,
+    mlp,
+    networks,
+    plot,
+    report,
+)
+
+from . import book_reference
 
 ROOT = Path(__file__).parent.parent
 
@@ -117,6 +131,38 @@ def test_peers_do_the_same_work(peer, task):
         theirs = np.exp(theirs) / np.exp(theirs).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(theirs, net.predict(x[:100]), rtol=0, atol=1e-4)
     assert np.abs(before - net.predict(x[:100])).max() > 0.1
+
+
+def test_the_books_loop_is_the_books():
+    loops = []
+    for kind in (book.Loop, book_reference.PerSample):
+        random.seed(1)
+        np.random.seed(1)
+        loops.append(kind([5, 4, 3, 2]))
+        pairs = [(np.random.rand(5, 1), np.random.rand(2, 1)) for _ in range(11)]
+        for _ in range(2):
+            loops[-1].epoch(pairs, 4, 3.0)
+    for ours, theirs in zip(*([*loop.weights, *loop.biases] for loop in loops), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10)
+
+
+def test_the_books_loop_among_the_peers():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 10, 300)
+    x = np.eye(10, dtype=np.uint8)[y] * 200 + rng.integers(0, 56, (300, 10), np.uint8)
+    epochs, accuracy = mlp.TRAINERS["book's loop"]([10, 12, 10], "sigmoid", 10, "sgd", 3.0, x, y)
+    assert accuracy() < 0.5
+    assert len(epochs(20)) == 20
+    assert accuracy() > 0.95
+
+
+def test_where_results_lie_is_printed(tmp_path, monkeypatch, capsys):
+    harness.write("a", {}, tmp_path)
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "benchmarks" / "results")
+    harness.write("b", {"c": 1}, harness.RESULTS)
+    there = Path("benchmarks", "results", "b.json")
+    assert capsys.readouterr().out == f"Written to {tmp_path / 'a.json'}\nWritten to {there}\n"
+    assert json.loads((tmp_path / there).read_text()) == {"c": 1}
 
 
 def test_what_a_peer_lacks_is_told():

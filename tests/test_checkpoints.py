@@ -286,6 +286,20 @@ def test_the_last_and_the_best_are_kept(tmp_path):
     assert accuracy == max(history.validation_accuracy)
 
 
+@pytest.mark.parametrize("keep", [1, 2, 3, 4, 5, 6, 10])
+def test_as_many_are_kept_as_asked_for(keep, tmp_path):
+    x, y = data()
+    keeps = [xnn.Checkpoints(tmp_path, keep=keep) for _ in range(2)]
+    plain("cpu").fit(x, y, epochs=7, callbacks=[keeps[0]])
+    assert names(tmp_path) == checkpoints(range(max(0, 7 - keep), 7))
+    plain("cpu").fit(x, y, epochs=12, callbacks=[keeps[1]], resume=tmp_path)
+    assert names(tmp_path) == checkpoints(range(12 - keep, 12))
+
+
+def checkpoints(epochs):
+    return [f"checkpoint-{epoch + 1:06d}.safetensors" for epoch in epochs]
+
+
 def test_what_killed_writers_left_is_swept(tmp_path):
     (tmp_path / ".checkpoint-000001.safetensors.123-0123abcd").touch()
     (tmp_path / ".mine").touch()

@@ -59,6 +59,20 @@ def test_train_is_that_of_the_library():
     assert Path("net").read_bytes() == Path("wanted").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("sgd", xnn.SGD(3.0)), ("adam", xnn.Adam()), ("rmsprop", xnn.RMSprop())],
+)
+def test_learning_rates_are_those_of_the_optimizers(name, wanted):
+    options = ["--dataset", "digits", "--epochs", "1", "--optimizer", name, "--device", "cpu"]
+    told = json.loads(done("train", "net", *options, "--json"))
+    train, validation, _ = xnn.datasets.digits()
+    net = xnn.Network([64, 30, 10], seed=0, device="cpu")
+    history = net.fit(*train, epochs=1, optimizer=wanted, validation_data=validation)
+    assert told["history"]["cost"] == history.cost
+    assert f"{wanted.learning_rate}" in done("train", "--help")
+
+
 def test_train_goes_on():
     options = [*TRAIN[:3], "--lr", "0.5", "--device", "cpu"]
     done(*options, "whole", "--epochs", "3")

@@ -1,6 +1,8 @@
 """What the GPU in software shows of a GPU's code, and that it is as harsh as it says."""
 
+import warnings
 import weakref
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -233,6 +235,24 @@ def test_arrays_of_the_gpu_go_in_and_come_out(data):
     wanted = network()
     wanted.fit(x, y, epochs=1)
     np.testing.assert_array_equal(found, wanted.predict(x))
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
+def test_estimators_train_alike_within_a_users_stream(solver, data):
+    """All is done on the backend's stream, which is in no order with the user's."""
+    pytest.importorskip("sklearn")
+    from xnn.estimators import MLPClassifier
+
+    x, y = data[0] / 255, data[1]
+    found = []
+    for stream in (nullcontext(), CUPY.cuda.Stream(non_blocking=True)):
+        mlp = MLPClassifier(
+            8, solver=solver, alpha=10, max_iter=3, random_state=0, device="emulated"
+        )
+        with stream, warnings.catch_warnings(action="ignore"):
+            found.append(mlp.fit(x, y).coefs_)
+    for wanted, ours in zip(*found, strict=True):
+        np.testing.assert_array_equal(ours, wanted)
 
 
 def test_out_of_memory_says_what_to_do(data, monkeypatch):

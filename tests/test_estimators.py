@@ -349,6 +349,18 @@ def test_conversion_both_ways(kind):
     assert len(there.loss_curve_) == 6
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_converted_goes_its_own_way(kind):
+    name, more = KINDS[kind]
+    x, y = data(kind)
+    theirs, ours = (e.fit(x, y) for e in pair(name, random_state=0, max_iter=3, **more))
+    for fitted, other in ((theirs, from_sklearn(theirs)), (ours, ours.to_sklearn())):
+        found = fitted.predict(x)
+        other.partial_fit(x, y)
+        assert (len(fitted.loss_curve_), len(other.loss_curve_)) == (3, 4)
+        np.testing.assert_array_equal(fitted.predict(x), found)
+
+
 def test_what_cannot_be_converted():
     with pytest.raises(TypeError, match="must be scikit-learn's MLPClassifier or MLPRegressor"):
         from_sklearn(StandardScaler())

@@ -5,6 +5,7 @@ A callback is a `Callback`, or a plain function that is called with the `Trainin
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -100,10 +101,14 @@ class _Watching(Callback):
         self.best = self.best_epoch = None
 
     def better(self, training: Training) -> bool:
-        """Note the figure of the epoch that has ended, and return whether it is the best."""
+        """Note the figure of the epoch that has ended, and return whether it is the best.
+
+        After NaN any number is.
+        """
         figure = getattr(training.history, self.monitor)[-1]
-        if self.best is not None:
-            gain = figure - self.best if "accuracy" in self.monitor else self.best - figure
+        best = self.best
+        if best is not None and (math.isnan(figure) or not math.isnan(best)):
+            gain = figure - best if "accuracy" in self.monitor else best - figure
             if not gain > self.min_delta:
                 return False
         self.best, self.best_epoch = figure, training.epoch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -93,11 +94,13 @@ class Checkpoints(Callback):
             found = _numbered(self.folder)
             number = max(found, default=0) + 1
             if self._write(training, f"checkpoint-{number:06d}.safetensors"):
-                self._drop([found[n] for n in sorted(found)[: len(found) + 1 - self.keep]])
+                over = max(0, len(found) + 1 - self.keep)
+                self._drop([found[n] for n in sorted(found)[:over]])
         if self._figure is not None and training.step == training.steps:
             values = getattr(training.history, self._figure)
             better = max if "accuracy" in self._figure else min
-            if values.index(better(values)) == len(values) - 1:
+            numbers = [value for value in values if not math.isnan(value)] or values
+            if values.index(better(numbers)) == len(values) - 1:
                 self._write(training, BEST)
 
     def _due(self, training: Training) -> bool:

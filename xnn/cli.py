@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,12 @@ _MODEL = "digits.safetensors"
 #: What was asked for cannot be had, and what went wrong while it was done.
 _REFUSED = (DeviceError, ImportError, OSError, ValueError)
 _FAILED = (FloatingPointError, MemoryError)
-_OPTIMIZERS = {"sgd": optimizers.SGD, "adam": optimizers.Adam, "rmsprop": optimizers.RMSprop}
+_OPTIMIZERS: dict[str, Callable[..., optimizers.Optimizer]] = {
+    "sgd": partial(optimizers.SGD, learning_rate=3.0),
+    "adam": optimizers.Adam,
+    "rmsprop": optimizers.RMSprop,
+}
+_RATES = "Learning rate.  [default: 3.0; 0.001 for adam, 0.01 for rmsprop]"
 
 
 class _Commands(click.Group):
@@ -86,7 +92,7 @@ def main() -> None:
 @click.option("--epochs", type=int, default=30, show_default=True)
 @click.option("--batch-size", type=int, default=10, show_default=True, help="Samples a step.")
 @click.option("--optimizer", type=click.Choice(list(_OPTIMIZERS)), default="sgd", show_default=True)
-@click.option("--lr", type=float, default=3.0, show_default=True, help="Learning rate.")
+@click.option("--lr", type=float, help=_RATES)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32")
 @click.option("--checkpoint", metavar="DIR", help="Write checkpoints to a folder.")
@@ -103,7 +109,7 @@ def train(
     epochs: int,
     batch_size: int,
     optimizer: str,
-    lr: float,
+    lr: float | None,
     seed: int,
     dtype: str,
     checkpoint: str | None,
@@ -135,7 +141,7 @@ def train(
         y,
         epochs=epochs,
         batch_size=batch_size,
-        optimizer=_OPTIMIZERS[optimizer](lr),
+        optimizer=_OPTIMIZERS[optimizer](**({} if lr is None else {"learning_rate": lr})),
         validation_data=validation,
         callbacks=callbacks,
         progress=False if as_json else None,

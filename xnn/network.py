@@ -259,9 +259,10 @@ class Network:
             ``epochs`` counts from the very beginning.
 
         Raises `ValueError` for bad input before any work; `FloatingPointError` where training
-        diverges; `xnn.DeviceError` where a GPU fails, and the network is then on the CPU. Ctrl-C
-        ends training: the network keeps its weights, the history its epochs. Other threads may use
-        the network meanwhile; they see it as it is between some steps and the next.
+        diverges, and the network then has the weights with which the epoch began, or
+        `EarlyStopping`'s best; `xnn.DeviceError` where a GPU fails, and the network is then on the
+        CPU. Ctrl-C ends training: the network keeps its weights, the history its epochs. Other
+        threads may use the network meanwhile; they see it as it is between some steps and the next.
         """
         samples = self._samples(x, y)
         weights, engine = (sample_weight, class_weight), self._engine

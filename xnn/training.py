@@ -96,6 +96,7 @@ class Run:
         self, inference: Inference, validation: Samples | None, progress: bool | None
     ) -> History:
         """Train for all epochs that are left, and return the history."""
+        bad = None
         try:
             samples = len(self.trainer.samples)
             with (
@@ -105,7 +106,9 @@ class Run:
                 over = self.history.stopped is not None
                 for epoch in range(self._next, 0 if over else self.epochs):
                     self.epoch = epoch
-                    self._train_epoch(bar)
+                    bad = self._train_epoch(bar)
+                    if bad is not None:
+                        break
                     if validation is not None:
                         with self._engine.lock:
                             figures = inference.evaluate(validation)
@@ -132,9 +135,17 @@ class Run:
         finally:
             for callback in self.around:
                 callback.end(self)
+        if bad is not None:  # told of now, for `end` may have brought back other weights
+            same = np.array_equal(self.snapshot(), self.good)
+            left = self._good_of if same else "that callbacks ended with, such as the best"
+            raise FloatingPointError(
+                f"training diverged in epoch {self.epoch}, step {bad} of {self.steps}: NaN or "
+                f"infinity; the weights are those {left}; try a lower learning rate"
+            )
         return self.history
 
-    def _train_epoch(self, bar: _Bar) -> None:
+    def _train_epoch(self, bar: _Bar) -> int | None:
+        """Train for an epoch; return the step that it diverged in, if it did and must not."""
         trainer, began = self.trainer, time.perf_counter()
         if self._order is None:
             self._order = next(self._orders)
@@ -160,13 +171,11 @@ class Run:
             bad = self.step - 1
         if self.finite and bad is not None:
             self.restore(self.good)
-            raise FloatingPointError(
-                f"training diverged in epoch {self.epoch}, step {bad} of {trainer.steps}: NaN or "
-                f"infinity; the weights are those {self._good_of}; try a lower learning rate"
-            )
+            return bad
         self.good, self._good_of = parameters, "from before the epoch"
         self._order = None
         self.history.record("", cost, accuracy)
+        return None
 
     # Saving a training, and going on with it.
 
@@ -299,9 +308,10 @@ def train(
 
     ``write`` writes a checkpoint, ``resume`` returns what one held. A cost or parameter that is NaN
     or infinite ends training with `FloatingPointError`, which names epoch and step; the parameters
-    are then those with which that epoch began. Ctrl-C ends training and leaves the parameters as
-    they are. A device that fails is a `DeviceError`, which carries the last good parameters. Where
-    ``finite`` is false, numbers that are not finite are gone on with.
+    are then those with which that epoch began, or what callbacks make of them at the end. Ctrl-C
+    ends training and leaves the parameters as they are. A device that fails is a `DeviceError`,
+    which carries the last good parameters. Where ``finite`` is false, numbers that are not finite
+    are gone on with.
     """
     engine = inference.engine
     with engine.lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,6 @@ def _carry(source: Any, made: Any) -> None:
     """Copy what has been fitted."""
     for name in _FITTED:
         if hasattr(source, name):
-            setattr(made, name, getattr(source, name))
+            setattr(made, name, deepcopy(getattr(source, name)))
     made.coefs_ = [np.array(weights) for weights in source.coefs_]
     made.intercepts_ = [np.array(biases) for biases in source.intercepts_]

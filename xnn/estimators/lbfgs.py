@@ -11,6 +11,7 @@ from sklearn.utils.optimize import _check_optimize_result
 
 from ..network import Network
 from ..objective import Objective
+from ..optimizers.base import decaying
 from ..samples import Samples
 
 
@@ -24,9 +25,7 @@ def fit(estimator: Any, network: Network, samples: Samples) -> None:
         total = float(samples.weights.sum())
         samples = replace(samples, weights=samples.weights * (len(samples) / total))
     objective = Objective(engine, samples)
-    alphas = run.zeros(engine.flat.shape, engine.dtype)
-    for parameter in engine.trained:
-        parameter.matrix(alphas)[:, : parameter.weights] = estimator.alpha
+    alphas = decaying(run, engine.flat, engine.trained, estimator.alpha)
     penalised = run.download(alphas).astype(np.float64)
 
     def put(values: NDArray[np.float64]) -> None:

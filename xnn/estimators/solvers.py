@@ -19,10 +19,9 @@ from ..backends import Array, Backend
 from ..optimizers import Adam, Optimizer, Updates, UpdateStep
 from ..optimizers.adam import AdamUpdates
 from ..optimizers.base import item
-from ..optimizers.formulas import Formulas, FormulasStep
+from ..optimizers.formulas import Formulas, FormulasStep, Summed
+from ..optimizers.sgd import SGDUpdates
 from ..parameters import Parameter
-
-_ROW = 1024  # the penalty is summed in rows of so many numbers, and then over the rows
 
 
 class Solver(Optimizer):
@@ -102,18 +101,8 @@ class SGDSolver(Solver):
     def formulas(
         self, run: Backend, flat: Array, parameters: Sequence[Parameter], examples: int
     ) -> Formulas:
-        change = "mu * v - rate * g" if self.nesterov else "v"
-        program = f"v = mu * v - rate * g; w = w + {change}"
-        return Formulas(
-            self,
-            run,
-            flat,
-            parameters,
-            examples,
-            program if self.momentum else "w = w - rate * g",
-            state=["v"] if self.momentum else [],
-            numbers={"mu": self.momentum} if self.momentum else {},
-        )
+        kind = self.momentum, self.nesterov
+        return SGDUpdates(self, run, flat, parameters, examples, *kind)
 
 
 class AdamSolver(Solver):
@@ -139,10 +128,8 @@ class _AdamUpdates(AdamUpdates):
         super().__init__(adam, run, flat, parameters, examples)
         self.eps = adam.eps / np.sqrt(1 - adam.betas[1])
 
-    def changing(self, rates: Array) -> dict[str, Array]:
-        found = super().changing(rates)
-        self.run.elementwise("eps", found["eps"], eps=self.eps)
-        return found
+    def floor(self, root: Array, out: Array) -> None:
+        self.run.elementwise("eps", out, eps=self.eps)
 
 
 class _Penalised(Updates):
@@ -155,12 +142,11 @@ class _Penalised(Updates):
         if not alpha:
             return
         run, dtype = self.run, self.flat.dtype
-        rows = -(-self.flat.size // _ROW)
-        self.table = run.zeros((rows, _ROW), dtype)  # zeros behind what there is of α w²
-        self.sums, self.sum = run.zeros((rows,), dtype), run.zeros((1,), dtype)
+        self.summed = Summed(run.zeros, self.flat.size, dtype)  # what there is of α w²
+        self.sum = run.zeros((1,), dtype)
         self.total = run.zeros((1,), np.float64)
         inner.operands["alphas"] = self.decaying(alpha)
-        inner.operands["p"] = self.table.reshape(rows * _ROW)[: self.flat.size]
+        inner.operands["p"] = self.summed.numbers
         penalise = "d = w * alphas; p = w * d; gradient = gradient + d * share"
         inner.program = f"{penalise}; {inner.program}"
 
@@ -204,8 +190,7 @@ class _PenalisedStep(UpdateStep):
         self.inner.at = self.at
         self.inner.apply()
         updates, run = self.updates, self.updates.run
-        run.row_sums(updates.table, updates.sums)
-        run.row_sums(updates.sums[None, :], updates.sum)
+        updates.summed.add_up(run, updates.sum)
         formula = "t + s * share * half"
         share, half = item(self.inner.changing["share"], self.at), self.inner.batch / 2
         total = updates.total

@@ -140,6 +140,10 @@ class AdamUpdates(Formulas):
         run.elementwise("sqrt(b)", b, b=b)
         rate, eps = run.scratch(rates.shape, rates.dtype), run.scratch(rates.shape, rates.dtype)
         run.elementwise("rate * b / a", rate, rate=rates, a=a, b=b)
-        run.elementwise("eps * b", eps, eps=self.eps, b=b)
+        self.floor(b, eps)
         changing = {"rate": rate, "eps": eps}
         return {**changing, "decay_rate": rates} if self.decays_apart else changing
+
+    def floor(self, root: Array, out: Array) -> None:
+        """Write what stands beside √v at each step, ``(steps,)``; ``root`` is √b."""
+        self.run.elementwise("eps * root", out, eps=self.eps, root=root)

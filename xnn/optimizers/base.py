@@ -84,11 +84,7 @@ class Updates(ABC):
 
     def decaying(self, decay: float) -> Array:
         """Return a buffer with ``decay`` where a weight lies and 0 where a bias does."""
-        rates = self.zeros()
-        for parameter in self.parameters:
-            weights = parameter.matrix(rates)[:, : parameter.weights]
-            self.run.elementwise("decay", weights, decay=decay)
-        return rates
+        return decaying(self.run, self.flat, self.parameters, decay)
 
 
 class UpdateStep(ABC):
@@ -158,3 +154,11 @@ def share(argument: str, value: Any) -> None:
 def item(values: Array, at: int) -> Array:
     """Return ``values[at]`` as a view of shape ``()``, not as a copy."""
     return values[at : at + 1].reshape(())
+
+
+def decaying(run: Backend, flat: Array, parameters: Sequence[Parameter], decay: float) -> Array:
+    """Return a buffer like ``flat``, ``decay`` where a weight lies and 0 where a bias does."""
+    rates = run.zeros(flat.shape, flat.dtype)
+    for parameter in parameters:
+        run.elementwise("decay", parameter.matrix(rates)[:, : parameter.weights], decay=decay)
+    return rates

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from ..backends import Array, Backend
 from ..parameters import Parameter
 from .base import Updates, UpdateStep, item
 
-# Sums are taken in rows of so many numbers, and then over the rows.
 _ROW = 1024
+
+
+class Summed:
+    """Numbers ``(n,)`` and their sum, taken in rows of 1024 and then over the rows.
+
+    ``make`` gives memory of zeros: `Backend.zeros`, or `Backend.scratch` within a step.
+    """
+
+    def __init__(self, make: Callable[[tuple[int, ...], Any], Array], n: int, dtype: Any) -> None:
+        rows = -(-n // _ROW)
+        self._table = make((rows, _ROW), dtype)  # zeros behind the numbers
+        self._sums = make((rows,), dtype)
+        self.numbers = self._table.reshape(rows * _ROW)[:n]
+
+    def add_up(self, run: Backend, into: Array) -> None:
+        """Write the sum into an array ``(1,)``."""
+        run.row_sums(self._table, self._sums)
+        run.row_sums(self._sums[None, :], into)
 
 
 class Clips(Protocol):
@@ -115,24 +132,18 @@ class FormulasStep(UpdateStep):
         over its sum of absolute values, which do not overflow where the gradient's would.
         """
         run, g, most = self.run, self.updates.buffer, self.updates.clip_value
-        rows = -(-g.size // _ROW)
-        table = run.scratch((rows, _ROW), g.dtype)  # zeros behind what g fills of it
-        scaled = table.reshape(rows * _ROW)[: g.size]
-        sums, total, square = (run.scratch((n,), g.dtype) for n in (rows, 1, 1))
+        summed = Summed(run.scratch, g.size, g.dtype)
+        scaled = summed.numbers
+        total, square = (run.scratch((1,), g.dtype) for _ in range(2))
         tiny = float(run.xp.finfo(g.dtype).tiny)
-
-        def add_up(into: Array) -> None:
-            run.row_sums(table, sums)
-            run.row_sums(sums[None, :], into)
-
         if most is not None:
             cut = "g = maximum(minimum(g, high), low); a = abs(g)"
             run.update(cut, g=g, a=scaled, high=most, low=-most)
         else:
             run.elementwise("abs(g)", scaled, g=g)
-        add_up(total)
+        summed.add_up(run, total)
         run.elementwise("(g / maximum(s, tiny)) ** 2", scaled, g=g, s=total, tiny=tiny)
-        add_up(square)
+        summed.add_up(run, square)
         # The factor is norm / (s √q), and at most 1.
         formula = "minimum(1, c / maximum(s * sqrt(q), tiny))"
         run.elementwise(formula, total, c=norm, s=total, q=square, tiny=tiny)

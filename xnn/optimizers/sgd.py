@@ -9,7 +9,7 @@ from ..backends import Array, Backend
 from ..parameters import Parameter
 from ..schedules import LearningRate
 from .base import Optimizer, Updates, UpdateStep, check, item, share
-from .formulas import Formulas
+from .formulas import Clips, Formulas
 
 
 @dataclass(frozen=True)
@@ -73,20 +73,38 @@ class SGD(Optimizer):
             return _Plain(run, flat, parameters, examples, decay)
         if not self.nesterov and not clips:
             return _Momentum(run, flat, parameters, examples, decay, self.momentum)
+        kind = self.momentum, self.nesterov
+        return SGDUpdates(self, run, flat, parameters, examples, *kind, decay)
+
+
+class SGDUpdates(Formulas):
+    """All kinds as formulas, where the gradient is wanted in a buffer."""
+
+    def __init__(
+        self,
+        clips: Clips,
+        run: Backend,
+        flat: Array,
+        parameters: Sequence[Parameter],
+        examples: int,
+        momentum: float,
+        nesterov: bool,
+        decay: float = 0.0,
+    ) -> None:
         program = "w = w - rate * g"
-        if self.momentum:
-            change = "mu * v - rate * g" if self.nesterov else "v"
+        if momentum:
+            change = "mu * v - rate * g" if nesterov else "v"
             program = f"v = mu * v - rate * g; w = w + {change}"
-        return Formulas(
-            self,
+        super().__init__(
+            clips,
             run,
             flat,
             parameters,
             examples,
             program,
-            state=["v"] if self.momentum else [],
+            state=["v"] if momentum else [],
             decay=decay,
-            numbers={"mu": self.momentum} if self.momentum else {},
+            numbers={"mu": momentum} if momentum else {},
         )
 
 
