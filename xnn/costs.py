@@ -52,7 +52,7 @@ _ABSOLUTE = Cost("mean_absolute_error", "abs(a - y) / k", "sign(a - y) / k")
 _BERNOULLI = Cost(
     "cross_entropy",
     # -y ln a - (1 - y) ln(1 - a), where a is σ(z), rearranged so that nothing is lost far out
-    "maximum(z, 0) - y * z + log(1 + exp(-abs(z)))",
+    "maximum(z, 0) - y * z + log1p(exp(-abs(z)))",
     None,
     simplifies="sigmoid",
     probabilities=True,
