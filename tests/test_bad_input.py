@@ -357,6 +357,16 @@ WRONG = BOOK | {
         lambda: one_output(np.full(6, 2.0), "cross_entropy"),
         "y has values from 2 to 2, but cost cross_entropy wants 0 to 1",
     ),
+    "negative count": (
+        lambda: one_output(np.arange(6.0) - 1, "poisson", "exp"),
+        "y has values from -1 to 4, but cost poisson wants at least 0",
+    ),
+    "negative count in validation": (
+        lambda: Network([4, Dense(1, "exp")], "poisson").fit(
+            X, np.arange(6), validation_data=(X, -np.ones(6))
+        ),
+        "validation y has values from -1 to -1, but cost poisson wants at least 0",
+    ),
     "empty evaluation": (lambda: net().evaluate(X[:0], Y[:0]), "x is empty, but must hold"),
     "label too large for backprop": (lambda: net().backprop(X, Y + 1), "y has labels up to 3, but"),
     # fit
