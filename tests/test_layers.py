@@ -255,6 +255,18 @@ def test_random_erasing_takes_rectangles(device):
     assert erased[happens].any((1, 2)).mean() > 0.85
 
 
+def test_random_erasing_takes_all_sides_alike(device):
+    """Each pixel as often as it lies within a rectangle whose middle is anywhere in the image."""
+    n, size, lengths = 40_000, 0.5, (8, 6)
+    erased = in_training(RandomErasing(size, probability=1), np.ones((n, *lengths, 1)))[..., 0] == 0
+    middles = (np.arange(10_000) + 0.5) / 10_000
+    along = []
+    for length in lengths:
+        apart = np.abs((np.arange(length)[:, None] + 0.5) / length - middles)
+        along.append(np.maximum(0, 1 - 2 * apart / size).mean(1))  # of sides from 0 to size
+    np.testing.assert_allclose(erased.mean(0), np.outer(*along), atol=0.006)
+
+
 @pytest.mark.parametrize("layer", [RandomAffine(2, 9), ElasticTransform(), RandomErasing()])
 def test_augmentation_is_for_training_alone(layer, device):
     x = images((4, 6, 6, 1))
