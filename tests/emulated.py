@@ -473,7 +473,7 @@ inline float __int_as_float(int v) { float f; __builtin_memcpy(&f, &v, 4); retur
 """
 # No header of the standard library: reading them would take ten times as long as the kernel.
 _HEAD += 'extern "C" {\n'
-_MATHS = dict.fromkeys(("exp", "log", "cos", "sin", "sqrt", "tanh", "floor", "fabs"), 1)
+_MATHS = dict.fromkeys(("exp", "log", "log1p", "cos", "sin", "sqrt", "tanh", "floor", "fabs"), 1)
 _MATHS |= {"fmin": 2, "fmax": 2}
 for _name, _arguments in _MATHS.items():
     for _kind, _letter in (("double", ""), ("float", "f")):

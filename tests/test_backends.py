@@ -94,6 +94,7 @@ FUNCTIONS = {
     "exp": np.exp,
     "float64": np.float64,
     "log": np.log,
+    "log1p": np.log1p,
     "maximum": np.maximum,
     "minimum": np.minimum,
     "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
@@ -169,7 +170,8 @@ def test_formula_means_what_python_says(pair, out, shape):
 
 
 @pytest.mark.parametrize(
-    "formula", ["exp(a)", "log(a)", "sqrt(a)", "sin(a) / cos(a)", "log(maximum(a, t))", "a"]
+    "formula",
+    ["exp(a)", "log(a)", "sqrt(a)", "sin(a) / cos(a)", "log(maximum(a, t))", "log1p(a)", "a"],
 )
 def test_formulas_of_positive_numbers(run, formula):
     a = np.random.default_rng(0).random((3, 4)) + 0.1

@@ -38,6 +38,10 @@ def one_output(y, cost="quadratic", activation="sigmoid"):
     return Network([4, Dense(1, activation)], cost).fit(X, y, epochs=1)
 
 
+def normalised(**options):
+    Network([4, 5, xnn.BatchNorm(), 3], device="cpu").fit(X, Y, epochs=1, **options)
+
+
 def assign(name, value):
     setattr(net(), name, value)
 
@@ -357,8 +361,31 @@ WRONG = BOOK | {
         lambda: one_output(np.full(6, 2.0), "cross_entropy"),
         "y has values from 2 to 2, but cost cross_entropy wants 0 to 1",
     ),
+    "negative count": (
+        lambda: one_output(np.arange(6.0) - 1, "poisson", "exp"),
+        "y has values from -1 to 4, but cost poisson wants at least 0",
+    ),
+    "negative count in validation": (
+        lambda: Network([4, Dense(1, "exp")], "poisson").fit(
+            X, np.arange(6), validation_data=(X, -np.ones(6))
+        ),
+        "validation y has values from -1 to -1, but cost poisson wants at least 0",
+    ),
     "empty evaluation": (lambda: net().evaluate(X[:0], Y[:0]), "x is empty, but must hold"),
     "label too large for backprop": (lambda: net().backprop(X, Y + 1), "y has labels up to 3, but"),
+    "one sample a mini-batch and BatchNorm": (
+        lambda: normalised(batch_size=1),
+        "layers[2]: BatchNorm wants more than 1 value per channel in training, "
+        "so at least 2 samples at a time, but mini-batches have 1",
+    ),
+    "one sample left for BatchNorm": (
+        lambda: normalised(batch_size=5),
+        "at least 2 samples at a time, but batch_size 5 leaves 1 of 6 samples",
+    ),
+    "one sample of a part for BatchNorm": (
+        lambda: normalised(batch_size=3, micro_batch_size=2),
+        "at least 2 samples at a time, but micro_batch_size 2 leaves 1 of a mini-batch of 3",
+    ),
     # fit
     "no epochs": (lambda: fit(epochs=0), "epochs is 0, but must be a whole number of at least 1"),
     "half an epoch": (lambda: fit(epochs=0.5), "epochs is 0.5, but must be a whole number"),

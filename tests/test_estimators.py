@@ -24,6 +24,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_digits, make_multilabel_classification, make_regression
 from sklearn.exceptions import NotFittedError
 from sklearn.inspection import permutation_importance
+from sklearn.linear_model import PoissonRegressor
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -163,6 +164,18 @@ def test_kinds_of_targets(kind, solver):
     theirs, ours = pair(name, random_state=0, max_iter=10, solver=solver, **more)
     assert_same(theirs.fit(x, y), ours.fit(x, y), x)
     assert ours.out_activation_ == theirs.out_activation_
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_counts_are_not_negative(solver):
+    """scikit-learn's perceptron goes on to a loss of NaN, its other regressors refuse them."""
+    y = np.arange(len(X)) - 1.0
+    with pytest.raises(ValueError):
+        PoissonRegressor().fit(X, y)
+    model = MLPRegressor("poisson", solver=solver, max_iter=2)
+    with pytest.raises(ValueError, match=r"y has values from -1 to .*poisson wants at least 0"):
+        model.fit(X, y)
+    assert not hasattr(model, "coefs_")
 
 
 @pytest.mark.parametrize(

@@ -185,13 +185,17 @@ def test_shapes_and_values_for_any_sizes(n, sizes, activation, dtype):
 
 
 @pytest.mark.parametrize("z", [0.0, 3.0, 10.0, 20.0, 50.0, 1e4])
-def test_cross_entropy_loses_nothing_far_out(z):
-    """In float32, where 1 - a is 0 from z = 17 on: -ln(1 - σ(z)) is z + ln(1 + exp(-z))."""
+def test_cross_entropy_loses_nothing_far_out(z, device):
+    """In float32, where 1 - a is 0 from z = 17 on: -ln(1 - σ(z)) is z + ln(1 + exp(-z)).
+
+    The cost of a right answer, ln(1 + exp(-z)), is not lost beside the 1 either.
+    """
     for sign, y in ((1, 0.0), (-1, 1.0)):
         dense = xnn.Dense(1, initializer=[[sign * z]])
-        net = xnn.Network([1, dense], "cross_entropy")
-        wanted = z + np.log1p(np.exp(-z))
-        assert net.evaluate([[1.0]], [y]).cost == pytest.approx(wanted, rel=1e-6)
+        net = xnn.Network([1, dense], "cross_entropy", device=device)
+        right = np.log1p(np.exp(-z))
+        assert net.evaluate([[1.0]], [y]).cost == pytest.approx(z + right, rel=1e-6)
+        assert net.evaluate([[1.0]], [1 - y]).cost == pytest.approx(right, rel=1e-6, abs=0)
 
 
 @pytest.mark.parametrize("activation", sorted(reference.ACTIVATIONS))

@@ -60,7 +60,7 @@ def numbers(shape, dtype="f", seed=0):
         "-abs(a) / sqrt(abs(b) + 1)",
         "(a - b)**2",
         "c * a",
-        "exp(a) + sin(b) * cos(a) - tanh(b) + log(abs(a) + 1) + sigmoid(b)",
+        "exp(a) + sin(b) * cos(a) - tanh(b) + log(abs(a) + 1) + sigmoid(b) + log1p(abs(b))",
     ],
 )
 def test_formulas(formula, dtype):

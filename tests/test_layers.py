@@ -1,5 +1,7 @@
 """Layers of images and the like, against their definitions, central differences and PyTorch."""
 
+import contextlib
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -27,7 +29,7 @@ from xnn.samples import check_samples
 from xnn.workspace import Interior, Score, Workspace
 
 from . import reference
-from .helpers import copies, host
+from .helpers import copies, host, parameters
 
 # Windows, as operations.
 
@@ -253,6 +255,18 @@ def test_random_erasing_takes_rectangles(device):
     assert not erased[~happens].any()
     # A rectangle may be too thin to have a pixel.
     assert erased[happens].any((1, 2)).mean() > 0.85
+
+
+def test_random_erasing_takes_all_sides_alike(device):
+    """Each pixel as often as it lies within a rectangle whose middle is anywhere in the image."""
+    n, size, lengths = 40_000, 0.5, (8, 6)
+    erased = in_training(RandomErasing(size, probability=1), np.ones((n, *lengths, 1)))[..., 0] == 0
+    middles = (np.arange(10_000) + 0.5) / 10_000
+    along = []
+    for length in lengths:
+        apart = np.abs((np.arange(length)[:, None] + 0.5) / length - middles)
+        along.append(np.maximum(0, 1 - 2 * apart / size).mean(1))  # of sides from 0 to size
+    np.testing.assert_allclose(erased.mean(0), np.outer(*along), atol=0.006)
 
 
 @pytest.mark.parametrize("layer", [RandomAffine(2, 9), ElasticTransform(), RandomErasing()])
@@ -571,6 +585,29 @@ def test_arguments_that_make_no_layer(make, message):
 
 def channels_first(torch, x):
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1)))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 6])
+@pytest.mark.parametrize("shape", [(4,), (1, 1, 4), (2, 1, 4)])
+def test_batch_norm_wants_as_many_samples_as_that_of_pytorch(shape, batch_size, device):
+    torch = pytest.importorskip("torch")
+    x = np.random.default_rng(0).random((11, *shape), np.float32)
+    theirs = (torch.nn.BatchNorm1d if len(shape) == 1 else torch.nn.BatchNorm2d)(4)
+    taken = False
+    with contextlib.suppress(ValueError):  # more than 1 value per channel when training
+        for start in range(0, len(x), batch_size):
+            part = x[start : start + batch_size]
+            theirs(torch.from_numpy(part) if len(shape) == 1 else channels_first(torch, part))
+        taken = True
+    net = xnn.Network([shape, BatchNorm(), Flatten(), 2], seed=0, device=device)
+    assert taken == (batch_size == 6 or shape == (2, 1, 4))
+    if taken:
+        net.fit(x, np.arange(11) % 2, epochs=1, batch_size=batch_size)
+        return
+    before = parameters(net)
+    with pytest.raises(ValueError, match=r"layers\[1\]: BatchNorm wants more than 1 value"):
+        net.fit(x, np.arange(11) % 2, epochs=1, batch_size=batch_size)
+    np.testing.assert_array_equal(parameters(net), before)
 
 
 def random_case(seed):

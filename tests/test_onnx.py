@@ -88,14 +88,17 @@ def random_network(rng, device):
                 return BatchNorm()
             case 5:
                 return Activation(pick(*FUNCTIONS))
-        return pick(Dropout(0.3), xnn.RandomErasing(), xnn.ElasticTransform(), Reshape(shape))
+        dropout = Dropout(0.3, scale_training=pick(True, False))
+        return pick(dropout, xnn.RandomErasing(), xnn.ElasticTransform(), Reshape(shape))
 
     def vector():
-        match rng.integers(4):
+        match rng.integers(5):
             case 0 | 1:
                 return Dense(int(rng.integers(2, 9)), pick(*FUNCTIONS), bias=pick(True, False))
             case 2:
                 return BatchNorm()
+            case 3:
+                return Dropout(0.4, scale_training=pick(True, False))
         return Activation(pick(*FUNCTIONS, "softmax"))
 
     def add(layer):
@@ -153,6 +156,20 @@ def test_a_network_of_vectors_and_one_of_nothing_but_augmentation(tmp_path, devi
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
         assert found.dtype == np.float32
         assert model.producer_name == "xnn"
+
+
+@pytest.mark.parametrize("name", xnn.activations.NAMES)
+def test_all_activations(name, tmp_path, device):
+    net = xnn.Network([6, Dense(4, name), Activation(name)], seed=0, device=device)
+    path, x = tmp_path / "net.onnx", np.random.default_rng(0).standard_normal((5, 6))
+    checked(net, path)
+    np.testing.assert_allclose(outputs(path, x), host(net.predict(x)), rtol=1e-5, atol=1e-6)
+
+
+def test_an_activation_of_ones_own_has_no_form(tmp_path, monkeypatch):
+    monkeypatch.setitem(xnn.activations.NAMES, "cube", xnn.activations.Activation("cube", "z", "1"))
+    with pytest.raises(ValueError, match=r"layers\[1\]: activation cube has no form in ONNX"):
+        xnn.Network([4, Dense(3, "cube")], device="cpu").export_onnx(tmp_path / "net")
 
 
 def test_a_layer_of_ones_own_has_no_form(tmp_path):

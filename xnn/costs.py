@@ -9,6 +9,7 @@ logarithm's argument is not let, and ``eps`` the distance from 1 to the next num
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from .activations import Activation
@@ -24,8 +25,9 @@ class Cost:
     value: str
     gradient: str | None  # None where only the simplified delta is used
     simplifies: str | None = None  # the activation after which ∂C/∂z is a - y
-    probabilities: bool = False  # targets must lie in [0, 1] …
-    distribution: bool = False  # … and those of a sample add up to 1
+    least: float = -inf  # what targets must lie between …
+    most: float = inf
+    distribution: bool = False  # … and whether those of a sample must add up to 1
 
     def values(self, run: Backend, z: Array, a: Array, y: Array, out: Array) -> None:
         """``out ←`` what each output adds to its sample's cost; all ``(batch, outputs)``."""
@@ -52,10 +54,11 @@ _ABSOLUTE = Cost("mean_absolute_error", "abs(a - y) / k", "sign(a - y) / k")
 _BERNOULLI = Cost(
     "cross_entropy",
     # -y ln a - (1 - y) ln(1 - a), where a is σ(z), rearranged so that nothing is lost far out
-    "maximum(z, 0) - y * z + log(1 + exp(-abs(z)))",
+    "maximum(z, 0) - y * z + log1p(exp(-abs(z)))",
     None,
     simplifies="sigmoid",
-    probabilities=True,
+    least=0.0,
+    most=1.0,
 )
 # … or all outputs together one choice (Nielsen, eq. 80).
 _CATEGORICAL = Cost(
@@ -63,7 +66,8 @@ _CATEGORICAL = Cost(
     "-y * log(maximum(a, tiny))",
     None,
     simplifies="softmax",
-    probabilities=True,
+    least=0.0,
+    most=1.0,
     distribution=True,
 )
 # Both once more as scikit-learn has them: probabilities are cut off at ε and 1 - ε.
@@ -73,14 +77,16 @@ _CUT_BERNOULLI = Cost(
     f"-y * log({_CUT}) - (1 - y) * log(1 - {_CUT})",
     None,
     simplifies="sigmoid",
-    probabilities=True,
+    least=0.0,
+    most=1.0,
 )
 _CUT_CATEGORICAL = Cost(
     "log_loss",
     f"-y * log({_CUT})",
     None,
     simplifies="softmax",
-    probabilities=True,
+    least=0.0,
+    most=1.0,
     distribution=True,
 )
 _POISSON = Cost(
@@ -88,6 +94,7 @@ _POISSON = Cost(
     "y * (log(maximum(y, tiny)) - log(maximum(a, tiny))) - y + a",
     None,
     simplifies="exp",
+    least=0.0,
 )
 
 NAMES = (

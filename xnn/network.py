@@ -243,7 +243,8 @@ class Network:
             The share of each target that is given to all classes alike, at least 0, less than 1.
         micro_batch_size
             How many samples of a mini-batch to run at a time, where all at once take too much
-            memory. Their gradients add up to the same step.
+            memory. Their gradients add up to the same step, but for a network with `BatchNorm`,
+            which takes mean and variance of each part by itself.
         validation_data
             A pair like ``(x, y)``, evaluated after each epoch.
         callbacks

@@ -24,7 +24,7 @@ from .version import __version__
 
 _OPSET = 7  # the oldest that ONNX Runtime promises to run
 _IR = 4  # the oldest in which constants are no inputs
-_FUNCTIONS = {"sigmoid": "Sigmoid", "tanh": "Tanh", "relu": "Relu", "leaky_relu": "LeakyRelu"}
+_FUNCTIONS = {"sigmoid": "Sigmoid", "tanh": "Tanh", "relu": "Relu", "exp": "Exp"}
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -127,16 +127,20 @@ class _Graph:
             self.node("Softmax", axis=1)
         elif name == "leaky_relu":
             self.node("LeakyRelu", alpha=LEAK)
-        elif name != "linear":
+        elif name in _FUNCTIONS:
             self.node(_FUNCTIONS[name])
+        elif name != "linear":
+            raise NotImplementedError(f"activation {name} has no form in ONNX")
 
 
 def _add(graph: _Graph, layer: Layer, inputs: Shape, outputs: Shape, arrays: Arrays) -> None:
     """Add a layer as it acts when the network predicts."""
     own = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
     match layer:
-        case kinds.Dropout() | kinds.Augmentation():
+        case kinds.Augmentation() | kinds.Dropout(scale_training=True):
             return
+        case kinds.Dropout():
+            graph.node("Mul", np.array(1 - float(layer.rate), np.float32))
         case kinds.Dense(bias=True):
             graph.node("Gemm", own["weights"], own["biases"], transB=1)
         case kinds.Dense():

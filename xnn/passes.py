@@ -43,7 +43,7 @@ class Pass:
             made: dict[int, Interior] = {}
             first, stop = rows * lane // lanes, rows * (lane + 1) // lanes
             parts = []
-            for start, size in _split(first, stop, part):
+            for start, size in split(first, stop, part):
                 if size not in made:
                     made[size] = Interior(engine, size, scale, backward=True, dice=dice)
                 parts.append((start, made[size]))
@@ -130,7 +130,7 @@ class Backward:
             self._replay()
 
 
-def _split(first: int, stop: int, most: int) -> Iterator[tuple[int, int]]:
+def split(first: int, stop: int, most: int) -> Iterator[tuple[int, int]]:
     """Yield beginning and size of as few parts as there can be, of one size but for the last."""
     count = -(-(stop - first) // most)
     size = -(-(stop - first) // count)

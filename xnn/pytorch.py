@@ -20,6 +20,8 @@ from .network import Network, generator, restored
 from .parameters import Shape
 
 _FUNCTIONS = {"Sigmoid": "sigmoid", "Tanh": "tanh", "ReLU": "relu", "LeakyReLU": "leaky_relu"}
+_UNSCALED = "Dropout(scale_training=False), to take its factor"
+_HOMOGENEOUS = {"linear", "relu", "leaky_relu"}  # σ(k z) = k σ(z) for positive k
 
 
 def from_torch(
@@ -79,7 +81,8 @@ def to_torch(net: Network) -> Any:
     """Return a network as a ``torch.nn.Sequential`` in evaluation mode, on the CPU.
 
     Its ``state_dict()`` has copies of the weights. Images go in and come out as PyTorch has them,
-    ``(n, channels, height, width)``. Augmentation is left out.
+    ``(n, channels, height, width)``. Augmentation is left out. What ``scale_training=False`` makes
+    of numbers behind a `Dropout` goes into the weights of the next `Dense` or `Conv2D`.
 
     Raises `ImportError` where PyTorch is not installed, `ValueError` for a layer that PyTorch has
     none for.
@@ -96,6 +99,8 @@ def to_torch(net: Network) -> Any:
             raise ValueError(f"layers[{number + 1}]: {error}") from None
     if writer.order is not None:
         raise ValueError("the network ends with images as vectors, whose order is another there")
+    if writer.factor != 1:
+        raise ValueError(f"the network ends with no weights behind {_UNSCALED}")
     return torch.nn.Sequential(*writer.modules).eval()
 
 
@@ -226,6 +231,8 @@ class _Writer:
         self.torch = torch
         self.modules: list[Any] = []
         self.order: NDArray[np.intp] | None = None
+        #: What the next weights are to be multiplied by, as PyTorch's dropout scales in training.
+        self.factor = 1.0
         self._arrays = arrays
 
     def add(self, number: int, layer: Layer, inputs: Shape) -> None:
@@ -237,11 +244,15 @@ class _Writer:
             if name.startswith(prefix)
         }
         nn = self.torch.nn
+        if self.factor != 1:
+            self._fold(layer, own)
         match layer:
             case kinds.Augmentation():
                 return
             case kinds.Dropout():
                 self._put(nn.Dropout(float(layer.rate)))
+                if not layer.scale_training:
+                    self.factor *= 1 - float(layer.rate)
             case kinds.Dense():
                 if self.order is not None:
                     own["weights"] = own["weights"][:, np.argsort(self.order)]
@@ -282,7 +293,24 @@ class _Writer:
             self._put(nn.LeakyReLU(LEAK))
         elif name != "linear":
             names = {ours: theirs for theirs, ours in _FUNCTIONS.items()}
+            if name not in names:
+                raise ValueError(f"PyTorch has no module for activation {name}")
             self._put(getattr(nn, names[name])())
+
+    def _fold(self, layer: Layer, own: dict[str, NDArray[Any]]) -> None:
+        """Give a layer's weights the factor of dropout before it, or let it pass to the next."""
+        match layer:
+            case kinds.Dense() | kinds.Conv2D():
+                own["weights"] = own["weights"] * self.factor
+                self.factor = 1.0
+            case kinds.Dropout() | kinds.Augmentation() | kinds.Flatten() | kinds.Reshape():
+                pass
+            case kinds.MaxPool2D() | kinds.AveragePool2D() | kinds.GlobalAveragePool2D():
+                pass
+            case kinds.Activation() if layer.activation in _HOMOGENEOUS:
+                pass
+            case _:
+                raise ValueError(f"there are no weights between it and {_UNSCALED}")
 
     def _put(self, module: Any, arrays: dict[str, NDArray[Any]] | None = None) -> None:
         """Add a module, with xnn's arrays in the places of its own."""

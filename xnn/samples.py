@@ -121,17 +121,13 @@ def check_samples(
             f"give {'numbers' if outputs == 1 else 'labels'} (n,) or rows (n, {outputs})"
         )
     _check_finite(run, values, dtype, y_name)
-    low, high = values.min(), values.max()
     if cost.distribution and abs(sums := values.sum(axis=1, dtype=np.float64) - 1).max() > 1e-3:
         row = int(abs(sums).argmax())
         raise ValueError(
             f"{y_name} has numbers that add up to {sums[row] + 1:g} in row {row}, "
             f"but cost {cost.name} wants rows that add up to 1"
         )
-    if cost.probabilities and (low < 0 or high > 1):
-        raise ValueError(
-            f"{y_name} has values from {low:g} to {high:g}, but cost {cost.name} wants 0 to 1"
-        )
+    check_range(values, cost, y_name)
     return Samples(x, None, given.reshape(values.shape), _scoring(values, activation))
 
 
@@ -152,6 +148,18 @@ def check_inputs(run: Backend, x: Any, inputs: int, dtype: Any, name: str = "x")
         raise ValueError(f"{name} has {came}, but the network has {inputs} inputs")
     _check_finite(run, x, dtype, name)
     return x.reshape(len(x), inputs)
+
+
+def check_range(values: NDArray[Any], cost: Cost, name: str = "y") -> None:
+    """Raise `ValueError` where targets lie outside of what a cost wants."""
+    low, high = values.min(), values.max()
+    if low < cost.least or high > cost.most:
+        wanted = f"{cost.least:g} to {cost.most:g}"
+        if np.isinf(cost.most):
+            wanted = f"at least {cost.least:g}"
+        raise ValueError(
+            f"{name} has values from {low:g} to {high:g}, but cost {cost.name} wants {wanted}"
+        )
 
 
 def check_weights(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .backends import Array, Replay
 from .engine import Engine
 from .optimizers import Optimizer
-from .passes import Pass
+from .passes import Pass, split
 from .samples import Samples, scale
 from .workspace import Score, Workspace
 
@@ -98,6 +98,26 @@ class Recipe:
     most: int | None = None  # how many samples are run at a time, see `Pass`
     smoothing: float = 0.0  # see `Workspace`
     by_weight: bool = False  # whether a mini-batch's mean is over weights, and not over samples
+
+
+def check_sizes(engine: Engine, n: int, recipe: Recipe) -> None:
+    """Raise `ValueError` where a mini-batch of n samples, or a part of one, is too small."""
+    batch = min(recipe.batch, n)
+    sizes = {batch: f"mini-batches have {batch}"}
+    if last := n % batch:
+        sizes[last] = f"batch_size {batch} leaves {last} of {n} samples"
+    if recipe.most is not None:
+        for rows in list(sizes):
+            *_, (_, part) = split(0, rows, recipe.most)
+            what = f"micro_batch_size {recipe.most} leaves {part} of a mini-batch of {rows}"
+            sizes.setdefault(part, what)
+    for number, layer in enumerate(engine.layers, start=1):
+        least = layer.least_samples(engine.shapes[number - 1])
+        if (fewest := min(sizes)) < least:
+            raise ValueError(
+                f"layers[{number}]: {type(layer).__name__} wants more than 1 value per channel "
+                f"in training, so at least {least} samples at a time, but {sizes[fewest]}"
+            )
 
 
 class Trainer:

@@ -18,7 +18,7 @@ from .callbacks import Callback, CallbackLike, Training
 from .history import History
 from .inference import Inference
 from .samples import Samples
-from .steps import Recipe, Trainer
+from .steps import Recipe, Trainer, check_sizes
 
 _GLANCE = 0.5  # seconds between looks at the figures of a running epoch
 
@@ -314,6 +314,7 @@ def train(
     are gone on with.
     """
     engine = inference.engine
+    check_sizes(engine, len(samples), recipe)
     with engine.lock:
         if finite and not np.isfinite(engine.run.download(engine.flat)).all():
             raise ValueError("the network's weights or biases hold NaN or infinity; set them anew")

@@ -12,7 +12,7 @@ from . import cplusplus, cpu_random, formulas
 from .cpu_random import SPREAD
 
 # Functions for which NumPy has vectors and a compiler has not, …
-_SLOW = {"exp", "log", "sin", "cos", "tanh", "sigmoid"}
+_SLOW = {"exp", "log", "log1p", "sin", "cos", "tanh", "sigmoid"}
 # … which counts from so many numbers on.
 _FEW = 512
 
@@ -22,7 +22,7 @@ _FUNCTIONS = "".join(
         *(
             f"static inline float {name}(float a) {{ return __builtin_{name}f(a); }}\n"
             f"static inline double {name}(double a) {{ return __builtin_{name}(a); }}\n"
-            for name in ("fabs", "sqrt", "exp", "log", "sin", "cos", "tanh")
+            for name in ("fabs", "sqrt", "exp", "log", "log1p", "sin", "cos", "tanh")
         ),
         "template <typename T> static inline T sigmoid(T z) { return T(1) / (T(1) + exp(-z)); }\n",
     ]

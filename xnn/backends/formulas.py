@@ -20,6 +20,7 @@ FUNCTIONS = {
     "cos": 1,
     "exp": 1,
     "log": 1,
+    "log1p": 1,
     "maximum": 2,
     "minimum": 2,
     "sigmoid": 1,

@@ -12,6 +12,8 @@ from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 
+from .. import activations, costs
+from ..samples import check_range
 from . import conversion
 from .base import Perceptron
 from .inputs import check_training
@@ -155,6 +157,8 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
         X, y = check_training(self, run, X, y, reset, numeric=True)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
+        if self.loss == "poisson":  # scikit-learn's perceptron goes on to a loss of NaN
+            check_range(y, costs.get("poisson", activations.get("exp")))
         return X, y
 
     def _outputs_for(self, y: NDArray[Any]) -> tuple[int, str]:

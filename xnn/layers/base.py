@@ -114,6 +114,10 @@ class Layer(ABC):
         """Return how many multiplications a sample takes in the layer's matrix product."""
         return 0
 
+    def least_samples(self, inputs: Shape) -> int:
+        """Return how many samples at a time training takes at least."""
+        return 1
+
     def room(self, run: Backend, site: Site) -> Any:
         """Return what arrays the layer needs beside those of `Memory`."""
         return None

@@ -32,7 +32,8 @@ class BatchNorm(Layer):
     epsilon
         ε, a positive number.
 
-    Raises `ValueError` for values out of these ranges.
+    Raises `ValueError` for values out of these ranges. `Network.fit` does where a channel would
+    have one number in a mini-batch, as vectors have in one of a single sample.
     """
 
     momentum: float = 0.9
@@ -65,6 +66,9 @@ class BatchNorm(Layer):
 
     def draw(self, inputs: Shape, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
         return {"weights": np.ones(inputs[-1]), "variance": np.ones(inputs[-1])}
+
+    def least_samples(self, inputs: Shape) -> int:
+        return 1 if prod(inputs[:-1]) > 1 else 2  # of one number there is no variance
 
     def room(self, run: Backend, site: Site) -> _Room:
         channels, dtype = site.shape[-1], site.dtype

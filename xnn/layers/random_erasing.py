@@ -36,12 +36,12 @@ class RandomErasing(Augmentation):
         checks.number("probability", self.probability, within, above=0, below=np.nextafter(1, 2))
 
     def room(self, run: Backend, site: Site) -> Any:
-        """Return random numbers, each number's row and column, and a mask of what stays."""
+        """Return random numbers, where each number's pixel has its middle, and what stays."""
         if not site.training:
             return None
         height, width, channels = site.shape
         rows, columns = (
-            np.repeat(part.reshape(1, -1), channels, axis=1)
+            np.repeat(part.reshape(1, -1) + part.dtype.type(0.5), channels, axis=1)
             for part in np.indices((height, width), site.dtype)
         )
         chances = run.zeros((site.batch, 5), site.dtype)
