@@ -372,7 +372,7 @@ class noted:  # noqa: N801 - reads as a phrase
 
     NAMES = (
         *("gemm", "elementwise", "update", "softmax", "row_sums", "argmax", "gather"),
-        *("unfold", "fold", "max_pool", "max_unpool"),
+        *("unfold", "fold", "max_pool", "max_pool_backward"),
     )
 
     def __init__(self, run) -> None:

@@ -227,7 +227,6 @@ class Graph:
 
     def __init__(self, calls):
         self._calls = calls
-        self._stream = None
 
     def launch(self, stream=None):
         def call():
@@ -237,7 +236,7 @@ class Graph:
         (stream or get_current_stream()).enqueue(call, "replays")
 
     def upload(self, stream=None):
-        self._stream = stream
+        """Of no effect: it only makes the first launch quicker."""
 
 
 # Memory. A pool for each stream, as CuPy's: what comes back is used again in the stream's order.

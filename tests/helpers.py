@@ -8,6 +8,11 @@ def host(array):
     return array.get() if hasattr(array, "get") else np.array(array)
 
 
+def matrix(run, rows, columns, dtype):
+    """Return zeros ``(rows, columns)`` with room behind each row, as parameters have."""
+    return run.zeros((rows, run.padded(columns, dtype)), dtype)[:, :columns]
+
+
 def copies(net):
     """Return the network's weights and biases on the host; None where a layer has none."""
     return tuple(

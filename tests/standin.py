@@ -210,15 +210,15 @@ class StandInBackend(CpuBackend):
         arrays = _device(x, "x"), _device(out, "out"), _device(index, "index")
         CpuBackend.max_pool(_Plain(self), *arrays, window)
 
-    def max_unpool(self, delta, index, out, window):
+    def max_pool_backward(self, delta, index, out, window):
         arrays = _device(delta, "delta"), _device(index, "index"), _device(out, "out")
-        CpuBackend.max_unpool(_Plain(self), *arrays, window)
+        CpuBackend.max_pool_backward(_Plain(self), *arrays, window)
 
-    def pool_sums(self, x, out, window):
-        super().pool_sums(_device(x, "x"), _device(out, "out"), window)
+    def sum_pool(self, x, out, window):
+        super().sum_pool(_device(x, "x"), _device(out, "out"), window)
 
-    def pool_spread(self, delta, out, window):
-        super().pool_spread(_device(delta, "delta"), _device(out, "out"), window)
+    def sum_pool_backward(self, delta, out, window):
+        super().sum_pool_backward(_device(delta, "delta"), _device(out, "out"), window)
 
     def resample(self, x, rows, columns, out):
         places = _device(rows, "rows"), _device(columns, "columns")

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from xnn.backends import DeviceError, denormals, formulas, select
 from xnn.backends.cpu import CpuBackend
 
+from .helpers import matrix
+
 
 @pytest.fixture
 def run(device):
@@ -18,7 +20,7 @@ def run(device):
 
 def padded(run, array):
     """The same matrix with room behind each row."""
-    out = run.matrix(*array.shape, array.dtype)
+    out = matrix(run, *array.shape, array.dtype)
     run.copy(run.upload(array), out)
     return out
 
@@ -163,7 +165,7 @@ def test_formula_means_what_python_says(pair, out, shape):
         wanted = eval(meaning, FUNCTIONS, {"a": a, "b": b, "s": s})
         wanted = np.broadcast_to(np.asarray(wanted, float), shape).copy()
     operands = {"a": run.upload(a.copy()), "b": run.upload(b.copy()), "s": run.upload(s)}
-    target = {"new": run.zeros(shape, "d"), "padded": run.matrix(*shape, "d"), **operands}[out]
+    target = {"new": run.zeros(shape, "d"), "padded": matrix(run, *shape, "d"), **operands}[out]
     replay = run.compile(lambda: run.elementwise(formula, target, **operands))
     replay()
     np.testing.assert_allclose(run.download(target), wanted, rtol=1e-12, atol=1e-12)
@@ -240,7 +242,7 @@ def test_formula_of_a_row_a_column_a_number_and_rows_with_gaps(run):
 def test_gather_picks_and_converts_rows(run, source):
     rows = np.random.default_rng(0).integers(0, 100, (20, 6)).astype(source)
     index = np.array([3, 3, 19, 0])
-    for out in (run.zeros((4, 6), "f"), run.matrix(4, 6, "f")):
+    for out in (run.zeros((4, 6), "f"), matrix(run, 4, 6, "f")):
         run.gather(run.upload(rows), run.upload(index), out)
         np.testing.assert_array_equal(run.download(out), rows[index])
 
@@ -249,10 +251,10 @@ def test_arrays_begin_and_go_on_at_aligned_addresses():
     run = CpuBackend()
     for rows, columns in ((1, 1), (30, 785), (10, 31)):
         for dtype in ("float32", "float64"):
-            matrix = run.matrix(rows, columns, dtype)
-            assert matrix.shape == (rows, columns)
-            assert matrix.ctypes.data % run.alignment == 0
-            assert matrix.strides[0] % run.alignment == 0
+            made = matrix(run, rows, columns, dtype)
+            assert made.shape == (rows, columns)
+            assert made.ctypes.data % run.alignment == 0
+            assert made.strides[0] % run.alignment == 0
 
 
 def test_a_compiled_step_does_nothing_until_it_is_replayed(run):

@@ -186,9 +186,9 @@ def test_windows(case, by_columns):
         run.unfold(x, columns, window)
         run.fold(spread, back[0], window)
         run.max_pool(x, best, index, window)
-        run.max_unpool(delta, index, back[1], window)
-        run.pool_sums(x, sums, window)
-        run.pool_spread(delta, back[2][..., :channels], window)
+        run.max_pool_backward(delta, index, back[1], window)
+        run.sum_pool(x, sums, window)
+        run.sum_pool_backward(delta, back[2][..., :channels], window)
 
     spread = numbers((places, pixels * channels), seed=2)
     empty = [np.zeros(pooled, "f"), np.zeros(pooled, "f")]

@@ -29,7 +29,7 @@ from xnn.samples import check_samples
 from xnn.workspace import Interior, Score, Workspace
 
 from . import reference
-from .helpers import copies, host, parameters
+from .helpers import copies, host, matrix, parameters
 
 # Windows, as operations.
 
@@ -62,7 +62,7 @@ def test_unfold_by_its_definition_and_fold_as_its_adjoint(geometry, device):
     run, x = select(device), images(shape)
     down, across = window.counts(*shape[1:3])
     pixels = int(np.prod(window.size)) * shape[3]
-    columns = run.matrix(shape[0] * down * across, pixels, "d")
+    columns = matrix(run, shape[0] * down * across, pixels, "d")
     run.unfold(run.upload(x), columns, window)
     wanted = np.zeros((shape[0], down, across, pixels))
     for (i, j), seen in reference.windows(x, window):
@@ -84,7 +84,7 @@ def test_pools_by_their_definition_and_the_ways_back_as_adjoints(geometry, devic
     down, across = window.counts(*shape[1:3])
     sums, largest = (run.zeros((shape[0], down, across, shape[3]), "d") for _ in range(2))
     index = run.zeros(largest.shape, np.uint8)
-    run.pool_sums(run.upload(x), sums, window)
+    run.sum_pool(run.upload(x), sums, window)
     run.max_pool(run.upload(x), largest, index, window)
     delta = np.random.default_rng(1).standard_normal(sums.shape)
     by_sum, by_largest = np.zeros(shape), np.zeros(shape)
@@ -100,9 +100,9 @@ def test_pools_by_their_definition_and_the_ways_back_as_adjoints(geometry, devic
             for at in seen[s][seen[s] >= 0]:
                 by_sum.reshape(-1)[int(at)] += delta[s, i, j, int(at) % shape[3]]
     back = run.zeros(shape, "d")
-    run.pool_spread(run.upload(delta), back, window)
+    run.sum_pool_backward(run.upload(delta), back, window)
     np.testing.assert_allclose(run.download(back), by_sum, rtol=1e-12, atol=1e-12)
-    run.max_unpool(run.upload(delta), index, back, window)
+    run.max_pool_backward(run.upload(delta), index, back, window)
     np.testing.assert_allclose(run.download(back), by_largest, rtol=1e-12, atol=1e-12)
 
 
@@ -211,8 +211,7 @@ def test_random_affine_is_the_inverse_of_its_matrix(device):
         turn, lean = np.deg2rad(30 * angle), np.tan(np.deg2rad(10 * slant))
         # Of (row, column): first sheared, then turned, made larger, and shifted.
         rotation = [[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]
-        matrix = (1 + 0.2 * size) * np.array(rotation) @ [[1, 0], [lean, 1]]
-        back = np.linalg.inv(matrix)
+        back = np.linalg.inv((1 + 0.2 * size) * np.array(rotation) @ [[1, 0], [lean, 1]])
         offset = middle - back @ middle + 2 * np.array(shift)
         for c in range(2):
             image = x[s, ..., c]

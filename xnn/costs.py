@@ -2,7 +2,7 @@
 
 A cost is the mean over samples of a sum over outputs. ``value`` is a summand and ``gradient`` its
 derivative ∂C/∂a, as formulas in the outputs ``a``, their weighted inputs ``z`` and the targets
-``y``; ``k`` is the number of outputs, ``tiny`` the smallest positive number, under which a
+``y``; ``k`` is the number of outputs, ``tiny`` the smallest normal number, under which a
 logarithm's argument is not let, and ``eps`` the distance from 1 to the next number.
 """
 

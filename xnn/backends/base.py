@@ -110,10 +110,6 @@ class Backend(ABC):
         unit = max(1, self.alignment // int(self.xp.dtype(dtype).itemsize))
         return -(-columns // unit) * unit
 
-    def matrix(self, rows: int, columns: int, dtype: Any) -> Array:
-        """Return zeros ``(rows, columns)`` with aligned rows, a view of a wider array."""
-        return self.zeros((rows, self.padded(columns, dtype)), dtype)[:, :columns]
-
     def scratch(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """Return memory for use within a step, made once when the step is compiled."""
         return self.zeros(shape, dtype)
@@ -195,16 +191,16 @@ class Backend(ABC):
         """``out ←`` the largest pixel under each window, ``index ←`` which, the first of equals."""
 
     @abstractmethod
-    def max_unpool(self, delta: Array, index: Array, out: Array, window: Window) -> None:
+    def max_pool_backward(self, delta: Array, index: Array, out: Array, window: Window) -> None:
         """``out[pixel] ← Σ delta`` of the windows in which `max_pool` found this pixel."""
 
     @abstractmethod
-    def pool_sums(self, x: Array, out: Array, window: Window) -> None:
+    def sum_pool(self, x: Array, out: Array, window: Window) -> None:
         """``out ←`` the sum of the pixels under each window."""
 
     @abstractmethod
-    def pool_spread(self, delta: Array, out: Array, window: Window) -> None:
-        """``out[pixel] ← Σ delta`` of the windows over this pixel: the adjoint of `pool_sums`."""
+    def sum_pool_backward(self, delta: Array, out: Array, window: Window) -> None:
+        """``out[pixel] ← Σ delta`` of the windows over this pixel: the adjoint of `sum_pool`."""
 
     @abstractmethod
     def resample(self, x: Array, rows: Array, columns: Array, out: Array) -> None:

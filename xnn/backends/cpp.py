@@ -150,26 +150,30 @@ class CppBackend(CpuBackend):
         kinds, lies = (str(_kind(x)), str(_kind(index))), (strides.lie(x), strides.lie(out))
         self._note(windows.max_pool(*kinds, window, *lies), [x, out, index], [len(x)])
 
-    def max_unpool(self, delta: Array, index: Array, out: Array, window: Window) -> None:
+    def max_pool_backward(self, delta: Array, index: Array, out: Array, window: Window) -> None:
         if not self._noting:
-            super().max_unpool(delta, index, out, window)
+            super().max_pool_backward(delta, index, out, window)
             return
         kinds, lies = (str(_kind(out)), str(_kind(index))), (strides.lie(out), strides.lie(delta))
-        self._note(windows.max_unpool(*kinds, window, *lies), [delta, index, out], [len(out)])
+        self._note(
+            windows.max_pool_backward(*kinds, window, *lies), [delta, index, out], [len(out)]
+        )
 
-    def pool_sums(self, x: Array, out: Array, window: Window) -> None:
+    def sum_pool(self, x: Array, out: Array, window: Window) -> None:
         if not self._noting:
-            super().pool_sums(x, out, window)
+            super().sum_pool(x, out, window)
             return
         lies = strides.lie(x), strides.lie(out)
-        self._note(windows.pool_sums(str(_kind(x)), window, *lies), [x, out], [len(x)])
+        self._note(windows.sum_pool(str(_kind(x)), window, *lies), [x, out], [len(x)])
 
-    def pool_spread(self, delta: Array, out: Array, window: Window) -> None:
+    def sum_pool_backward(self, delta: Array, out: Array, window: Window) -> None:
         if not self._noting:
-            super().pool_spread(delta, out, window)
+            super().sum_pool_backward(delta, out, window)
             return
         lies = strides.lie(out), strides.lie(delta)
-        self._note(windows.pool_spread(str(_kind(out)), window, *lies), [delta, out], [len(out)])
+        self._note(
+            windows.sum_pool_backward(str(_kind(out)), window, *lies), [delta, out], [len(out)]
+        )
 
     def resample(self, x: Array, rows: Array, columns: Array, out: Array) -> None:
         if not self._noting or not rows.flags.c_contiguous or not columns.flags.c_contiguous:

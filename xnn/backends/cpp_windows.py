@@ -154,7 +154,7 @@ def max_pool(kind: str, index: str, window: Window, image: Lie, place: Lie) -> s
 
 
 @lru_cache(maxsize=256)
-def max_unpool(kind: str, index: str, window: Window, image: Lie, place: Lie) -> str:
+def max_pool_backward(kind: str, index: str, window: Window, image: Lie, place: Lie) -> str:
     """Return the kernel; at ``p``: ``delta``, ``index``, which lies without gaps, and images."""
     # Where each pixel is met once there is nothing to add to.
     tiles = window == Window(window.size, window.size)
@@ -178,7 +178,7 @@ def max_unpool(kind: str, index: str, window: Window, image: Lie, place: Lie) ->
 
 
 @lru_cache(maxsize=256)
-def pool_sums(kind: str, window: Window, image: Lie, place: Lie) -> str:
+def sum_pool(kind: str, window: Window, image: Lie, place: Lie) -> str:
     """Return the kernel; at ``p``: images, ``out``."""
     body = f"""{_PLACES} {{
         T* out = (T*)p[1] + s * O_IMAGE + y * O_ROW + x * O_PIXEL;
@@ -193,7 +193,7 @@ def pool_sums(kind: str, window: Window, image: Lie, place: Lie) -> str:
 
 
 @lru_cache(maxsize=256)
-def pool_spread(kind: str, window: Window, image: Lie, place: Lie) -> str:
+def sum_pool_backward(kind: str, window: Window, image: Lie, place: Lie) -> str:
     """Return the kernel; at ``p``: ``delta``, images."""
     body = f"""{_ZERO.format(1)}{_PLACES} {{
         const T* delta = (const T*)p[0] + s * O_IMAGE + y * O_ROW + x * O_PIXEL;

@@ -166,14 +166,14 @@ class CpuBackend(Backend):
     def max_pool(self, x: Array, out: Array, index: Array, window: Window) -> None:
         self._do_all(cpu_windows.max_pool(x, out, index, window, self.scratch))
 
-    def max_unpool(self, delta: Array, index: Array, out: Array, window: Window) -> None:
-        self._do_all(cpu_windows.max_unpool(delta, index, out, window, self.scratch))
+    def max_pool_backward(self, delta: Array, index: Array, out: Array, window: Window) -> None:
+        self._do_all(cpu_windows.max_pool_backward(delta, index, out, window, self.scratch))
 
-    def pool_sums(self, x: Array, out: Array, window: Window) -> None:
-        self._do_all(cpu_windows.pool_sums(x, out, window))
+    def sum_pool(self, x: Array, out: Array, window: Window) -> None:
+        self._do_all(cpu_windows.sum_pool(x, out, window))
 
-    def pool_spread(self, delta: Array, out: Array, window: Window) -> None:
-        self._do_all(cpu_windows.pool_spread(delta, out, window))
+    def sum_pool_backward(self, delta: Array, out: Array, window: Window) -> None:
+        self._do_all(cpu_windows.sum_pool_backward(delta, out, window))
 
     def resample(self, x: Array, rows: Array, columns: Array, out: Array) -> None:
         self._do_all(cpu_windows.resample(x, rows, columns, out, self.scratch))

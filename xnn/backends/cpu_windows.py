@@ -81,10 +81,10 @@ def max_pool(
         yield _maximum, (index[place], mine[place], index[place])
 
 
-def max_unpool(
+def max_pool_backward(
     delta: Array, index: Array, out: Array, window: Window, scratch: Scratch
 ) -> Iterator[Call]:
-    """``out ← delta where each largest came from``; see `Backend.max_unpool`."""
+    """``out ← delta where each largest came from``; see `Backend.max_pool_backward`."""
     chosen = scratch(delta.shape, np.bool_)
     apart = all(window.stride[a] >= window.extent(a) for a in (0, 1))
     part = None if apart else scratch(delta.shape, delta.dtype)
@@ -100,8 +100,8 @@ def max_unpool(
             yield np.add, (pixels, part[place], pixels)
 
 
-def pool_sums(x: Array, out: Array, window: Window) -> Iterator[Call]:
-    """``out ← the sum of each window``; see `Backend.pool_sums`."""
+def sum_pool(x: Array, out: Array, window: Window) -> Iterator[Call]:
+    """``out ← the sum of each window``; see `Backend.sum_pool`."""
     if window == Window(x.shape[1:3]):
         yield np.add.reduce, (x, (1, 2), None, out, True)
         return
@@ -110,8 +110,8 @@ def pool_sums(x: Array, out: Array, window: Window) -> Iterator[Call]:
         yield np.add, (out[place], x[inside], out[place])
 
 
-def pool_spread(delta: Array, out: Array, window: Window) -> Iterator[Call]:
-    """``out ← the sum of delta over the windows of each pixel``; see `Backend.pool_spread`."""
+def sum_pool_backward(delta: Array, out: Array, window: Window) -> Iterator[Call]:
+    """``out ← the sum of delta over a pixel's windows``; see `Backend.sum_pool_backward`."""
     yield out.fill, (0,)
     for _, _, inside, place in _meetings(window, *out.shape[1:3]):
         yield np.add, (out[inside], delta[place], out[inside])

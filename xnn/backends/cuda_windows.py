@@ -119,7 +119,9 @@ extern "C" __global__ void run(long long n, const T* images, T* out, {index}* in
 
 
 @lru_cache(maxsize=256)
-def max_unpool(kind: str, index: str, window: Window, image: Lie, place: Lie, wide: bool) -> str:
+def max_pool_backward(
+    kind: str, index: str, window: Window, image: Lie, place: Lie, wide: bool
+) -> str:
     """Return the kernel ``run(n, delta, index, images)``; ``index`` lies without gaps."""
     return f"""{_head(kind, window, image, place, wide)}
 extern "C" __global__ void run(long long n, const T* delta, const {index}* index, T* images) {{
@@ -134,7 +136,7 @@ extern "C" __global__ void run(long long n, const T* delta, const {index}* index
 
 
 @lru_cache(maxsize=256)
-def pool_sums(kind: str, window: Window, image: Lie, place: Lie, wide: bool) -> str:
+def sum_pool(kind: str, window: Window, image: Lie, place: Lie, wide: bool) -> str:
     """Return the kernel ``run(n, images, out)``."""
     return f"""{_head(kind, window, image, place, wide)}
 extern "C" __global__ void run(long long n, const T* images, T* out) {{{_EACH.format("O")}
@@ -147,7 +149,7 @@ extern "C" __global__ void run(long long n, const T* images, T* out) {{{_EACH.fo
 
 
 @lru_cache(maxsize=256)
-def pool_spread(kind: str, window: Window, image: Lie, place: Lie, wide: bool) -> str:
+def sum_pool_backward(kind: str, window: Window, image: Lie, place: Lie, wide: bool) -> str:
     """Return the kernel ``run(n, delta, images)``."""
     return f"""{_head(kind, window, image, place, wide)}
 extern "C" __global__ void run(long long n, const T* delta, T* images) {{{_EACH.format("I")}

@@ -232,17 +232,19 @@ class GpuBackend(Backend):
         text = windows.max_pool(*kinds, window, *_lies(x, strides.lie(out)))
         self._launch(text, out.size, cuda.BLOCK, (len(x), x, out, index))
 
-    def max_unpool(self, delta: Array, index: Array, out: Array, window: Window) -> None:
+    def max_pool_backward(self, delta: Array, index: Array, out: Array, window: Window) -> None:
         kinds = cuda.ctype(out.dtype), cuda.ctype(index.dtype)
-        text = windows.max_unpool(*kinds, window, *_lies(out, strides.lie(delta)))
+        text = windows.max_pool_backward(*kinds, window, *_lies(out, strides.lie(delta)))
         self._launch(text, out.size, cuda.BLOCK, (len(out), delta, index, out))
 
-    def pool_sums(self, x: Array, out: Array, window: Window) -> None:
-        text = windows.pool_sums(cuda.ctype(x.dtype), window, *_lies(x, strides.lie(out)))
+    def sum_pool(self, x: Array, out: Array, window: Window) -> None:
+        text = windows.sum_pool(cuda.ctype(x.dtype), window, *_lies(x, strides.lie(out)))
         self._launch(text, out.size, cuda.BLOCK, (len(x), x, out))
 
-    def pool_spread(self, delta: Array, out: Array, window: Window) -> None:
-        text = windows.pool_spread(cuda.ctype(out.dtype), window, *_lies(out, strides.lie(delta)))
+    def sum_pool_backward(self, delta: Array, out: Array, window: Window) -> None:
+        text = windows.sum_pool_backward(
+            cuda.ctype(out.dtype), window, *_lies(out, strides.lie(delta))
+        )
         self._launch(text, out.size, cuda.BLOCK, (len(out), delta, out))
 
     def resample(self, x: Array, rows: Array, columns: Array, out: Array) -> None:

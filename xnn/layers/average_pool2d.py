@@ -41,7 +41,7 @@ class AveragePool2D(Pool2D):
 
     def forward(self, run: Backend, at: Memory) -> None:
         images, out = at.inputs.shaped(at.shape), at.outputs.shaped(self.outputs(at.shape))
-        run.pool_sums(images, out, self.window)
+        run.sum_pool(images, out, self.window)
         run.elementwise("a * s", at.outputs.values, a=at.outputs.values, s=at.own[0])
 
     def backward(self, run: Backend, at: Memory, gradient: Gradient) -> None:
@@ -50,4 +50,4 @@ class AveragePool2D(Pool2D):
             shares, shared = at.own
             run.elementwise("d * s", shared, d=at.delta.values, s=shares)
             spread = shared.reshape(-1, *self.outputs(at.shape))
-            run.pool_spread(spread, at.input_delta.shaped(at.shape), self.window)
+            run.sum_pool_backward(spread, at.input_delta.shaped(at.shape), self.window)

@@ -23,7 +23,7 @@ class GlobalAveragePool2D(Layer):
 
     def forward(self, run: Backend, at: Memory) -> None:
         height, width, channels = at.shape
-        run.pool_sums(at.inputs.shaped(at.shape), at.own, Window((height, width)))
+        run.sum_pool(at.inputs.shaped(at.shape), at.own, Window((height, width)))
         sums = at.own.reshape(-1, channels)
         run.elementwise("a * s", at.outputs.values, a=sums, s=1 / (height * width))
 
@@ -33,4 +33,4 @@ class GlobalAveragePool2D(Layer):
             height, width, channels = at.shape
             shared, share = at.own.reshape(-1, channels), 1 / (height * width)
             run.elementwise("d * s", shared, d=at.delta.values, s=share)
-            run.pool_spread(at.own, at.input_delta.shaped(at.shape), Window((height, width)))
+            run.sum_pool_backward(at.own, at.input_delta.shaped(at.shape), Window((height, width)))

@@ -46,4 +46,4 @@ class MaxPool2D(Pool2D):
         if at.input_delta is not None:
             assert at.delta is not None
             delta, below = at.delta.shaped(self.outputs(at.shape)), at.input_delta.shaped(at.shape)
-            run.max_unpool(delta, at.own, below, self.window)
+            run.max_pool_backward(delta, at.own, below, self.window)
