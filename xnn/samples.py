@@ -105,7 +105,7 @@ def check_samples(
         raise ValueError(f"{names[0]} is empty, but must hold at least one sample")
     y_name = names[1]
     given = _array(run, y, y_name)
-    y = given if isinstance(given, np.ndarray) else run.download(given)
+    y = run.host(given)
     if y.ndim == 0 or len(y) != len(x):
         came = f"{len(y)} rows" if y.ndim else "a single number"
         raise ValueError(
@@ -165,8 +165,7 @@ def check_weights(
     """
     n, weights = len(samples), None
     if sample_weight is not None:
-        given = _array(run, sample_weight, "sample_weight")
-        weights = given if isinstance(given, np.ndarray) else run.download(given)
+        weights = run.host(_array(run, sample_weight, "sample_weight"))
         if weights.shape != (n,):
             raise ValueError(f"sample_weight has shape {weights.shape}, but must have shape ({n},)")
         _check_finite(run, weights, dtype, "sample_weight")
@@ -184,12 +183,12 @@ def _classes(run: Backend, samples: Samples) -> NDArray[Any]:
     if samples.scoring is None:
         raise ValueError("class_weight is given, but the targets are no classes")
     targets = samples.values if samples.labels is None else samples.labels
-    host = targets if isinstance(targets, np.ndarray) else run.download(targets)
+    host = run.host(targets)
     if samples.labels is not None:
         return np.asarray(host, np.intp)
     if samples.scoring == "argmax":
         return np.asarray(host.argmax(axis=1))
-    return (host[:, 0] > 0.5).astype(np.intp)
+    return np.asarray(host[:, 0] > 0.5, np.intp)
 
 
 def _class_weights(given: Any, classes: NDArray[Any], count: int) -> NDArray[np.float64]:

@@ -124,7 +124,7 @@ class _Layer:
     def _host(self, name: str) -> NDArray[Any]:
         assert self._net is not None
         array = getattr(self._net, name)[self._number]
-        return np.array(array.get() if hasattr(array, "get") else array)
+        return np.array(self._net.inference.engine.run.host(array))
 
     def _join(self, net: Core, number: int, inputs: tuple[int, ...]) -> None:
         """Become a layer of a network, which gets the weights that there are."""
