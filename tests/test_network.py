@@ -139,6 +139,32 @@ def test_predict_takes_any_number_of_samples(n, device):
     assert net.classify(x).shape == (n,)
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        xnn.Conv2D(2, 3, "sigmoid"),
+        xnn.Conv2D(2, 3, "relu"),
+        xnn.MaxPool2D(2),
+        xnn.AveragePool2D(2),
+        xnn.layers.Activation("tanh"),
+        xnn.Dropout(0.5),
+        xnn.Flatten(),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_one_sample_that_is_not_finite_is_refused_each_time(first, dtype, value, device):
+    net = xnn.Network([(6, 6, 1), first, xnn.Flatten(), 3], seed=0, dtype=dtype, device=device)
+    x = np.random.default_rng(0).random((1, 36)).astype(dtype)
+    wanted = net.predict(np.repeat(x, 2, axis=0))[:1]
+    for _ in range(3):
+        np.testing.assert_allclose(net.predict(x), wanted, rtol=1e-5)
+    x[0, 7] = value
+    with pytest.raises(ValueError, match="x has NaN or infinity in row 0"):
+        net.predict(x)
+
+
 def test_what_predict_returns_is_the_callers():
     net = xnn.Network([3, 2], seed=0)
     x = np.ones((1, 3))
