@@ -329,9 +329,11 @@ class Network:
     def classify(self, x: ArrayLike) -> NDArray[np.intp]:
         """Return for each sample the class with the largest output, shape ``(n,)``.
 
-        Where there is one output, class 1 is an output above ½.
+        Where there is one output, class 1 is an output above ½. Outputs that are images count row
+        by row, pixel by pixel, channel by channel, as for `evaluate`.
         """
         outputs = self.predict(x)
+        outputs = outputs.reshape(len(outputs), self._engine.outputs)
         if outputs.shape[1] == 1:
             return (outputs[:, 0] > 0.5).astype(np.intp)
         classes: NDArray[np.intp] = outputs.argmax(axis=1)
