@@ -332,11 +332,7 @@ class Network:
         Where there is one output, class 1 is an output above ½. Outputs that are images count row
         by row, pixel by pixel, channel by channel, as for `evaluate`.
         """
-        outputs = self.predict(x)
-        outputs = outputs.reshape(len(outputs), self._engine.outputs)
-        if outputs.shape[1] == 1:
-            return (outputs[:, 0] > 0.5).astype(np.intp)
-        classes: NDArray[np.intp] = outputs.argmax(axis=1)
+        classes: NDArray[np.intp] = chosen(self.predict(x), self._engine.outputs)
         return classes
 
     def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
@@ -565,6 +561,12 @@ class Arrays(Sequence[Array]):
         with engine.lock:
             for view, array in checked:
                 engine.run.copy(engine.run.upload(array), view)
+
+
+def chosen(outputs: Array, count: int) -> Any:
+    """Return the class that each sample's outputs ``(n, …)``, ``count`` of them, tell: ``(n,)``."""
+    rows = outputs.reshape(len(outputs), count)
+    return rows.argmax(axis=1) if count > 1 else (rows[:, 0] > 0.5).astype(np.intp)
 
 
 def load(

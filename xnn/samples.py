@@ -172,16 +172,18 @@ def check_weights(
         if weights.min() < 0:
             raise ValueError(f"sample_weight has {weights.min():g}, but must not be negative")
     if class_weight is not None:
-        classes = _classes(run, samples)
-        each = _class_weights(class_weight, classes, max(2, outputs))[classes]
+        known = classes(run, samples)
+        if known is None:
+            raise ValueError("class_weight is given, but the targets are no classes")
+        each = _class_weights(class_weight, known, max(2, outputs))[known]
         weights = each if weights is None else weights * each
     return samples if weights is None else replace(samples, weights=weights.astype(dtype))
 
 
-def _classes(run: Backend, samples: Samples) -> NDArray[Any]:
-    """Return the number of each sample's class."""
+def classes(run: Backend, samples: Samples) -> NDArray[Any] | None:
+    """Return the number of each sample's class ``(n,)``; None where targets are no classes."""
     if samples.scoring is None:
-        raise ValueError("class_weight is given, but the targets are no classes")
+        return None
     targets = samples.values if samples.labels is None else samples.labels
     host = run.host(targets)
     if samples.labels is not None:
