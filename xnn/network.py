@@ -224,9 +224,11 @@ class Network:
         ----------
         x
             Samples ``(n, inputs)`` of any real dtype, or of more dimensions with as many numbers a
-            sample. ``uint8`` is taken as pixels and scaled to 0…1 batch by batch. What lies on
-            the network's GPU, by CuPy or DLPack, is used where it is; what does not fit there stays
-            here and crosses as it is used.
+            sample. Where inputs are images, ``(n, height, width, channels)``, without channels
+            where there is one, or rows ``(n, inputs)`` of the same order. ``uint8`` is taken as
+            pixels and scaled to 0…1 batch by batch. What lies on the network's GPU, by CuPy or
+            DLPack, is used where it is; what does not fit there stays here and crosses as it is
+            used.
         y
             Labels ``(n,)``, integers from 0 to outputs - 1; or rows ``(n, outputs)``; or, for one
             output, numbers ``(n,)``.
@@ -318,7 +320,7 @@ class Network:
             outputs = inference.answer(x)
             if outputs is not None:
                 return outputs
-        rows = check_inputs(self._engine.run, x, self._engine.sizes[0], self.dtype)
+        rows = check_inputs(self._engine.run, x, self._engine.shapes[0], self.dtype)
         result: NDArray[Any] = inference.predict(rows)
         if len(self._engine.shapes[-1]) > 1:
             return result.reshape(len(rows), *self._engine.shapes[-1])
@@ -477,7 +479,7 @@ class Network:
     def _samples(self, x: Any, y: Any, names: tuple[str, str] = ("x", "y")) -> Samples:
         engine = self._engine
         function = engine.layers[-1].function
-        size = engine.sizes[0], engine.outputs
+        size = engine.shapes[0], engine.outputs
         return check_samples(engine.run, x, y, size, function, engine.cost, engine.dtype, names)
 
     def _train(self, samples: Samples, **options: Any) -> History:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from . import checks
 from .activations import Activation
 from .backends import Array, Backend
 from .costs import Cost
+from .parameters import Shape
 
 #: How a right answer is told: by the largest output, by an output on its side of ½, or not at all.
 Scoring = Literal["argmax", "threshold"] | None
@@ -87,7 +89,7 @@ def check_samples(
     run: Backend,
     x: Any,
     y: Any,
-    size: tuple[int, int],
+    size: tuple[Shape, int],
     activation: Activation,
     cost: Cost,
     dtype: Any,
@@ -95,7 +97,8 @@ def check_samples(
 ) -> Samples:
     """Return inputs and targets checked against each other and the network.
 
-    ``size`` is the network's inputs and outputs, ``dtype`` its dtype, ``activation`` the last one.
+    ``size`` is the shape of the network's inputs and the number of its outputs, ``dtype`` its
+    dtype, ``activation`` the last one.
     Arrays that lie on the network's device stay there; targets are looked at in a copy.
     Raises `ValueError` that names the argument, what came and what is wanted.
     """
@@ -135,23 +138,42 @@ def check_samples(
     return Samples(x, None, given.reshape(values.shape), _scoring(values, activation))
 
 
-def check_inputs(run: Backend, x: Any, inputs: int, dtype: Any, name: str = "x") -> Any:
+def check_inputs(run: Backend, x: Any, shape: Shape, dtype: Any, name: str = "x") -> Any:
     """Return ``x`` as an array ``(n, inputs)`` of host or device, not copied where it is one.
 
-    Samples of more dimensions, such as images ``(n, 28, 28)``, are laid out in rows.
+    ``shape`` is that of a sample before the network's first layer. Images ``(height, width,
+    channels)`` may come as rows ``(n, inputs)`` too, and without channels where there is one. Where
+    samples are vectors, those of more dimensions are laid out in rows.
     Raises `ValueError` where it is not real, finite numbers of a fitting shape.
     """
-    x = _array(run, x, name)
-    if x.ndim == 1:
+    x, inputs = _array(run, x, name), prod(shape)
+    if len(shape) > 1:
+        _check_images(x, shape, name)
+    elif x.ndim == 1:
         hint = f"; a batch comes first: {name}[None]" if len(x) == inputs else ""
         raise ValueError(
             f"{name} has shape {x.shape}, but must have shape (samples, {inputs}){hint}"
         )
-    if x.ndim == 0 or (found := int(np.prod(x.shape[1:]))) != inputs:
+    elif x.ndim == 0 or (found := int(np.prod(x.shape[1:]))) != inputs:
         came = f"shape {x.shape}" + (f", {found} numbers a sample" if x.ndim else "")
         raise ValueError(f"{name} has {came}, but the network has {inputs} inputs")
     _check_finite(run, x, dtype, name)
     return x.reshape(len(x), inputs)
+
+
+def _check_images(x: Array, shape: Shape, name: str) -> None:
+    """Refuse what is no images of a shape: as many numbers in another order would be scrambled."""
+    height, width, channels = shape
+    fitting = [(prod(shape),), *([(height, width)] if channels == 1 else []), shape]
+    if x.ndim and x.shape[1:] in fitting:
+        return
+    hint = ""
+    if x.shape[1:] == (channels, height, width):
+        hint = f"; channels come last: np.moveaxis({name}, 1, 3)"
+    elif x.shape in fitting:
+        hint = f"; a batch comes first: {name}[None]"
+    wanted = " or ".join(f"(n, {', '.join(map(str, form))})" for form in fitting)
+    raise ValueError(f"{name} has shape {x.shape}, but must have shape {wanted}{hint}")
 
 
 def check_weights(
