@@ -53,6 +53,14 @@ def test_gemm(m, k, n, layouts, out_is_padded, dtype, alpha, beta):
     np.testing.assert_allclose(run.download(out), wanted, rtol=tolerance, atol=tolerance * k)
 
 
+def test_an_array_of_either_comes_to_the_host(run):
+    given = np.arange(6.0).reshape(2, 3)
+    assert run.host(given) is given
+    found = run.host(run.upload(given))
+    assert isinstance(found, np.ndarray)
+    np.testing.assert_array_equal(found, given)
+
+
 def test_numbers_of_numpy_are_numbers(run):
     """They have a dtype, and a GPU's kernel would take them for pointers."""
     a = run.upload(np.array([1.0, 4.0], np.float32))

@@ -30,6 +30,15 @@ def net(**options):
     return Network([4, 5, 3], seed=0, **options)
 
 
+def images(shape, inputs=(8, 8, 3), ask="predict"):
+    """Give a network of images something of another shape."""
+    network = Network([inputs, xnn.Conv2D(2, 3), xnn.Flatten(), 3])
+    network.predict(np.zeros((1, *inputs)))
+    network.predict(np.zeros((1, np.prod(inputs))))  # after which there is a short way
+    x = np.zeros(shape)
+    return network.predict(x) if ask == "predict" else getattr(network, ask)(x, Y)
+
+
 def fit(x=X, y=Y, **options):
     return net().fit(x, y, **{"epochs": 1, **options})
 
@@ -327,6 +336,43 @@ WRONG = BOOK | {
     "one sample too large": (
         lambda: predict_twice(np.full((1, 4), -1e300)),
         "x has -1e+300, too large for float32, in row 0",
+    ),
+    "channels first": (
+        lambda: images((6, 3, 8, 8), ask="fit"),
+        "x has shape (6, 3, 8, 8), but must have shape (n, 192) or (n, 8, 8, 3); "
+        "channels come last: np.moveaxis(x, 1, 3)",
+    ),
+    "one image, channels first": (
+        lambda: images((1, 3, 8, 8)),
+        "x has shape (1, 3, 8, 8), but must have shape",
+        "; channels come last: np.moveaxis(x, 1, 3)",
+    ),
+    "one channel first": (
+        lambda: images((6, 1, 8, 8), (8, 8, 1), "evaluate"),
+        "x has shape (6, 1, 8, 8), but must have shape (n, 64) or (n, 8, 8) or (n, 8, 8, 1); "
+        "channels come last: np.moveaxis(x, 1, 3)",
+    ),
+    "images divided otherwise": (
+        lambda: images((6, 2, 96), ask="backprop"),
+        "x has shape (6, 2, 96), but must have shape (n, 192) or (n, 8, 8, 3)",
+    ),
+    "images of another size": (lambda: images((6, 6, 6, 3)), "x has shape (6, 6, 6, 3), but must"),
+    "no channels of three": (lambda: images((6, 8, 8)), "x has shape (6, 8, 8), but must have"),
+    "height and width changed": (
+        lambda: images((6, 4, 8), (8, 4, 1)),
+        "x has shape (6, 4, 8), but must have shape (n, 32) or (n, 8, 4) or (n, 8, 4, 1)",
+    ),
+    "one image without a batch": (
+        lambda: images((8, 8, 3)),
+        "x has shape (8, 8, 3), but must have shape",
+        "; a batch comes first: x[None]",
+    ),
+    "a number as images": (lambda: images(()), "x has shape (), but must have shape (n, 192) or"),
+    "channels first to an ensemble": (
+        lambda: xnn.Ensemble([Network([(2, 2, 3), xnn.Flatten(), 3])]).accuracy(
+            np.zeros((6, 3, 2, 2)), Y
+        ),
+        "x has shape (6, 3, 2, 2), but must have shape (n, 12) or (n, 2, 2, 3); channels come last",
     ),
     # y
     "fewer targets": (lambda: fit(y=Y[:5]), "y has 5 rows, but x has 6: give one target a sample"),

@@ -32,6 +32,12 @@ def layers(activation=ReLU, p_dropout=0.0):
     ]
 
 
+def three_maps(shape):
+    first = ConvPoolLayer((2, 3, 3, 3), (10, 3, 6, 6))
+    given = np.zeros(shape), np.zeros(20, int)
+    Network([first, SoftmaxLayer(8, 3)], 10).SGD(given, 1, 10, 0.1, given, None)
+
+
 def test_first_weights_are_the_books():
     """By its own calls of NumPy, in its order."""
     made = layers()
@@ -139,10 +145,25 @@ def test_images_of_several_maps_come_map_by_map(device, capsys):
         first.w = first.w[:, order]
         net = Network([first, FullyConnectedLayer(8, 4), SoftmaxLayer(4, 3)], 10, device=device)
         moved = x.reshape(20, 3, 36)[:, order].reshape(20, -1)
-        net.SGD((moved, y), 2, 10, 0.5, (moved, y), None)
-        outputs.append(net.params[2:])
-    for a, b in zip(*outputs, strict=True):
+        net.SGD((moved, y), 2, 10, 0.5, (moved.reshape(20, 3, 6, 6), y), None)
+        outputs.append((*net.params[2:], capsys.readouterr().out))
+    *pairs, printed = zip(*outputs, strict=True)
+    for a, b in pairs:
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+    assert printed[0] == printed[1]
+
+
+def test_images_of_one_map_may_have_it(device):
+    """First, as the book has it, or last; these are the same numbers in the same order."""
+    x, y = data(20)
+    nets = []
+    for shape in ((20, 64), (20, 8, 8), (20, 1, 8, 8), (20, 8, 8, 1)):
+        nets.append(Network(layers(), 10, device=device))
+        given = x.reshape(shape), y
+        nets[-1].SGD(given, 1, 10, 0.1, given, None)
+    for net in nets[1:]:
+        for a, b in zip(net.params, nets[0].params, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_dropout_leaves_out_inputs_in_training_alone(device, capsys):
@@ -217,6 +238,9 @@ def test_data_in_the_books_form(mnist, tmp_path, monkeypatch):
          "training_data is not of the book's form: a pair of images"),
         (lambda: Network(layers(), 10).SGD(data(20), 1, 10, 0.1, data(5), None),
          "validation_data has 5 samples, less than a mini-batch"),
+        (lambda: three_maps((20, 6, 6, 3)),
+         "training_data's x has shape (20, 6, 6, 3), but must have shape (n, 108) or "
+         "(n, 3, 6, 6), map by map"),
         (lambda: Network(layers(), 10).SGD(data(20), 1, 10, -1, data(20), None), "eta is -1"),
     ],
 )  # fmt: skip

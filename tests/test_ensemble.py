@@ -5,6 +5,7 @@ import pytest
 
 import xnn
 
+from . import standin
 from .helpers import host, parameters
 
 
@@ -15,6 +16,7 @@ def constant(*outputs, device="cpu"):
 
 
 X = np.zeros((3, 2))
+PAIR = xnn.Ensemble([constant(1.0, 0.0), constant(0.0, 0.5)])
 
 
 def test_outputs_are_averaged(device):
@@ -40,6 +42,39 @@ def test_one_output_is_a_yes_or_no():
     members = [constant(0.9), constant(0.4), constant(0.4)]
     assert xnn.Ensemble(members).classify(X).tolist() == [1, 1, 1]
     assert xnn.Ensemble(members, vote="majority").classify(X).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("vote", ["average", "majority"])
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_a_device_answers_arrays_of_its_own(vote, outputs):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((40, 5)), rng.integers(0, max(2, outputs), 40)
+    here, there = (
+        xnn.Ensemble([xnn.Network([5, outputs], seed=i, device=d) for i in range(3)], vote)
+        for d in ("cpu", "standin")
+    )
+    upload = there.networks[0].inference.engine.run.upload
+    for ask in ("predict", "classify"):
+        found = getattr(there, ask)(upload(x))
+        assert isinstance(found, standin.Array)
+        np.testing.assert_array_equal(found.get(), getattr(here, ask)(x))
+    assert there.accuracy(upload(x), upload(y)) == here.accuracy(x, y)
+
+
+@pytest.mark.parametrize("vote", ["average", "majority"])
+def test_one_network_is_as_accurate_alone(vote, device):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((40, 12)), rng.integers(0, 12, 40)
+    images = [(2, 2, 3), xnn.layers.Activation("sigmoid")]
+    for layers, targets in (([12, 12], np.eye(12)[y]), ([12, 1], y % 2), (images, y)):
+        net = xnn.Network(layers, seed=0, device=device)
+        team = xnn.Ensemble([net], vote)
+        assert team.accuracy(x, targets) == pytest.approx(net.evaluate(x, targets).accuracy)
+        np.testing.assert_array_equal(team.classify(x), net.classify(x))
+
+
+def test_any_single_output_may_be_a_yes_or_no():
+    assert xnn.Ensemble([constant(0.9)]).accuracy(X, [1, 0, 1]) == pytest.approx(2 / 3)
 
 
 def test_folds_are_those_of_a_partition():
@@ -82,8 +117,16 @@ def test_cross_validation_tells_on_what_was_held_out(device):
         (lambda: xnn.Ensemble([1]), "networks must be at least one network"),
         (lambda: xnn.Ensemble([constant(1.0), constant(1.0, 2.0)]), "outputs of shapes"),
         (lambda: xnn.Ensemble([constant(1.0)], vote="veto"), "vote is 'veto'"),
-        (lambda: list(xnn.folds(3, 5)), "k is 5, but there are 3 samples"),
-        (lambda: list(xnn.folds(3, 1)), "k is 1"),
+        (lambda: xnn.folds(3, 5), "k is 5, but there are 3 samples"),
+        (lambda: xnn.folds(3, 1), "k is 1"),
+        (lambda: xnn.folds(3.5, 2), "n is 3.5, but must be a whole number"),
+        (lambda: xnn.folds(3, 2, seed=-1), "seed is -1, but must be a whole number"),
+        (lambda: PAIR.accuracy(X, [1]), "y has 1 rows, but x has 3: give one target a sample"),
+        (lambda: PAIR.accuracy(X, [0, 1, 2]), "y has labels up to 2, but the network has 2"),
+        (lambda: PAIR.accuracy(X, [0.0, 1.0, 1.0]), "give labels as integers from 0 to 1"),
+        (lambda: PAIR.accuracy(X, np.eye(3)), "y has shape (3, 3), but the network has 2 outputs"),
+        (lambda: PAIR.accuracy(X, np.full((3, 2), 0.5)), "y has numbers that are no classes"),
+        (lambda: xnn.Ensemble([constant(1.0)]).accuracy(X, [0, 1, 2]), "are no classes"),
     ],
 )
 def test_wrong_calls(make, message):

@@ -355,7 +355,7 @@ class InTraining:
     def __init__(self, net, x, y):
         engine = net._engine
         function = engine.layers[-1].function
-        size = engine.sizes[0], engine.outputs
+        size = engine.shapes[0], engine.outputs
         checked = check_samples(engine.run, x, y, size, function, engine.cost, engine.dtype)
         dice = engine.run.upload(np.array(DICE, np.uint32))
         self.engine, self.n = engine, len(x)

@@ -129,6 +129,22 @@ def test_weights_may_change_places(device):
     np.testing.assert_array_equal(copies(net)[0], [second, first])
 
 
+@pytest.mark.parametrize("n", [1, 7])
+@pytest.mark.parametrize("inputs", [(4, 3, 1), (4, 3, 2)])
+def test_images_come_in_several_forms(inputs, n, device):
+    """All are the same numbers in the same order, so all have the same answer."""
+    net = xnn.Network([inputs, xnn.Conv2D(2, 2), xnn.Flatten(), 3], seed=0, device=device)
+    x = np.random.default_rng(0).random((n, *inputs)).astype("float32")
+    forms = [x, x.reshape(n, -1)] + ([x[..., 0]] if inputs[2] == 1 else [])
+    wanted = net.predict(x)
+    for _ in range(2):
+        for form in forms:
+            np.testing.assert_allclose(net.predict(form), wanted, rtol=1e-5)
+    flat = xnn.Network([12 * inputs[2], 3], seed=0, device=device)
+    for form in (x, x.reshape(n, 3, 4, -1), x.reshape(n, 2, -1)):  # a vector may have any
+        np.testing.assert_array_equal(flat.predict(form), flat.predict(x.reshape(n, -1)))
+
+
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 16, 511, 512, 513, 2000])
 def test_predict_takes_any_number_of_samples(n, device):
     net = xnn.Network([6, 5, 4], seed=0, dtype="float64", device=device)
@@ -137,6 +153,32 @@ def test_predict_takes_any_number_of_samples(n, device):
         wanted = reference.forward(*copies(net), ["sigmoid"] * 2, x)
         np.testing.assert_allclose(net.predict(x), wanted, rtol=1e-12)
     assert net.classify(x).shape == (n,)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        xnn.Conv2D(2, 3, "sigmoid"),
+        xnn.Conv2D(2, 3, "relu"),
+        xnn.MaxPool2D(2),
+        xnn.AveragePool2D(2),
+        xnn.layers.Activation("tanh"),
+        xnn.Dropout(0.5),
+        xnn.Flatten(),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_one_sample_that_is_not_finite_is_refused_each_time(first, dtype, value, device):
+    net = xnn.Network([(6, 6, 1), first, xnn.Flatten(), 3], seed=0, dtype=dtype, device=device)
+    x = np.random.default_rng(0).random((1, 36)).astype(dtype)
+    wanted = net.predict(np.repeat(x, 2, axis=0))[:1]
+    for _ in range(3):
+        np.testing.assert_allclose(net.predict(x), wanted, rtol=1e-5)
+    x[0, 7] = value
+    with pytest.raises(ValueError, match="x has NaN or infinity in row 0"):
+        net.predict(x)
 
 
 def test_what_predict_returns_is_the_callers():

@@ -198,7 +198,7 @@ STATEFUL = [
 def trainer(net, x, y, optimizer, state=None):
     engine = net._engine
     samples = check_samples(
-        engine.run, x, y, (6, 3), engine.layers[-1].function, engine.cost, engine.dtype
+        engine.run, x, y, ((6,), 3), engine.layers[-1].function, engine.cost, engine.dtype
     )
     made = Trainer(engine, samples, Recipe(optimizer, 5))
     if state is not None:

@@ -70,6 +70,17 @@ def test_evaluate_is_the_mean_over_all_samples(n, device):
     assert (net.classify(x) == outputs.argmax(axis=1)).all()
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 2), (2, 3, 1), (1, 1, 1)])
+def test_outputs_that_are_images_have_one_class_a_sample(shape, device):
+    n, size = 40, np.prod(shape)
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((n, size)), rng.integers(0, max(2, size), n)
+    net = xnn.Network([shape, xnn.layers.Activation("sigmoid")], device=device)
+    found = net.classify(x)
+    assert (found == (x.argmax(axis=1) if size > 1 else x[:, 0] > 0)).all()
+    assert net.evaluate(x, y).accuracy == pytest.approx((found == y).mean())
+
+
 def test_it_learns(device):
     x, y = problem()
     net = network(device)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import checks
-from .network import Evaluation, Network
+from .network import Evaluation, Network, chosen, generator
+from .samples import classes
 
 
 class Ensemble:
@@ -48,45 +50,82 @@ class Ensemble:
 
     def predict(self, x: ArrayLike) -> NDArray[Any]:
         """Return the networks' outputs for samples as `Network.predict` takes them, averaged."""
-        total, *others = (net.predict(x) for net in self.networks)
-        for outputs in others:
-            total += outputs
-        total /= len(self.networks)
-        return total
+        found: list[Any] = [net.predict(x) for net in self.networks]
+        if isinstance(found[0], np.ndarray):
+            return _mean(found)
+        total, *others = found
+        engine = self.networks[0].inference.engine
+        with engine.lock:
+            for outputs in others:
+                engine.run.elementwise("t + o", total, t=total, o=engine.run.adopt(outputs))
+            engine.run.elementwise("t / n", total, t=total, n=len(self.networks))
+        averaged: NDArray[Any] = engine.run.hand_out(total)
+        return averaged
 
     def classify(self, x: ArrayLike) -> NDArray[np.intp]:
         """Return for each sample the class that is voted for, shape ``(n,)``."""
-        average = self.predict(x)
-        if average.shape[1] == 1:
+        found: list[Any] = [net.predict(x) for net in self.networks]
+        pairs = zip(self.networks, found, strict=True)
+        voted = self._count([net.inference.engine.run.host(outputs) for net, outputs in pairs])
+        if isinstance(found[0], np.ndarray):
+            return voted
+        run = self.networks[0].inference.engine.run
+        there: NDArray[np.intp] = run.hand_out(run.upload(voted))
+        return there
+
+    def accuracy(self, x: ArrayLike, y: ArrayLike) -> float:
+        """Return the share of samples classified as ``y`` says, labels ``(n,)`` or one-hot rows.
+
+        Raises `ValueError` as `Network.evaluate` does, and for targets that are no classes.
+        """
+        engine = self.networks[0].inference.engine
+        run, samples = engine.run, self.networks[0]._samples(x, y)
+        if engine.outputs == 1 and np.isin(run.host(samples.values), (0, 1)).all():
+            samples = replace(samples, scoring="threshold")  # after whichever activation
+        wanted = classes(run, samples)
+        if wanted is None:
+            raise ValueError("y has numbers that are no classes: give labels (n,) or one-hot rows")
+        return float((run.host(self.classify(x)) == wanted).mean())
+
+    def _count(self, outputs: list[NDArray[Any]]) -> NDArray[np.intp]:
+        """Return the class that is voted for by each network's outputs ``(n, …)``."""
+        n, count = len(outputs[0]), self.networks[0].inference.engine.outputs
+        votes = np.zeros((n, max(2, count)))
+        for one in outputs:
+            votes[np.arange(n), chosen(one, count)] += 1
+        average = _mean(outputs).reshape(n, count)
+        if count == 1:
             average = np.hstack([1 - average, average])
-        if self.vote == "average":
+        if self.vote == "average" or n == 0:
             return np.asarray(average.argmax(axis=1))
-        votes = np.zeros(average.shape)
-        for net in self.networks:
-            votes[np.arange(len(votes)), net.classify(x)] += 1
         # An average is part of a vote, so that it decides between equals alone.
         spread = np.ptp(average) or 1.0
         return np.asarray((votes + (average - average.min()) / (2 * spread)).argmax(axis=1))
 
-    def accuracy(self, x: ArrayLike, y: ArrayLike) -> float:
-        """Return the share of samples classified as ``y`` says, labels ``(n,)`` or one-hot rows."""
-        labels = np.asarray(y)
-        if labels.ndim == 2 and labels.shape[1] > 1:
-            labels = labels.argmax(axis=1)
-        return float((self.classify(x) == labels.ravel()).mean())
+
+def _mean(outputs: list[NDArray[Any]]) -> NDArray[Any]:
+    """Return the mean of some arrays, in the memory of the first."""
+    total, *others = outputs
+    for one in others:
+        total += one
+    total /= len(outputs)
+    return total
 
 
 def folds(n: int, k: int = 5, seed: int | None = None) -> Iterator[tuple[Any, Any]]:
-    """Yield k times the indices of samples to train on and of others, each sample once among them.
+    """Return k pairs of indices, one by one: of samples to train on, and of those held out.
+
+    Each sample is held out once.
 
     Raises `ValueError` where there are fewer samples than folds.
     """
     checks.whole("k", k, least=2)
-    if n < k:
+    if checks.whole("n", n, least=0) < k:
         raise ValueError(f"k is {k}, but there are {n} samples")
-    parts = np.array_split(np.random.default_rng(seed).permutation(n), k)
-    for i, held_out in enumerate(parts):
-        yield np.concatenate(parts[:i] + parts[i + 1 :]), held_out
+    parts = np.array_split(generator(seed).permutation(n), k)
+    return (
+        (np.concatenate(parts[:i] + parts[i + 1 :]), held_out) for i, held_out in enumerate(parts)
+    )
 
 
 def cross_validate(

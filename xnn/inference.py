@@ -80,18 +80,19 @@ class Inference:
     def make_ready(self, x: NDArray[Any]) -> None:
         """Make `ready` what takes inputs like ``x`` ``(1, inputs)``.
 
-        It gives outputs ``(1, outputs)``, or None where numbers in the inputs are not finite: the
-        first layer's weighted inputs are then not finite either, all of them.
+        It gives outputs ``(1, outputs)``, or None where numbers in the inputs are not finite, see
+        `Forward.telling`.
         """
         with self.engine.lock:
             forward = self.forward(1, x.dtype)
             work = forward.work
             memories = forward.memories
+            (telling,) = forward.telling
             self.ready[x.shape, x.dtype] = self.engine.run.function(
                 lambda: self.engine.forward(memories),
                 takes=work.inputs,
                 gives=work.outputs,
-                checks=memories[0].z.values[0],
+                checks=telling[0],
             )
 
     def evaluate(self, samples: Samples) -> tuple[float, float | None]:
@@ -164,6 +165,11 @@ class Forward:
             for start, stop in pairwise([*self._starts, rows])
         ]
         self.memories = self._lanes[0]  # all there is for one row
+        # Where z has memory of its own it is the smaller, as a rule, and no number of it is finite
+        # where an input is not. Elsewhere a sigmoid or a maximum may have made it so again.
+        kept = engine.layers[0].keeps_z
+        #: What is not finite, in a lane's row, where the inputs are not.
+        self.telling = [(at.z if kept else at.inputs).values for at, *_ in self._lanes]
         # Forward alone, a dense network is products and little else.
         work = rows * sum(engine.multiplications) if engine.reuses else 0
         self._replay = engine.run.compile(self._step, work)
@@ -188,12 +194,8 @@ class Forward:
             self._replay()
 
     def finite(self, rows: int) -> bool:
-        """Return whether the first rows of what was put in are finite.
-
-        The first layer's weighted inputs are not where the inputs are not.
-        """
-        weighted = (memories[0].z.values for memories in self._lanes)
+        """Return whether the first rows of what was put in are finite."""
         return all(
-            self.engine.run.finite(z[: max(0, rows - start)])
-            for start, z in zip(self._starts, weighted, strict=True)
+            self.engine.run.finite(telling[: max(0, rows - start)])
+            for start, telling in zip(self._starts, self.telling, strict=True)
         )

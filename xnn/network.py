@@ -224,9 +224,11 @@ class Network:
         ----------
         x
             Samples ``(n, inputs)`` of any real dtype, or of more dimensions with as many numbers a
-            sample. ``uint8`` is taken as pixels and scaled to 0…1 batch by batch. What lies on
-            the network's GPU, by CuPy or DLPack, is used where it is; what does not fit there stays
-            here and crosses as it is used.
+            sample. Where inputs are images, ``(n, height, width, channels)``, without channels
+            where there is one, or rows ``(n, inputs)`` of the same order. ``uint8`` is taken as
+            pixels and scaled to 0…1 batch by batch. What lies on the network's GPU, by CuPy or
+            DLPack, is used where it is; what does not fit there stays here and crosses as it is
+            used.
         y
             Labels ``(n,)``, integers from 0 to outputs - 1; or rows ``(n, outputs)``; or, for one
             output, numbers ``(n,)``.
@@ -320,7 +322,7 @@ class Network:
             outputs = inference.answer(x)
             if outputs is not None:
                 return outputs
-        rows = check_inputs(self._engine.run, x, self._engine.sizes[0], self.dtype)
+        rows = check_inputs(self._engine.run, x, self._engine.shapes[0], self.dtype)
         result: NDArray[Any] = inference.predict(rows)
         if len(self._engine.shapes[-1]) > 1:
             return result.reshape(len(rows), *self._engine.shapes[-1])
@@ -331,12 +333,10 @@ class Network:
     def classify(self, x: ArrayLike) -> NDArray[np.intp]:
         """Return for each sample the class with the largest output, shape ``(n,)``.
 
-        Where there is one output, class 1 is an output above ½.
+        Where there is one output, class 1 is an output above ½. Outputs that are images count row
+        by row, pixel by pixel, channel by channel, as for `evaluate`.
         """
-        outputs = self.predict(x)
-        if outputs.shape[1] == 1:
-            return (outputs[:, 0] > 0.5).astype(np.intp)
-        classes: NDArray[np.intp] = outputs.argmax(axis=1)
+        classes: NDArray[np.intp] = chosen(self.predict(x), self._engine.outputs)
         return classes
 
     def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
@@ -481,7 +481,7 @@ class Network:
     def _samples(self, x: Any, y: Any, names: tuple[str, str] = ("x", "y")) -> Samples:
         engine = self._engine
         function = engine.layers[-1].function
-        size = engine.sizes[0], engine.outputs
+        size = engine.shapes[0], engine.outputs
         return check_samples(engine.run, x, y, size, function, engine.cost, engine.dtype, names)
 
     def _train(self, samples: Samples, **options: Any) -> History:
@@ -565,6 +565,12 @@ class Arrays(Sequence[Array]):
         with engine.lock:
             for view, array in checked:
                 engine.run.copy(engine.run.upload(array), view)
+
+
+def chosen(outputs: Array, count: int) -> Any:
+    """Return the class that each sample's outputs ``(n, …)``, ``count`` of them, tell: ``(n,)``."""
+    rows = outputs.reshape(len(outputs), count)
+    return rows.argmax(axis=1) if count > 1 else (rows[:, 0] > 0.5).astype(np.intp)
 
 
 def load(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from . import checks
 from .activations import Activation
 from .backends import Array, Backend, DeviceError
 from .costs import Cost
+from .parameters import Shape
 
 #: How a right answer is told: by the largest output, by an output on its side of ½, or not at all.
 Scoring = Literal["argmax", "threshold"] | None
@@ -87,7 +89,7 @@ def check_samples(
     run: Backend,
     x: Any,
     y: Any,
-    size: tuple[int, int],
+    size: tuple[Shape, int],
     activation: Activation,
     cost: Cost,
     dtype: Any,
@@ -95,7 +97,8 @@ def check_samples(
 ) -> Samples:
     """Return inputs and targets checked against each other and the network.
 
-    ``size`` is the network's inputs and outputs, ``dtype`` its dtype, ``activation`` the last one.
+    ``size`` is the shape of the network's inputs and the number of its outputs, ``dtype`` its
+    dtype, ``activation`` the last one.
     Arrays that lie on the network's device stay there; targets are looked at in a copy.
     Raises `ValueError` that names the argument, what came and what is wanted.
     """
@@ -105,7 +108,7 @@ def check_samples(
         raise ValueError(f"{names[0]} is empty, but must hold at least one sample")
     y_name = names[1]
     given = _array(run, y, y_name)
-    y = given if isinstance(given, np.ndarray) else run.download(given)
+    y = run.host(given)
     if y.ndim == 0 or len(y) != len(x):
         came = f"{len(y)} rows" if y.ndim else "a single number"
         raise ValueError(
@@ -131,19 +134,23 @@ def check_samples(
     return Samples(x, None, given.reshape(values.shape), _scoring(values, activation))
 
 
-def check_inputs(run: Backend, x: Any, inputs: int, dtype: Any, name: str = "x") -> Any:
+def check_inputs(run: Backend, x: Any, shape: Shape, dtype: Any, name: str = "x") -> Any:
     """Return ``x`` as an array ``(n, inputs)`` of host or device, not copied where it is one.
 
-    Samples of more dimensions, such as images ``(n, 28, 28)``, are laid out in rows.
+    ``shape`` is that of a sample before the network's first layer. Images ``(height, width,
+    channels)`` may come as rows ``(n, inputs)`` too, and without channels where there is one. Where
+    samples are vectors, those of more dimensions are laid out in rows.
     Raises `ValueError` where it is not real, finite numbers of a fitting shape.
     """
-    x = _array(run, x, name)
-    if x.ndim == 1:
+    x, inputs = _array(run, x, name), prod(shape)
+    if len(shape) > 1:
+        _check_images(x, shape, name)
+    elif x.ndim == 1:
         hint = f"; a batch comes first: {name}[None]" if len(x) == inputs else ""
         raise ValueError(
             f"{name} has shape {x.shape}, but must have shape (samples, {inputs}){hint}"
         )
-    if x.ndim == 0 or (found := int(np.prod(x.shape[1:]))) != inputs:
+    elif x.ndim == 0 or (found := int(np.prod(x.shape[1:]))) != inputs:
         came = f"shape {x.shape}" + (f", {found} numbers a sample" if x.ndim else "")
         raise ValueError(f"{name} has {came}, but the network has {inputs} inputs")
     _check_finite(run, x, dtype, name)
@@ -162,6 +169,21 @@ def check_range(values: NDArray[Any], cost: Cost, name: str = "y") -> None:
         )
 
 
+def _check_images(x: Array, shape: Shape, name: str) -> None:
+    """Refuse what is no images of a shape: as many numbers in another order would be scrambled."""
+    height, width, channels = shape
+    fitting = [(prod(shape),), *([(height, width)] if channels == 1 else []), shape]
+    if x.ndim and x.shape[1:] in fitting:
+        return
+    hint = ""
+    if x.shape[1:] == (channels, height, width):
+        hint = f"; channels come last: np.moveaxis({name}, 1, 3)"
+    elif x.shape in fitting:
+        hint = f"; a batch comes first: {name}[None]"
+    wanted = " or ".join(f"(n, {', '.join(map(str, form))})" for form in fitting)
+    raise ValueError(f"{name} has shape {x.shape}, but must have shape {wanted}{hint}")
+
+
 def check_weights(
     run: Backend, samples: Samples, sample_weight: Any, class_weight: Any, outputs: int, dtype: Any
 ) -> Samples:
@@ -173,31 +195,32 @@ def check_weights(
     """
     n, weights = len(samples), None
     if sample_weight is not None:
-        given = _array(run, sample_weight, "sample_weight")
-        weights = given if isinstance(given, np.ndarray) else run.download(given)
+        weights = run.host(_array(run, sample_weight, "sample_weight"))
         if weights.shape != (n,):
             raise ValueError(f"sample_weight has shape {weights.shape}, but must have shape ({n},)")
         _check_finite(run, weights, dtype, "sample_weight")
         if weights.min() < 0:
             raise ValueError(f"sample_weight has {weights.min():g}, but must not be negative")
     if class_weight is not None:
-        classes = _classes(run, samples)
-        each = _class_weights(class_weight, classes, max(2, outputs))[classes]
+        known = classes(run, samples)
+        if known is None:
+            raise ValueError("class_weight is given, but the targets are no classes")
+        each = _class_weights(class_weight, known, max(2, outputs))[known]
         weights = each if weights is None else weights * each
     return samples if weights is None else replace(samples, weights=weights.astype(dtype))
 
 
-def _classes(run: Backend, samples: Samples) -> NDArray[Any]:
-    """Return the number of each sample's class."""
+def classes(run: Backend, samples: Samples) -> NDArray[Any] | None:
+    """Return the number of each sample's class ``(n,)``; None where targets are no classes."""
     if samples.scoring is None:
-        raise ValueError("class_weight is given, but the targets are no classes")
+        return None
     targets = samples.values if samples.labels is None else samples.labels
-    host = targets if isinstance(targets, np.ndarray) else run.download(targets)
+    host = run.host(targets)
     if samples.labels is not None:
         return np.asarray(host, np.intp)
     if samples.scoring == "argmax":
         return np.asarray(host.argmax(axis=1))
-    return (host[:, 0] > 0.5).astype(np.intp)
+    return np.asarray(host[:, 0] > 0.5, np.intp)
 
 
 def _class_weights(given: Any, classes: NDArray[Any], count: int) -> NDArray[np.float64]:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
+import numpy as np
+
 from .windows import Window
 
 # An array of whichever device: numpy.ndarray on the CPU, cupy.ndarray on a GPU.
@@ -85,6 +87,10 @@ class Backend(ABC):
     @abstractmethod
     def download(self, array: Array) -> Any:
         """Return a new NumPy array with the values of a device array."""
+
+    def host(self, array: Array) -> Any:
+        """Return an array of the device or of the host as one of the host."""
+        return array if isinstance(array, np.ndarray) else self.download(array)
 
     def adopt(self, array: Any) -> Array | None:
         """Return a user's array that lies on a device of this kind as one of `xp`; else None.

@@ -124,7 +124,7 @@ class _Layer:
     def _host(self, name: str) -> NDArray[Any]:
         assert self._net is not None
         array = getattr(self._net, name)[self._number]
-        return np.array(array.get() if hasattr(array, "get") else array)
+        return np.array(self._net.inference.engine.run.host(array))
 
     def _join(self, net: Core, number: int, inputs: tuple[int, ...]) -> None:
         """Become a layer of a network, which gets the weights that there are."""
@@ -345,8 +345,14 @@ class Network:
             raise ValueError(f"{name} has {len(y)} samples, less than a mini-batch")
         x, y = x[:whole], y[:whole]
         shape = self._net.shapes[0]
-        if len(shape) == 3 and shape[2] > 1:  # the book has images map by map
-            x = np.moveaxis(np.reshape(x, (whole, shape[2], *shape[:2])), 1, 3)
+        if len(shape) == 3:  # the book has images map by map
+            maps, rows = (shape[2], *shape[:2]), (int(np.prod(shape)),)
+            came = tuple(getattr(x, "shape", None) or np.shape(x))
+            if shape[2] > 1 and came[1:] not in (rows, maps):
+                wanted = f"(n, {rows[0]}) or (n, {', '.join(map(str, maps))}), map by map"
+                raise ValueError(f"{name}'s x has shape {came}, but must have shape {wanted}")
+            if shape[2] > 1 or came[1:] == maps:
+                x = np.moveaxis(np.reshape(x, (whole, *maps)), 1, 3)
         return self._net._samples(x, y, (f"{name}'s x", f"{name}'s y"))
 
 

@@ -246,9 +246,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
 
     def _validation_score(self, X: Any, y: Any, sample_weight: Any) -> float:
         outputs = self.network_.inference.predict(X)
-        predicted = self._decode(outputs)
-        if not isinstance(predicted, np.ndarray):
-            predicted = self.network_.inference.engine.run.download(predicted)
+        predicted = self.network_.inference.engine.run.host(self._decode(outputs))
         if predicted.dtype.kind == "f" and not np.isfinite(predicted).all():
             return float("nan")
         return float(accuracy_score(y, predicted, sample_weight=sample_weight))

@@ -69,7 +69,7 @@ def some(run: Backend, X: Any, index: NDArray[np.intp]) -> Any:
 def _on_device(estimator: Any, run: Backend, X: Array) -> Array:
     """Return an array of the device, checked, as one of `DTYPES`."""
     dtype = X.dtype if X.dtype.kind == "f" else np.dtype(DTYPES[0])
-    X = check_inputs(run, X, estimator.n_features_in_, dtype, "X")
+    X = check_inputs(run, X, (estimator.n_features_in_,), dtype, "X")
     return X if X.dtype in DTYPES else X.astype(DTYPES[0])
 
 

@@ -102,6 +102,4 @@ def put(network: Network, coefs: Sequence[Any], intercepts: Sequence[Any]) -> No
 
 
 def _host(network: Network, array: Array) -> Any:
-    if isinstance(array, np.ndarray):
-        return array
-    return network.inference.engine.run.download(array)
+    return network.inference.engine.run.host(array)

@@ -176,9 +176,8 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
         return outputs.reshape(-1) if outputs.shape[1] == 1 else outputs
 
     def _validation_score(self, X: Any, y: Any, sample_weight: Any) -> float:
-        predicted = self._decode(self.network_.inference.predict(X))
-        if not isinstance(predicted, np.ndarray):
-            predicted = self.network_.inference.engine.run.download(predicted)
+        inference = self.network_.inference
+        predicted = inference.engine.run.host(self._decode(inference.predict(X)))
         if not np.isfinite(predicted).all():
             return float("nan")
         return float(r2_score(y, predicted, sample_weight=sample_weight))
