@@ -42,7 +42,7 @@ COMPILER = shutil.which("g++") or shutil.which("clang++")
 
 _FENCE = 256
 _FENCED, _POISON = 0xA5, 0xFF
-_lock = threading.RLock()
+_lock, _compiling = threading.RLock(), threading.Lock()
 _threads = threading.local()
 
 
@@ -184,8 +184,9 @@ class Stream:
 
     def wait_event(self, event):
         self._not_capturing("an event of elsewhere")
-        if event.work is not None:
-            self._waits.append(event.work)
+        with _lock:
+            if event.work is not None:
+                self._waits.append(event.work)
 
     def begin_capture(self, mode=None):
         self._not_capturing("a capture")
@@ -273,15 +274,17 @@ class Memory:
         stream = get_current_stream()
         stream._not_capturing("an allocation")
         counts["allocations"] += 1
-        _give_back()
         size = -(-max(size, 1) // 512) * 512
-        if _used + size > MEMORY:
-            raise OutOfMemoryError(f"Out of memory allocating {size} bytes")
-        _used += size
+        with _lock:
+            _give_back()
+            if _used + size > MEMORY:
+                raise OutOfMemoryError(f"Out of memory allocating {size} bytes")
+            _used += size
+            free = _pools[stream.device_id, stream.ptr][size]
+            block = free.pop() if free else _Block(size)
         self.device_id = stream.device_id
         self._stream = stream
-        free = _pools[stream.device_id, stream.ptr][size]
-        self.block = free.pop() if free else _Block(size)
+        self.block = block
         self.ptr = self.block.inside.ctypes.data
         self.__array_interface__ = self.block.inside.__array_interface__
 
@@ -292,11 +295,12 @@ class Memory:
 
 def _give_back():
     global _used
-    while _given_back:
-        stream, block = _given_back.pop()
-        stream._append(block.poison)
-        _used -= block.size
-        _pools[stream.device_id, stream.ptr][block.size].append(block)
+    with _lock:
+        while _given_back:
+            stream, block = _given_back.pop()
+            stream._append(block.poison)
+            _used -= block.size
+            _pools[stream.device_id, stream.ptr][block.size].append(block)
 
 
 def _look_at_fences():
@@ -569,9 +573,14 @@ def _folder():
     return folder, Path(folder.name)
 
 
-@cache
 def _compiled(text):
     """Return the library of a kernel and the C++ types of its parameters."""
+    with _compiling:  # two threads would write to one file
+        return _compiled_once(text)
+
+
+@cache
+def _compiled_once(text):
     declared = [" ".join(part.split()) for part in _DECLARED.search(text)[1].split(",")]
     kinds = [re.match(r"(.*?)\s*\w+$", part)[1] for part in declared]
     if alias := _ALIAS.search(text):
