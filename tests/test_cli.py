@@ -144,6 +144,12 @@ def test_ink_on_nothing_is_ink_on_paper(mnist):
     black.putalpha(Image.fromarray(pixels))
     black.save("7.png")
     assert np.abs(images.digit("7.png").astype(float) - pixels).mean() < 8
+    lying, exif = Image.fromarray(255 - pixels).rotate(90), Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright: turn it clockwise
+    lying.save("lying.jpg", exif=exif, quality=95)
+    Image.fromarray(255 - pixels).save("upright.jpg", quality=95)
+    lies, stands = (images.digit(f"{name}.jpg").astype(float) for name in ("lying", "upright"))
+    assert np.abs(lies - stands).mean() < 2
 
 
 def test_predict_tells_one_line_a_file(reader, mnist):

@@ -133,3 +133,14 @@ def test_wrong_calls(make, message):
     with pytest.raises(ValueError) as caught:
         make()
     assert message in str(caught.value)
+
+
+def test_an_interrupted_fold_ends_cross_validation():
+    """A network that was cut short is no equal of the others."""
+
+    def interrupt(training):
+        raise KeyboardInterrupt
+
+    x, y = np.random.default_rng(0).random((20, 4)), np.arange(20) % 2
+    with pytest.raises(KeyboardInterrupt):
+        xnn.cross_validate(lambda: xnn.Network([4, 2]), x, y, callbacks=[interrupt], epochs=3)

@@ -136,12 +136,15 @@ def cross_validate(
     ``make`` makes a network that is not trained, ``options`` are those of `Network.fit`; an
     evaluation is on the samples that its network was trained without.
 
-    Raises `ValueError` as `folds` and `Network.fit` do.
+    Raises `ValueError` as `folds` and `Network.fit` do; and `KeyboardInterrupt` at Ctrl-C, for a
+    network that was interrupted cannot be compared with the others.
     """
     x, y = np.asarray(x), np.asarray(y)
     results = []
     for train, held_out in folds(len(x), k, seed):
         net = make()
-        net.fit(x[train], y[train], **options)
+        history = net.fit(x[train], y[train], **options)
+        if (history.stopped or "").startswith("interrupted"):
+            raise KeyboardInterrupt
         results.append((net, net.evaluate(x[held_out], y[held_out])))
     return results

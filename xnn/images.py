@@ -25,7 +25,7 @@ def digit(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     no picture or is blank, `OSError` where it cannot be read.
     """
     try:
-        from PIL import Image
+        from PIL import Image, ImageOps
     except ImportError:
         raise ImportError('reading pictures needs Pillow: pip install "xnn[images]"') from None
     name = os.fsdecode(path)
@@ -34,7 +34,7 @@ def digit(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
             with Image.open(file) as picture:
                 if picture.width * picture.height > _MOST:
                     raise ValueError(f"{picture.width} × {picture.height} pixels are too many")
-                light = _light(picture)
+                light = _light(ImageOps.exif_transpose(picture))  # as it was held
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError(f"{name}: not a picture that can be read: {error}") from None
     return _fitted(_ink(light, name), Image)

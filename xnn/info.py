@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import platform
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,12 @@ def _blas() -> str:
     libraries = [
         library for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"
     ]
-    of_scipy = [library for library in libraries if "scipy" in os.fspath(library["filepath"])]
+    # NumPy's own is called "libscipy_openblas64_", and lies elsewhere.
+    of_scipy = [
+        library
+        for library in libraries
+        if {"scipy", "scipy.libs"} & set(Path(library["filepath"]).parts)
+    ]
     for library in of_scipy or libraries:
         threads = library["num_threads"]
         parts = [library["internal_api"], library["version"], library.get("architecture")]
