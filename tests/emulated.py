@@ -42,6 +42,7 @@ COMPILER = shutil.which("g++") or shutil.which("clang++")
 
 _FENCE = 256
 _FENCED, _POISON = 0xA5, 0xFF
+_LARGE = 4 * 2**20
 _lock, _compiling = threading.RLock(), threading.Lock()
 _threads = threading.local()
 
@@ -253,9 +254,10 @@ class _Block:
 
     def __init__(self, size):
         self.size = size
-        self.raw = np.full(size + 2 * _FENCE, _POISON, np.uint8)
+        self.raw = np.empty(size + 2 * _FENCE, np.uint8)
         self.inside = self.raw[_FENCE : _FENCE + size]
         self.raw[:_FENCE] = self.raw[_FENCE + size :] = _FENCED
+        self._fill()
 
     def poison(self):
         fences = self.raw[:_FENCE], self.raw[_FENCE + self.size :]
@@ -263,7 +265,12 @@ class _Block:
             _broken.append(f"a kernel wrote beside an array of {self.size} bytes")
             for fence in fences:
                 fence[:] = _FENCED
-        self.inside[:] = _POISON
+        self._fill()
+
+    def _fill(self):
+        """Poison what is inside; large blocks, as for cuBLAS, are left without a page of memory."""
+        if self.size <= _LARGE:
+            self.inside[:] = _POISON
 
 
 class Memory:
