@@ -92,14 +92,13 @@ def random_network(rng, device):
         return pick(dropout, xnn.RandomErasing(), xnn.ElasticTransform(), Reshape(shape))
 
     def vector():
-        match rng.integers(5):
+        match rng.integers(4):
             case 0 | 1:
                 return Dense(int(rng.integers(2, 9)), pick(*FUNCTIONS), bias=pick(True, False))
             case 2:
                 return BatchNorm()
-            case 3:
-                return Dropout(0.4, scale_training=pick(True, False))
-        return Activation(pick(*FUNCTIONS, "softmax"))
+        dropout = Dropout(0.4, scale_training=pick(True, False))
+        return pick(dropout, *map(Activation, (*FUNCTIONS, "softmax")))
 
     def add(layer):
         """Take a layer if it fits."""

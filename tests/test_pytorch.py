@@ -151,7 +151,7 @@ def test_most_networks_are_pytorchs():
         with contextlib.suppress(ValueError):
             xnn.to_torch(random_network(np.random.default_rng(seed), "cpu"))
             taken += 1
-    assert taken >= 35
+    assert taken >= 40
 
 
 def test_state_dicts_have_copies(device):
@@ -201,11 +201,14 @@ UNSCALED = xnn.Dropout(0.4, scale_training=False)
         [(5, 6, 2), UNSCALED, xnn.Conv2D(3, 3, "relu", padding="same"), UNSCALED, xnn.Flatten(), 3],
         [(5, 6, 2), UNSCALED, xnn.AveragePool2D(2), xnn.GlobalAveragePool2D(), xnn.Dense(3)],
         [7, xnn.Dense(4), UNSCALED, xnn.Activation("leaky_relu"), xnn.Dense(3, "softmax")],
+        [7, xnn.Dense(4), UNSCALED, UNSCALED, xnn.BatchNorm(epsilon=0.1), UNSCALED, 3],
+        [(5, 6, 2), UNSCALED, xnn.BatchNorm(epsilon=0.1), xnn.Flatten(), 3],
     ],
 )
 def test_dropout_that_does_not_scale_in_training_scales_the_next_weights(layers, device):
     net = xnn.Network(layers, seed=0, device=device)
     x = np.random.default_rng(0).standard_normal((5, *net.shapes[0])).astype(np.float32)
+    net.fit(x, np.full((5, 3), 1 / 3), epochs=3, optimizer=0.01)  # which gives BatchNorm averages
     module, wanted = xnn.to_torch(net), host(net.predict(x))
     np.testing.assert_allclose(predicted(module, x), wanted, rtol=1e-5, atol=1e-6)
     back = xnn.from_torch(module, net.shapes[0], device=device)
@@ -216,7 +219,6 @@ def test_dropout_that_does_not_scale_in_training_scales_the_next_weights(layers,
     ("layers", "words"),
     [
         ([4, 3, UNSCALED], "the network ends with no weights behind Dropout"),
-        ([4, 3, UNSCALED, xnn.BatchNorm(), 2], r"layers\[3\]: there are no weights between it and"),
         ([4, 3, UNSCALED, xnn.Activation("tanh"), 2], r"layers\[3\]: there are no weights"),
     ],
 )

@@ -82,7 +82,7 @@ def to_torch(net: Network) -> Any:
 
     Its ``state_dict()`` has copies of the weights. Images go in and come out as PyTorch has them,
     ``(n, channels, height, width)``. Augmentation is left out. What ``scale_training=False`` makes
-    of numbers behind a `Dropout` goes into the weights of the next `Dense` or `Conv2D`.
+    of numbers behind a `Dropout` goes into the next `Dense`, `Conv2D` or `BatchNorm`.
 
     Raises `ImportError` where PyTorch is not installed, `ValueError` for a layer that PyTorch has
     none for.
@@ -265,8 +265,9 @@ class _Writer:
                 if self.order is not None:
                     own = {name: array[np.argsort(self.order)] for name, array in own.items()}
                 kind = nn.BatchNorm1d if len(inputs) == 1 else nn.BatchNorm2d
-                momentum = 1 - float(layer.momentum)
-                self._put(kind(inputs[-1], eps=float(layer.epsilon), momentum=momentum), own)
+                momentum, eps = 1 - float(layer.momentum), float(layer.epsilon) / self.factor**2
+                self._put(kind(inputs[-1], eps=eps, momentum=momentum), own)
+                self.factor = 1.0
             case kinds.MaxPool2D():
                 window, padding = layer.window, self._pad(layer.window, float("-inf"))
                 self._put(nn.MaxPool2d(window.size, window.stride, padding))
@@ -303,6 +304,9 @@ class _Writer:
             case kinds.Dense() | kinds.Conv2D():
                 own["weights"] = own["weights"] * self.factor
                 self.factor = 1.0
+            case kinds.BatchNorm():  # which divides by the factor itself: ε alone is added to it
+                own["mean"] = own["mean"] / self.factor
+                own["variance"] = own["variance"] / self.factor**2
             case kinds.Dropout() | kinds.Augmentation() | kinds.Flatten() | kinds.Reshape():
                 pass
             case kinds.MaxPool2D() | kinds.AveragePool2D() | kinds.GlobalAveragePool2D():
