@@ -103,7 +103,8 @@ def load_data(dataset: str, path: str | None):
     try:
         return "MNIST", xnn.datasets.mnist(path)
     except OSError as error:
-        if dataset == "mnist" or path is not None:
+        named = path is not None or isinstance(error, FileNotFoundError)  # or by XNN_DATA
+        if named or dataset == "mnist":
             raise
         digits = xnn.datasets.digits()
         print(f"No MNIST ({error}): training on scikit-learn's digits", file=sys.stderr)
@@ -112,10 +113,7 @@ def load_data(dataset: str, path: str | None):
 
 def print_epoch(run, samples: int) -> None:
     correct = round(run.history.validation_accuracy[-1] * samples)
-    # tqdm prints above its progress bar where there is one
-    from tqdm import tqdm
-
-    tqdm.write(f"Epoch {run.epoch}: {correct} / {samples}")
+    print(f"Epoch {run.epoch}: {correct} / {samples}")
 
 
 if __name__ == "__main__":

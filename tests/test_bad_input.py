@@ -1,9 +1,11 @@
 """What a newcomer gets wrong: each wrong call, its error, and the words it must say."""
 
+import os
 import random
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 import xnn
 from xnn import (
@@ -292,7 +294,7 @@ WRONG = BOOK | {
     ),
     "weights of another shape": (
         lambda: Network([4, Dense(3, initializer=np.zeros((4, 3)))]),
-        "initializer's weights have shape (4, 3), but must have shape (3, 4)",
+        "layers[1]: Dense: initializer's weights have shape (4, 3), but must have shape (3, 4)",
     ),
     "weights with NaN": (
         lambda: Network([4, Dense(3, initializer=np.full((3, 4), np.nan))]),
@@ -326,7 +328,13 @@ WRONG = BOOK | {
         lambda: fit(np.ma.masked_array(X, mask=X == 0)),
         "x has masked elements, but must have all its numbers",
     ),
-    "None as x": (lambda: fit(None), "x has dtype object, but must hold real numbers"),
+    "None as x": (lambda: fit(None), "x is None, but must be an array of numbers"),
+    "no y": (lambda: fit(X, None), "y is None, but must be an array of numbers"),
+    "generator as x": (lambda: fit(row for row in X), "x is a generator, but must be an array"),
+    "sparse x": (
+        lambda: fit(scipy.sparse.csr_array(X)),
+        "x is a csr_array, but must be an array of numbers: x.toarray()",
+    ),
     "empty x": (lambda: fit(X[:0], Y[:0]), "x is empty, but must hold at least one sample"),
     "infinity in one sample": (lambda: predict_twice(HOLE[:1] + np.inf), "x has NaN or infinity"),
     "too large for float32": (
@@ -605,6 +613,31 @@ WRONG = BOOK | {
     "initial weights too large": (
         lambda: Network([4, Dense(3, initializer=np.full((3, 4), 1e300))]),
         "initializer's weights hold NaN or infinity, but must be finite as float32",
+    ),
+    "samples that count for nothing": (
+        lambda: fit(sample_weight=np.zeros(6)),
+        "sample_weight is 0 for all samples",
+    ),
+    "a share to validate with": (
+        lambda: fit(validation_data=0.1),
+        "validation_data must be a pair (x, y), but is a float",
+    ),
+    "one network to cross-validate": (
+        lambda: xnn.cross_validate(net(), X, Y, k=2),
+        "make must be a function that returns a new network",
+    ),
+    "no network to cross-validate": (
+        lambda: xnn.cross_validate(lambda: 3, X, Y, k=2),
+        "make must be a function that returns a new network",
+    ),
+    "ensemble of a network": (
+        lambda: xnn.Ensemble(net()),
+        "networks must be at least one network, in a list",
+    ),
+    "ensemble of none": (lambda: xnn.Ensemble([]), "networks must be at least one network"),
+    "network of a device": (
+        lambda: xnn.load(os.devnull),
+        "not a safetensors file, but empty",
     ),
     "NaN among the weights": (nan_weights, "the network's weights or biases hold NaN or infinity"),
     "weights for one layer": (

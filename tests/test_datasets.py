@@ -450,6 +450,14 @@ def test_no_mirror_answers(mirrors, monkeypatch):
     assert time.monotonic() - began < 10
 
 
+def test_a_cache_that_cannot_be_written_to(mirrors, monkeypatch, tmp_path):
+    (tmp_path / "home").touch()
+    monkeypatch.setattr(module, "_cache", lambda: tmp_path / "home" / "xnn")
+    with pytest.raises(OSError, match=r"xnn: MNIST cannot be kept there \(.*XNN_DATA"):
+        xnn.datasets.mnist()
+    assert mirrors.asked == []
+
+
 def test_real_mnist_is_the_published_one(mnist):
     assert [x.shape for x, _ in mnist] == [(50_000, 784), (10_000, 784), (10_000, 784)]
     contents = {

@@ -96,6 +96,7 @@ def test_without_mnist_and_network_auto_takes_the_digits(no_network):
         (["--device", "tpu"], "device is 'tpu'"),
         (["--dataset", "mnist"], "MNIST could not be downloaded"),
         (["--data", "nowhere"], "nowhere: no MNIST there"),
+        (["XNN_DATA=nowhere"], "nowhere: no such folder, but XNN_DATA names it"),
         (["--dataset", "digits", "--hidden", "0"], "layers[1] is 0"),
         (["--dataset", "digits", "--epochs", "0"], "epochs is 0"),
         (["--dataset", "digits", "--lr", "-1"], "learning_rate is -1.0"),
@@ -107,7 +108,9 @@ def test_without_mnist_and_network_auto_takes_the_digits(no_network):
 def test_what_cannot_be_done_is_one_line_and_status_2(arguments, words, no_network, device):
     if "gpu" in arguments and device != "cpu":
         pytest.skip("there is a GPU")
-    done = run("--quiet", *arguments, **no_network)
+    settings = dict(word.split("=") for word in arguments if "=" in word)
+    arguments = [word for word in arguments if "=" not in word]
+    done = run("--quiet", *arguments, **{**no_network, **settings})
     assert done.returncode == 2
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1

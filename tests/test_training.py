@@ -1,12 +1,15 @@
 """The loop: history, callbacks, early stopping, interruption, divergence, seeds."""
 
+import io
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 import tracemalloc
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -191,7 +194,7 @@ def test_early_stopping_goes_back_to_the_best(device):
     best = int(np.argmin(history.validation_cost))
     assert stopping.best_epoch == best
     assert len(history) == best + 3
-    assert history.stopped == f"validation_cost was best in epoch {best}"
+    assert history.stopped == f"validation_cost was best in epoch {best + 1}/50"
     assert (parameters(net) == weights[best]).all()
     assert not (parameters(net) == weights[-1]).all()
 
@@ -239,9 +242,7 @@ def test_callbacks_are_called_around_epochs(device):
 def test_divergence_stops_and_says_where(optimizer, device):
     x, y = problem()
     net = xnn.Network([4, xnn.Dense(8, "relu"), xnn.Dense(3, "linear")], seed=0, device=device)
-    with pytest.raises(
-        FloatingPointError, match=r"epoch 0, step [0-9]+ of 20.*lower learning rate"
-    ):
+    with pytest.raises(FloatingPointError, match=r"epoch 1/5, step [0-9]+/20.*lower learning rate"):
         net.fit(x, y, epochs=5, optimizer=optimizer)
     assert np.isfinite(parameters(net)).all()
 
@@ -250,7 +251,7 @@ def test_divergence_leaves_the_weights_from_before_the_epoch(device):
     x, y = problem()
     net = xnn.Network([4, xnn.Dense(3, "linear")], seed=0, device=device)
     good = []
-    with pytest.raises(FloatingPointError, match=r"epoch 2.*those from before the epoch"):
+    with pytest.raises(FloatingPointError, match=r"epoch 3/5.*those from before the epoch"):
         net.fit(
             x,
             y,
@@ -265,7 +266,7 @@ def test_divergence_leaves_the_averages_from_before_the_epoch(device):
     x, y = problem()
     net = xnn.Network([4, xnn.Dense(3, "linear")], seed=0, device=device)
     good = []
-    with pytest.raises(FloatingPointError, match=r"epoch 2.*those from before the epoch"):
+    with pytest.raises(FloatingPointError, match=r"epoch 3/5.*those from before the epoch"):
         net.fit(
             x,
             y,
@@ -294,7 +295,7 @@ def test_ctrl_c_in_an_epoch_leaves_averages(device, monkeypatch):
         net = network(device)
         before = parameters(net)
         history = net.fit(x, y, epochs=3, batch_size=2, optimizer=optimizer, progress=False)
-        assert history.stopped == "interrupted in epoch 0"
+        assert history.stopped == "interrupted in epoch 1/3"
         ends.append(np.linalg.norm(parameters(net) - before))
     assert 0 < ends[1] < ends[0] / 5
 
@@ -304,7 +305,7 @@ def test_divergence_brings_back_the_best_where_early_stopping_has_it(device):
     net = xnn.Network([4, xnn.Dense(3, "linear")], seed=0, device=device)
     stopping, weights = xnn.EarlyStopping("cost", patience=50), []
     rates = [0.01, 0.01, 1.0, 1e20]  # the third gets worse, the fourth diverges
-    with pytest.raises(FloatingPointError, match=r"epoch 3.*those that callbacks ended with"):
+    with pytest.raises(FloatingPointError, match=r"epoch 4/4.*those that callbacks ended with"):
         net.fit(
             x,
             y,
@@ -400,7 +401,7 @@ def test_ctrl_c_between_epochs_keeps_what_there_is(device, capsys):
 
     history = net.fit(x, y, epochs=9, callbacks=[press])
     assert len(history) == len(history.accuracy) == len(history.seconds) == 3
-    assert history.stopped == "interrupted in epoch 2"
+    assert history.stopped == "interrupted in epoch 3/9"
     assert "interrupted" in capsys.readouterr().err
     assert np.isfinite(net.predict(x)).all()
 
@@ -432,6 +433,84 @@ def test_progress_bar_is_for_terminals(capsys):
     assert out == ""
     assert "400" in err
     assert "epoch 1/2" in err
+
+
+class Terminal(io.StringIO):
+    """What standard output and standard error both go to."""
+
+    def isatty(self):
+        return True
+
+    def lines(self):
+        """Return what a reader sees on it."""
+        shown = []
+        for line in self.getvalue().split("\n"):
+            cells = []
+            for part in line.split("\r"):
+                cells[: len(part)] = part
+            shown.append("".join(cells).rstrip())
+        return shown
+
+
+def test_callbacks_may_print_beside_the_bar(monkeypatch):
+    x, y = problem()
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    tell = [lambda run: (time.sleep(0.03), print("epoch", run.epoch))]
+    network().fit(x, y, epochs=12, validation_data=(x, y), callbacks=tell)
+    assert terminal.lines() == [f"epoch {epoch}" for epoch in range(12)] + [""]
+    assert re.search(r"epoch (\d+)/12: .*cost 0\.\d+, validation accuracy", terminal.getvalue())
+
+
+def test_notebooks_have_the_bar(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ipykernel.zmqshell", sys)
+    network().fit(*problem(), epochs=2)
+    assert "epoch 1/2" in capsys.readouterr().err
+
+
+def test_a_history_says_its_last_figures():
+    x, y = problem()
+    history = network().fit(x, y, epochs=3, validation_data=(x, y))
+    wanted = (
+        rf"<History: 3 epochs in [\d.e-]+ s, cost {history.cost[-1]:.4g}, "
+        rf"accuracy {history.accuracy[-1]:.4g}, "
+        rf"validation_cost {history.validation_cost[-1]:.4g}, "
+        rf"validation_accuracy {history.validation_accuracy[-1]:.4g}>"
+    )
+    assert re.fullmatch(wanted, repr(history))
+    assert re.fullmatch(
+        r"<History: 1 epoch in .*, stopped: why>",
+        repr(network().fit(x, y, epochs=2, callbacks=[lambda run: run.stop("why")])),
+    )
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64])
+def test_pixels_that_are_not_uint8_are_warned_of(kind, device):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (300, 4)), rng.integers(0, 3, 300)
+    x[0, :2] = 0, 255
+    with pytest.warns(UserWarning, match=rf"pixels from 0 to 255 as {np.dtype(kind)}") as caught:
+        network(device).fit(x.astype(kind), y, epochs=1)
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        network(device).fit(x.astype(np.uint8), y, epochs=1)
+        network(device).fit(x / 255, y, epochs=1)
+        network(device).fit(x + 0.5, y, epochs=1)
+
+
+def test_targets_that_an_activation_cannot_give_are_warned_of(device):
+    x = problem()[0]
+    for activation, low, high in [("sigmoid", -1, 1), ("tanh", -1, 2), ("relu", -1, 0)]:
+        net = xnn.Network([4, xnn.Dense(1, activation)], device=device)
+        y = np.linspace(low, high, len(x))
+        told = f"y has values from {low} to {high}, which the last layer's {activation} cannot"
+        with pytest.warns(UserWarning, match=told):
+            net.fit(x, y, epochs=1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            net.fit(x, abs(y) / high if high else abs(y), epochs=1)
 
 
 def test_threads_may_share_a_network(device):
@@ -658,7 +737,7 @@ def test_streamed_data_are_trained_on_in_parts(monkeypatch):
         ({"sample_weight": np.ones(3)}, "sample_weight has shape (3,), but must have shape (60,)"),
         ({"sample_weight": -np.ones(60)}, "sample_weight has -1, but must not be negative"),
         ({"sample_weight": np.full(60, np.nan)}, "sample_weight has NaN or infinity in row 0"),
-        ({"sample_weight": "even"}, "sample_weight has dtype <U4, but must hold real numbers"),
+        ({"sample_weight": "even"}, "sample_weight is a str, but must be an array of numbers"),
         ({"class_weight": "even"}, "class_weight is 'even', but must be 'balanced' or a mapping"),
         ({"class_weight": {3: 1.0}}, "class_weight has class 3, but there are 3 classes"),
         ({"class_weight": {"a": 1.0}}, "class_weight's classes is 'a'"),

@@ -6,6 +6,7 @@ The derivative is written in terms of a, not z, which for these functions takes 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from .backends import Array, Backend
 from .parameters import Rows
@@ -19,6 +20,8 @@ class Activation:
     value: str
     derivative: str | None  # σ'(z) in terms of a; None where it is 1
     one: float = 1.0  # a z for which a is 1, to the last bit
+    least: float = -inf  # what a may come near, downwards and …
+    most: float = inf  # … upwards
 
     def forward(self, run: Backend, z: Rows, out: Rows) -> None:
         """``out ← σ(z)``."""
@@ -69,13 +72,13 @@ LEAK = 0.01  # slope below zero (Maas, Hannun and Ng 2013)
 NAMES = {
     activation.name: activation
     for activation in (
-        Activation("sigmoid", "sigmoid(z)", "a * (1 - a)", one=40.0),
-        Activation("tanh", "tanh(z)", "1 - a**2", one=40.0),
-        Activation("relu", "maximum(z, 0)", "a > 0"),
+        Activation("sigmoid", "sigmoid(z)", "a * (1 - a)", one=40.0, least=0.0, most=1.0),
+        Activation("tanh", "tanh(z)", "1 - a**2", one=40.0, least=-1.0, most=1.0),
+        Activation("relu", "maximum(z, 0)", "a > 0", least=0.0),
         Activation("leaky_relu", f"maximum(z, {LEAK} * z)", f"{LEAK} + {1 - LEAK} * (a > 0)"),
         Activation("linear", "z", None),
-        Activation("exp", "exp(z)", "a", one=0.0),
-        Softmax("softmax", "", ""),
+        Activation("exp", "exp(z)", "a", one=0.0, least=0.0),
+        Softmax("softmax", "", "", least=0.0, most=1.0),
     )
 }
 

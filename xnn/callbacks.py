@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -76,6 +76,26 @@ class Callback:
 
 #: What ``fit(callbacks=…)`` takes.
 CallbackLike = Callback | Callable[[Training], object]
+
+
+def checked(given: Sequence[CallbackLike]) -> list[Callback]:
+    """Return callbacks as they were given, functions among them as such. Raises `ValueError`."""
+    if not isinstance(given, list | tuple):
+        raise ValueError(f"callbacks is {given!r}, but must be a list")
+    for callback in given:
+        if isinstance(callback, type) or not (isinstance(callback, Callback) or callable(callback)):
+            raise ValueError(f"callbacks has {callback!r}, which is no callback and no function")
+    return [c if isinstance(c, Callback) else _AfterEpoch(c) for c in given]
+
+
+class _AfterEpoch(Callback):
+    """A plain function as a callback."""
+
+    def __init__(self, function: Callable[[Training], object]) -> None:
+        self.function = function
+
+    def epoch_end(self, training: Training) -> None:
+        self.function(training)
 
 
 class _Watching(Callback):
@@ -171,7 +191,8 @@ class EarlyStopping(_Watching):
         if self.better(training):
             self._snapshot = training.snapshot() if self.restore else None
         elif self.best_epoch is not None and training.epoch - self.best_epoch >= self.patience:
-            training.stop(f"{self.monitor} was best in epoch {self.best_epoch}")
+            best = f"{self.best_epoch + 1}/{training.epochs}"
+            training.stop(f"{self.monitor} was best in epoch {best}")
 
     def state(self) -> dict[str, Any]:
         weights = {} if self._snapshot is None else {"weights": self._snapshot}

@@ -31,9 +31,10 @@ class Ensemble:
     def __init__(
         self, networks: Sequence[Network], vote: Literal["average", "majority"] = "average"
     ) -> None:
+        listed = isinstance(networks, Sequence) and all(isinstance(n, Network) for n in networks)
+        if not listed or not networks:
+            raise ValueError("networks must be at least one network, in a list")
         self.networks = list(networks)
-        if not self.networks or any(not isinstance(net, Network) for net in self.networks):
-            raise ValueError("networks must be at least one network")
         outputs = {net.shapes[-1] for net in self.networks}
         if len(outputs) > 1:
             raise ValueError(
@@ -136,13 +137,19 @@ def cross_validate(
     ``make`` makes a network that is not trained, ``options`` are those of `Network.fit`; an
     evaluation is on the samples that its network was trained without.
 
-    Raises `ValueError` as `folds` and `Network.fit` do; and `KeyboardInterrupt` at Ctrl-C, for a
-    network that was interrupted cannot be compared with the others.
+    Raises `ValueError` where ``make`` makes no network, and as `folds` and `Network.fit` do; and
+    `KeyboardInterrupt` at Ctrl-C, for a network that was interrupted cannot be compared with the
+    others.
     """
     x, y = np.asarray(x), np.asarray(y)
     results = []
     for train, held_out in folds(len(x), k, seed):
-        net = make()
+        net = make() if callable(make) else None
+        if not isinstance(net, Network):
+            raise ValueError(
+                "make must be a function that returns a new network: "
+                "lambda: xnn.Network([784, 30, 10])"
+            )
         history = net.fit(x[train], y[train], **options)
         if (history.stopped or "").startswith("interrupted"):
             raise KeyboardInterrupt

@@ -33,6 +33,16 @@ class History:
     #: Why training ended before its last epoch; None where it did not.
     stopped: str | None = None
 
+    def __repr__(self) -> str:
+        """Return the last epoch's figures; the lists themselves hold one an epoch."""
+        epochs = "1 epoch" if len(self) == 1 else f"{len(self)} epochs"
+        figures = [f"{epochs} in {sum(self.seconds):.3g} s"]
+        figures += [
+            f"{name} {getattr(self, name)[-1]:.4g}" for name in self.FIGURES if getattr(self, name)
+        ]
+        figures += [f"stopped: {self.stopped}"] if self.stopped else []
+        return f"<History: {', '.join(figures)}>"
+
     def __len__(self) -> int:
         """Return how many epochs were completed."""
         return len(self.cost)

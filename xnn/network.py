@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import checkpoints, checks, costs, layers, saving
 from .backends import Array, DeviceError, select
-from .callbacks import Callback, CallbackLike
+from .callbacks import CallbackLike
 from .engine import Engine, array_shapes
 from .history import History
 from .inference import Inference
@@ -22,7 +23,7 @@ from .initializers import as_given
 from .layers import Dense, Layer, shown
 from .optimizers import SGD, Optimizer
 from .parameters import Shape
-from .samples import Samples, check_inputs, check_samples, check_weights
+from .samples import Samples, advice, check_inputs, check_samples, check_weights
 from .steps import Recipe
 from .training import Saved, train
 
@@ -97,7 +98,8 @@ class Network:
                 for name, array in drawn.items():
                     as_given(f"initializer's {name}", array, array.shape, self.dtype)
             except ValueError as error:
-                raise ValueError(f"layers: {layer}: {error}") from None
+                kind = type(layer).__name__
+                raise ValueError(f"layers[{i + 1}]: {kind}: {error}") from None
             self._engine.put(i, drawn)
 
     def _build(
@@ -270,6 +272,8 @@ class Network:
         samples = self._samples(x, y)
         weights, engine = (sample_weight, class_weight), self._engine
         samples = check_weights(engine.run, samples, *weights, engine.outputs, engine.dtype)
+        for said in advice(engine.run, samples, engine.layers[-1].function):
+            warnings.warn(said, stacklevel=2)
         below = "a number of at least 0 and less than 1"
         checks.number("label_smoothing", label_smoothing, below, least=0, below=1)
         if label_smoothing and samples.scoring is None:
@@ -285,15 +289,11 @@ class Network:
         validation = None
         if validation_data is not None:
             if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
-                raise ValueError("validation_data must be a pair (x, y)")
+                raise ValueError(
+                    "validation_data must be a pair (x, y), "
+                    f"but is a {type(validation_data).__name__}"
+                )
             validation = self._samples(*validation_data, ("validation x", "validation y"))
-        if not isinstance(callbacks, list | tuple):
-            raise ValueError(f"callbacks is {callbacks!r}, but must be a list")
-        for callback in callbacks:
-            known = isinstance(callback, Callback) or callable(callback)
-            if isinstance(callback, type) or not known:
-                what = "which is no callback and no function"
-                raise ValueError(f"callbacks has {callback!r}, {what}")
         source = None if resume is None else checkpoints.find(resume)
         return self._train(
             samples,
@@ -659,4 +659,6 @@ def _optimizer(given: Any) -> Optimizer:
         return SGD(0.1)
     if isinstance(given, int | float | np.number):
         return SGD(given)  # type: ignore[arg-type]
-    raise ValueError(f"optimizer is {given!r}, but must be one such as xnn.SGD(3.0), or a rate")
+    raise ValueError(
+        f"optimizer is {given!r}, but must be one such as xnn.SGD(3.0) or xnn.Adam(), or a rate"
+    )

@@ -6,7 +6,7 @@ real dtypes are taken as the numbers that they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from .parameters import Shape
 Scoring = Literal["argmax", "threshold"] | None
 
 _BLOCK = 1 << 22  # elements looked at in one go, so that checks need little memory
+_FIRST = 256  # samples that tell what kind of numbers the others are
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,25 @@ def check_samples(
     return Samples(x, None, given.reshape(values.shape), _scoring(values, activation))
 
 
+def advice(run: Backend, samples: Samples, activation: Activation) -> Iterator[str]:
+    """Yield what to say of samples that can be trained on, but not to any good."""
+    first = run.host(samples.x[:_FIRST])
+    whole = first.dtype != np.uint8 and (first == np.floor(first)).all()
+    if whole and first.min() == 0 and first.max() == 255:
+        yield (
+            f"x has pixels from 0 to 255 as {first.dtype}, too large to learn from: give them as "
+            "uint8, which is scaled to 0…1, or divide by 255"
+        )
+    if samples.values is not None:
+        values = run.host(samples.values)
+        low, high = values.min(), values.max()
+        if low < activation.least or high > activation.most:
+            yield (
+                f"y has values from {low:g} to {high:g}, which the last layer's {activation.name} "
+                "cannot give"
+            )
+
+
 def check_inputs(run: Backend, x: Any, shape: Shape, dtype: Any, name: str = "x") -> Any:
     """Return ``x`` as an array ``(n, inputs)`` of host or device, not copied where it is one.
 
@@ -201,6 +221,8 @@ def check_weights(
         _check_finite(run, weights, dtype, "sample_weight")
         if weights.min() < 0:
             raise ValueError(f"sample_weight has {weights.min():g}, but must not be negative")
+        if not weights.any():
+            raise ValueError("sample_weight is 0 for all samples, which leaves none to train on")
     if class_weight is not None:
         known = classes(run, samples)
         if known is None:
@@ -261,6 +283,10 @@ def _array(run: Backend, values: Any, name: str) -> Array:
     if np.ma.is_masked(values):
         raise ValueError(f"{name} has masked elements, but must have all its numbers")
     if array.dtype.kind not in "buif":
+        if not array.ndim:  # no array was made of it
+            hint = f": {name}.toarray()" if hasattr(values, "toarray") else ""
+            what = f"a {type(values).__name__}" if values is not None else None
+            raise ValueError(f"{name} is {what}, but must be an array of numbers{hint}")
         hint = "; labels are the whole numbers 0, 1, 2, …" if name.startswith("y") else ""
         raise ValueError(f"{name} has dtype {array.dtype}, but must hold real numbers{hint}")
     return array

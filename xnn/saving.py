@@ -113,10 +113,9 @@ def read(path: StrPath) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """
     name = os.fsdecode(path)
     with open(path, "rb") as file:
-        try:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except ValueError:  # empty
-            raise ValueError(f"{name}: not a safetensors file, but empty") from None
+        if not os.fstat(file.fileno()).st_size:  # or no file: a device, a pipe
+            raise ValueError(f"{name}: not a safetensors file, but empty")
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
         arrays, metadata = _arrays(data)
     except (OverflowError, ValueError, RecursionError) as error:

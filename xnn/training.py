@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from . import checks
 from .backends import DeviceError
-from .callbacks import Callback, CallbackLike, Training
+from .callbacks import Callback, CallbackLike, Training, checked
 from .history import History
 from .inference import Inference
 from .samples import Samples
@@ -45,7 +45,7 @@ class Run:
         rng: np.random.Generator,
         epochs: int,
         figures: frozenset[str],
-        callbacks: Sequence[CallbackLike],
+        callbacks: Sequence[Callback],
         shuffled: bool,
         write: Callable[[_StrPath, Saved], None],
         resumed: bool,
@@ -61,7 +61,7 @@ class Run:
         self.rate_factor = 1.0
         self.lost = False  # whether the device has failed
         self.trainer = trainer
-        self.around = [c if isinstance(c, Callback) else _AfterEpoch(c) for c in callbacks]
+        self.around = callbacks
         self._between = [c for c in self.around if type(c).steps_end is not Callback.steps_end]
         self._engine = trainer.engine
         self._orders, self._rng, self._shuffled, self._write = orders, rng, shuffled, write
@@ -71,6 +71,11 @@ class Run:
         self._began = 0.0  # when that was
         self.good = self.snapshot()  # all parameters as they last were finite, on the host
         self._good_of = "from before the epoch"
+
+    @property
+    def count(self) -> str:
+        """The running epoch as people count: ``1/30`` is the first."""
+        return f"{self.epoch + 1}/{self.epochs}"
 
     def stop(self, reason: str) -> None:
         """End training after this epoch; ``reason`` becomes ``history.stopped``."""
@@ -114,7 +119,9 @@ class Run:
                             figures = inference.evaluate(validation)
                         self.history.record("validation_", *figures)
                     self.history.seconds.append(time.perf_counter() - self._began)
-                    bar.epoch(self)
+                    bar.show(self, samples, self.history.cost[-1])
+                    if self.around:
+                        bar.clear()
                     for callback in self.around:
                         callback.epoch_end(self)
                     if self.around:
@@ -126,7 +133,7 @@ class Run:
         except KeyboardInterrupt:
             if self.finite and not np.isfinite(self.snapshot()).all():
                 self.restore(self.good)  # it had diverged, and that may be why
-            self.stop(f"interrupted in epoch {self.epoch}")
+            self.stop(f"interrupted in epoch {self.count}")
             _trim(self.history)
             print(f"\nxnn: {self.history.stopped}; the network keeps its weights", file=sys.stderr)
         except DeviceError:
@@ -139,7 +146,7 @@ class Run:
             same = np.array_equal(self.snapshot(), self.good)
             left = self._good_of if same else "that callbacks ended with, such as the best"
             raise FloatingPointError(
-                f"training diverged in epoch {self.epoch}, step {bad} of {self.steps}: NaN or "
+                f"training diverged in epoch {self.count}, step {bad + 1}/{self.steps}: NaN or "
                 f"infinity; the weights are those {left}; try a lower learning rate"
             )
         return self.history
@@ -313,7 +320,7 @@ def train(
     which carries the last good parameters. Where ``finite`` is false, numbers that are not finite
     are gone on with.
     """
-    engine = inference.engine
+    engine, around = inference.engine, checked(callbacks)
     check_sizes(engine, len(samples), recipe)
     with engine.lock:
         if finite and not np.isfinite(engine.run.download(engine.flat)).all():
@@ -324,7 +331,7 @@ def train(
             validation = engine.settle(validation)
     figures = _figures(samples, validation)
     resumed = resume is not None
-    run = Run(trainer, orders, rng, epochs, figures, callbacks, shuffled, write, resumed, finite)
+    run = Run(trainer, orders, rng, epochs, figures, around, shuffled, write, resumed, finite)
     for callback in run.around:
         callback.begin(run)
     if resume is not None:
@@ -351,20 +358,17 @@ def _trim(history: History) -> None:
         del getattr(history, name)[complete:]
 
 
-class _AfterEpoch(Callback):
-    """A plain function as a callback."""
-
-    def __init__(self, function: Any) -> None:
-        self.epoch_end = function  # type: ignore[method-assign]
-
-
 class _Bar:
-    """A progress bar on the terminal; none where standard error is a file, unless asked for."""
+    """A progress bar, on a terminal and in a notebook, unless asked for or not."""
 
     def __init__(self, samples: int, epochs: int, progress: bool | None) -> None:
         self._bar: Any = None
         self._samples = samples
-        if progress or (progress is None and sys.stderr is not None and sys.stderr.isatty()):
+        self._cleared = 0.0  # when what was cleared had been drawn
+        if progress is None:
+            notebook = "ipykernel.zmqshell" in sys.modules  # tqdm's own test
+            progress = notebook or (sys.stderr is not None and sys.stderr.isatty())
+        if progress:
             from tqdm.auto import tqdm
 
             self._bar = tqdm(
@@ -386,13 +390,18 @@ class _Bar:
         """Show how far the running epoch has come."""
         if self._bar is not None:
             done = self._samples * run.epoch + samples
-            self._bar.set_description(f"epoch {run.epoch + 1}/{run.epochs}", refresh=False)
-            self._bar.set_postfix_str(f"cost {cost:.4g}", refresh=False)
+            told = f"cost {cost:.4g}"
+            if run.history.validation_accuracy:
+                told += f", validation accuracy {run.history.validation_accuracy[-1]:.2%}"
+            self._bar.set_description(f"epoch {run.count}", refresh=False)
+            self._bar.set_postfix_str(told, refresh=False)
             self._bar.update(done - self._bar.n)
 
-    def epoch(self, run: Run) -> None:
-        """Show that an epoch is complete."""
-        self.show(run, self._samples, run.history.cost[-1])
+    def clear(self) -> None:
+        """Take the bar off the terminal, so that something may be printed, until it is next due."""
+        if self._bar is not None and self._bar.last_print_t != self._cleared:
+            self._cleared = self._bar.last_print_t
+            self._bar.clear()
 
 
 __all__ = ["Run", "Saved", "Training", "train"]

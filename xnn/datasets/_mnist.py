@@ -153,9 +153,18 @@ def _cache() -> Path:
 
 def _download(folder: Path) -> None:
     import sys
+    import tempfile
 
     import pooch
 
+    try:  # before a mirror is blamed
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(
+            f"{folder}: MNIST cannot be kept there ({error.strerror}); "
+            "put its files in a folder that XNN_DATA names"
+        ) from None
     bar = sys.stderr is not None and sys.stderr.isatty()
     fetch = pooch.HTTPDownloader(timeout=_TIMEOUT, progressbar=bar)
     logger = pooch.get_logger()
