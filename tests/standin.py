@@ -224,12 +224,12 @@ class StandInBackend(CpuBackend):
         places = _device(rows, "rows"), _device(columns, "columns")
         CpuBackend.resample(_Plain(self), _device(x, "x"), *places, _device(out, "out"))
 
-    def uniform(self, dice, number, out, first=0):
-        arrays = _device(dice, "dice"), number, _device(out, "out")
+    def uniform(self, rng_state, number, out, first=0):
+        arrays = _device(rng_state, "rng_state"), number, _device(out, "out")
         CpuBackend.uniform(_Plain(self), *arrays, first)
 
-    def advance(self, dice):
-        super().advance(_device(dice, "dice"))
+    def advance(self, rng_state):
+        super().advance(_device(rng_state, "rng_state"))
 
     def lanes(self, multiplications):
         return 1  # as a GPU, which has work enough in one

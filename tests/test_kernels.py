@@ -140,11 +140,11 @@ def test_long_rows_lose_nothing():
 
 @pytest.mark.parametrize("dtype", ["f", "d"])
 def test_random_numbers(dtype):
-    dice = np.array([7, 3], np.uint32)
+    rng_state = np.array([7, 3], np.uint32)
     for first in (0, 12345, 2**32 - 3):
         found, wanted = both(
-            lambda run, dice, out, first=first: run.uniform(dice, 5, out, first),
-            dice,
+            lambda run, rng_state, out, first=first: run.uniform(rng_state, 5, out, first),
+            rng_state,
             np.zeros(1003, dtype),
         )
         np.testing.assert_array_equal(found[1], wanted[1])

@@ -126,16 +126,16 @@ def test_nan_is_the_largest(device):
 
 def test_random_numbers_are_uniform_and_of_each_step_and_layer(device):
     run = select(device)
-    dice = run.upload(np.array([7, 0], np.uint32))
+    rng_state = run.upload(np.array([7, 0], np.uint32))
     drawn = []
     for number in (0, 1):
         out = run.zeros((50, 400), "f")
-        run.uniform(dice, number, out)
+        run.uniform(rng_state, number, out)
         drawn.append(run.download(out).ravel())
-    run.advance(dice)
-    run.uniform(dice, 0, out)
+    run.advance(rng_state)
+    run.uniform(rng_state, 0, out)
     drawn.append(run.download(out).ravel())
-    assert run.download(dice).tolist() == [7, 1]
+    assert run.download(rng_state).tolist() == [7, 1]
     for numbers in drawn:
         assert 0 < numbers.min() <= 0.001
         assert 0.999 <= numbers.max() <= 1
@@ -167,7 +167,7 @@ def test_random_numbers_are_those_of_the_hash(device):
 
 
 def in_training(layer, x):
-    """Return what becomes of images in training, with the dice of `InTraining`."""
+    """Return what becomes of images in training, with the random numbers of `InTraining`."""
     net = xnn.Network([x.shape[1:], layer, Flatten(), Dense(2)], dtype="float64")
     training = InTraining(net, x, np.zeros((len(x), 2)))
     training.cost()
@@ -176,11 +176,11 @@ def in_training(layer, x):
     return host(hidden).reshape(x.shape)
 
 
-def chances(n, numbers, layer=0):
-    """Return the hash of the dice that `InTraining` has, as numbers above 0 and at most 1."""
+def uniform(n, numbers, layer=0):
+    """Return the random numbers of `InTraining`, as numbers above 0 and at most 1."""
     run = select("cpu")
     out = run.zeros((n, numbers), "d")
-    run.uniform(np.array(DICE, np.uint32), layer, out)
+    run.uniform(np.array(RNG_STATE, np.uint32), layer, out)
     return out
 
 
@@ -207,7 +207,7 @@ def test_random_affine_is_the_inverse_of_its_matrix(device):
     x = images((5, 9, 8, 2))
     found = in_training(RandomAffine(shift=2, rotation=30, scale=0.2, shear=10), x)
     middle = (np.array(x.shape[1:3]) - 1) / 2
-    for s, (angle, size, slant, *shift) in enumerate(2 * chances(5, 5) - 1):
+    for s, (angle, size, slant, *shift) in enumerate(2 * uniform(5, 5) - 1):
         turn, lean = np.deg2rad(30 * angle), np.tan(np.deg2rad(10 * slant))
         # Of (row, column): first sheared, then turned, made larger, and shifted.
         rotation = [[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]
@@ -250,7 +250,7 @@ def test_random_erasing_takes_rectangles(device):
     assert (erased == (rows[:, :, None] & columns[:, None, :])).all()
     assert rows.sum(1).max() == 10
     assert columns.sum(1).max() == 15
-    happens = chances(2000, 5)[:, 0] < 0.3
+    happens = uniform(2000, 5)[:, 0] < 0.3
     assert not erased[~happens].any()
     # A rectangle may be too thin to have a pixel.
     assert erased[happens].any((1, 2)).mean() > 0.85
@@ -303,7 +303,7 @@ LAYERS = {
     "dropout": [Conv2D(2, 2, "tanh"), Dropout(0.3), Flatten(), Dense(3), Dropout(0.5), Dense(2)],
 }
 SHAPE = (5, 6, 2)
-DICE = (5, 6)
+RNG_STATE = (5, 6)
 
 
 def network(layers, device, cost="quadratic", **options):
@@ -350,17 +350,17 @@ def assert_gradients(net, found, value):
 
 
 class InTraining:
-    """A mini-batch as training runs it, with the same dice at each look."""
+    """A mini-batch as training runs it, with the same random numbers at each look."""
 
     def __init__(self, net, x, y):
         engine = net._engine
         function = engine.layers[-1].function
         size = engine.shapes[0], engine.outputs
         checked = check_samples(engine.run, x, y, size, function, engine.cost, engine.dtype)
-        dice = engine.run.upload(np.array(DICE, np.uint32))
+        rng_state = engine.run.upload(np.array(RNG_STATE, np.uint32))
         self.engine, self.n = engine, len(x)
         self.work = Workspace(engine, len(x), 1.0)
-        interior = Interior(engine, len(x), 1.0, backward=True, dice=dice)
+        interior = Interior(engine, len(x), 1.0, backward=True, rng_state=rng_state)
         self.memories = interior.memories(self.work)
         self.work.place(checked)
         self.score = Score(engine, self.work, 1, len(x))

@@ -225,7 +225,7 @@ def test_arrays_of_the_device_go_in_and_come_out(data):
     there.fit(*on_device, epochs=2)
     first = counts["uploads"]
     there.fit(*on_device, epochs=1)
-    # The dice, the order and the rates: the data are there.
+    # The random state, the order and the rates: the data are there.
     assert counts["uploads"] - first == 3
     host.fit(x, y, epochs=1)
     assert (parameters(host) == parameters(there)).all()

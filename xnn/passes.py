@@ -22,8 +22,8 @@ from .workspace import Interior, Score, Workspace
 class Pass:
     """Forward and backward for ``rows`` samples of a workspace, within a step.
 
-    ``dice`` makes it one for training, see `Interior`. At most ``most`` samples are run at a time,
-    or all of them.
+    ``rng_state`` makes it one for training, see `Interior`. At most ``most`` samples are run at a
+    time, or all of them.
     """
 
     def __init__(
@@ -32,11 +32,11 @@ class Pass:
         rows: int,
         scale: float,
         *,
-        dice: Array | None = None,
+        rng_state: Array | None = None,
         most: int | None = None,
     ) -> None:
         self.engine, self.rows = engine, rows
-        lanes = engine.lanes(rows, backward=True, training=dice is not None)
+        lanes = engine.lanes(rows, backward=True, training=rng_state is not None)
         part = rows if most is None else max(1, most // lanes)
         self._lanes: list[list[tuple[int, Interior]]] = []
         for lane in range(lanes):
@@ -45,7 +45,7 @@ class Pass:
             parts = []
             for start, size in split(first, stop, part):
                 if size not in made:
-                    made[size] = Interior(engine, size, scale, backward=True, dice=dice)
+                    made[size] = Interior(engine, size, scale, backward=True, rng_state=rng_state)
                 parts.append((start, made[size]))
             self._lanes.append(parts)
         run = engine.run

@@ -23,6 +23,7 @@ from .workspace import Score, Workspace
 
 # Multiplications in a chunk at most: others wait for its end, and Ctrl-C does.
 _CHUNK = 1_000_000_000
+_RNG_STATE = "dice"  # what files call it
 
 
 @dataclass
@@ -151,7 +152,7 @@ class Trainer:
         else:
             self._source = _Streamed(engine, samples, batch * most)
         self.samples = self._source.samples
-        self.dice = run.upload(np.array([key, 0], np.uint32))
+        self.rng_state = run.upload(np.array([key, 0], np.uint32))
         passes = {size: self._pass(size) for size in (batch, last) if size}
         self._lanes = passes[batch].lanes
         parts = any(made.divided for made in passes.values())
@@ -201,8 +202,8 @@ class Trainer:
             try:
                 updates = {f"optimizer.{name}": v for name, v in self.updates.saved().items()}
                 figures = {name: run.download(v[:steps]) for name, v in self._figures().items()}
-                dice = {"dice": run.download(self.dice)}
-                return run.download(self.engine.flat), {**updates, **figures, **dice}
+                random = {_RNG_STATE: run.download(self.rng_state)}
+                return run.download(self.engine.flat), {**updates, **figures, **random}
             finally:
                 if stepping:
                     self._swap()
@@ -213,8 +214,8 @@ class Trainer:
         Raises `ValueError` where it is of another training.
         """
         run, rest = self.engine.run, dict(saved)
-        for name, into in [*self._figures().items(), ("dice", self.dice)]:
-            given, out = rest.pop(name), into[:steps] if name != "dice" else into
+        for name, into in [*self._figures().items(), (_RNG_STATE, self.rng_state)]:
+            given, out = rest.pop(name), into[:steps] if name != _RNG_STATE else into
             if (given.shape, given.dtype) != (out.shape, out.dtype):
                 raise ValueError(f"{name} has shape {given.shape} and dtype {given.dtype}")
             run.copy(run.upload(given), out)
@@ -276,7 +277,7 @@ class Trainer:
 
     def _pass(self, batch: int) -> Pass:
         factor, most = scale(self.samples.x.dtype), self.recipe.most
-        return Pass(self.engine, batch, factor, dice=self.dice, most=most)
+        return Pass(self.engine, batch, factor, rng_state=self.rng_state, most=most)
 
     def _work(self, rows: int) -> Workspace:
         factor = scale(self.samples.x.dtype)
@@ -302,7 +303,7 @@ class Trainer:
                 for gradient in through.asides:
                     step.add(gradient)
                 if engine.random:
-                    run.advance(self.dice)
+                    run.advance(self.rng_state)
                 step.apply()
             score.record(source.samples.scoring, weighted)
 

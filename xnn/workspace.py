@@ -67,8 +67,8 @@ class Workspace:
 class Interior:
     """The arrays between inputs and outputs, for ``rows`` samples at a time.
 
-    ``backward`` asks for what that way takes; ``dice``, from which random numbers come, make it one
-    for training.
+    ``backward`` asks for what that way takes; ``rng_state``, from which random numbers come, makes
+    it one for training.
     """
 
     def __init__(
@@ -78,11 +78,11 @@ class Interior:
         scale: float,
         *,
         backward: bool = False,
-        dice: Array | None = None,
+        rng_state: Array | None = None,
     ) -> None:
         self.engine, self.rows = engine, rows
         run, dtype, sizes, layers = engine.run, engine.dtype, engine.sizes, engine.layers
-        self._dice = dice
+        self._rng_state = rng_state
         later = range(1, len(layers))
         self._hidden = [_between(engine, i, rows, 1.0) for i in later]
         self._z = [
@@ -99,7 +99,7 @@ class Interior:
                 shape=engine.shapes[i],
                 dtype=dtype,
                 scale=scale if i == 0 else 1.0,
-                training=dice is not None,
+                training=rng_state is not None,
                 backward=backward,
             )
             for i in range(len(layers))
@@ -125,7 +125,7 @@ class Interior:
                 parameters=engine.parameters[i],
                 flat=engine.flat,
                 own=self._rooms[i],
-                dice=self._dice,
+                rng_state=self._rng_state,
                 number=i,
                 first=first,
                 delta=self._deltas[i + 1],

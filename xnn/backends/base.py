@@ -215,10 +215,10 @@ class Backend(ABC):
         ``rows`` and ``columns`` are ``(n, height · width)``. Outside of an image all is 0.
         """
 
-    # Random numbers. ``dice`` are two numbers of 32 bits, a key and a counter, on the device.
+    # Random numbers. ``rng_state`` is two numbers of 32 bits, a key and a counter, on the device.
 
     @abstractmethod
-    def uniform(self, dice: Array, number: int, out: Array, first: int = 0) -> None:
+    def uniform(self, rng_state: Array, number: int, out: Array, first: int = 0) -> None:
         """``out ←`` random numbers above 0 and at most 1, the same on all devices.
 
         They are a hash of key, counter, ``number`` and the place in ``out``, which has no gaps and
@@ -226,7 +226,7 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def advance(self, dice: Array) -> None:
+    def advance(self, rng_state: Array) -> None:
         """Add 1 to the counter."""
 
     # Control.

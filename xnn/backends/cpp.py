@@ -108,8 +108,8 @@ class CppBackend(CpuBackend):
         if not self._noting or not alike or _gaps(values):
             super().row_sums(values, out)
             return
-        lies = [*values.shape, strides.row(values)]
-        self._note(source.row_sums(str(kind)), [values, out], lies)
+        sizes = [*values.shape, strides.row(values)]
+        self._note(source.row_sums(str(kind)), [values, out], sizes)
 
     def copy(self, source: Array, out: Array) -> None:
         if self._suits("a", out, {"a": source}):
@@ -123,14 +123,14 @@ class CppBackend(CpuBackend):
             super().gather(rows, index, out)
             return
         text = source.gather(*(str(_kind(array)) for array in arrays))
-        lies = [strides.row(rows), strides.row(out)]
-        self._note(text, arrays, [*out.shape, *lies, len(rows)])
+        steps = [strides.row(rows), strides.row(out)]
+        self._note(text, arrays, [*out.shape, *steps, len(rows)])
 
     def unfold(self, x: Array, out: Array, window: Window) -> None:
         if not self._noting:
             super().unfold(x, out, window)
             return
-        kind, image, place = str(_kind(x)), strides.lie(x), strides.places(out, x, window)
+        kind, image, place = str(_kind(x)), strides.placement(x), strides.places(out, x, window)
         by_rows = not _gaps(out)
         text = windows.unfold(kind, window, image, place, by_rows)
         column = 0 if by_rows else out.strides[1] // out.itemsize
@@ -140,53 +140,61 @@ class CppBackend(CpuBackend):
         if not self._noting or _gaps(columns):
             super().fold(columns, out, window)
             return
-        lies = strides.lie(out), strides.places(columns, out, window)
-        self._note(windows.fold(str(_kind(out)), window, *lies), [columns, out], [len(out)])
+        placements = strides.placement(out), strides.places(columns, out, window)
+        self._note(windows.fold(str(_kind(out)), window, *placements), [columns, out], [len(out)])
 
     def max_pool(self, x: Array, out: Array, index: Array, window: Window) -> None:
         if not self._noting:
             super().max_pool(x, out, index, window)
             return
-        kinds, lies = (str(_kind(x)), str(_kind(index))), (strides.lie(x), strides.lie(out))
-        self._note(windows.max_pool(*kinds, window, *lies), [x, out, index], [len(x)])
+        kinds, placements = (
+            (str(_kind(x)), str(_kind(index))),
+            (strides.placement(x), strides.placement(out)),
+        )
+        self._note(windows.max_pool(*kinds, window, *placements), [x, out, index], [len(x)])
 
     def max_pool_backward(self, delta: Array, index: Array, out: Array, window: Window) -> None:
         if not self._noting:
             super().max_pool_backward(delta, index, out, window)
             return
-        kinds, lies = (str(_kind(out)), str(_kind(index))), (strides.lie(out), strides.lie(delta))
+        kinds, placements = (
+            (str(_kind(out)), str(_kind(index))),
+            (strides.placement(out), strides.placement(delta)),
+        )
         self._note(
-            windows.max_pool_backward(*kinds, window, *lies), [delta, index, out], [len(out)]
+            windows.max_pool_backward(*kinds, window, *placements), [delta, index, out], [len(out)]
         )
 
     def sum_pool(self, x: Array, out: Array, window: Window) -> None:
         if not self._noting:
             super().sum_pool(x, out, window)
             return
-        lies = strides.lie(x), strides.lie(out)
-        self._note(windows.sum_pool(str(_kind(x)), window, *lies), [x, out], [len(x)])
+        placements = strides.placement(x), strides.placement(out)
+        self._note(windows.sum_pool(str(_kind(x)), window, *placements), [x, out], [len(x)])
 
     def sum_pool_backward(self, delta: Array, out: Array, window: Window) -> None:
         if not self._noting:
             super().sum_pool_backward(delta, out, window)
             return
-        lies = strides.lie(out), strides.lie(delta)
+        placements = strides.placement(out), strides.placement(delta)
         self._note(
-            windows.sum_pool_backward(str(_kind(out)), window, *lies), [delta, out], [len(out)]
+            windows.sum_pool_backward(str(_kind(out)), window, *placements),
+            [delta, out],
+            [len(out)],
         )
 
     def resample(self, x: Array, rows: Array, columns: Array, out: Array) -> None:
         if not self._noting or not rows.flags.c_contiguous or not columns.flags.c_contiguous:
             super().resample(x, rows, columns, out)
             return
-        text = windows.resample(str(_kind(x)), strides.lie(x), strides.lie(out))
+        text = windows.resample(str(_kind(x)), strides.placement(x), strides.placement(out))
         self._note(text, [x, rows, columns, out], [len(x)])
 
-    def uniform(self, dice: Array, number: int, out: Array, first: int = 0) -> None:
+    def uniform(self, rng_state: Array, number: int, out: Array, first: int = 0) -> None:
         if not self._noting:
-            super().uniform(dice, number, out, first)
+            super().uniform(rng_state, number, out, first)
             return
-        self._note(source.uniform(str(_kind(out))), [dice, out], [out.size, number, first])
+        self._note(source.uniform(str(_kind(out))), [rng_state, out], [out.size, number, first])
 
     # How kernels are noted, and played.
 

@@ -251,14 +251,14 @@ extern "C" void NAME(void** p, const long long* v) {{
 def uniform(kind: str) -> str:
     """Return the kernel of `xnn.backends.cpu_random`.
 
-    At ``p``: the dice and ``out``. In ``v``: the size, the layer's number, and the first place.
+    At ``p``: the state and ``out``. In ``v``: the size, the layer's number, and the first place.
     """
     return f"""
 {cpu_random.cplusplus("static inline")}
 extern "C" void NAME(void** p, const long long* v) {{
-    const unsigned* dice = (const unsigned*)p[0];
+    const unsigned* state = (const unsigned*)p[0];
     {kind}* out = ({kind}*)p[1];
-    const unsigned base = mix(mix(dice[0] + unsigned(v[1]) * {SPREAD}u) + dice[1]);
+    const unsigned base = mix(mix(state[0] + unsigned(v[1]) * {SPREAD}u) + state[1]);
 #pragma GCC ivdep
     for (long long i = 0; i < v[0]; i++) {{
         unsigned bits = mix(unsigned(v[2] + i) * {SPREAD}u + base);

@@ -10,11 +10,11 @@ from __future__ import annotations
 from functools import lru_cache
 
 from . import cpp_source, strides
-from .strides import Lie
+from .strides import Placement
 from .windows import Window
 
 
-def _constants(window: Window, image: Lie, place: Lie) -> str:
+def _constants(window: Window, image: Placement, place: Placement) -> str:
     """Return what all kernels know: the window, images (I), and what lies at its places (O)."""
     pairs = strides.named(window, image, place)
     told = "\n".join(f"const long long {name} = {value};" for name, value in pairs)
@@ -51,7 +51,7 @@ _ZERO = """
     }}"""
 
 
-def _kernel(kind: str, window: Window, image: Lie, place: Lie, body: str) -> str:
+def _kernel(kind: str, window: Window, image: Placement, place: Placement, body: str) -> str:
     return f"""{cpp_source.head(kind)}
 {_constants(window, image, place)}
 extern "C" void NAME(void** p, const long long* v) {{{body}
@@ -60,7 +60,7 @@ extern "C" void NAME(void** p, const long long* v) {{{body}
 
 
 @lru_cache(maxsize=256)
-def unfold(kind: str, window: Window, image: Lie, place: Lie, by_rows: bool) -> str:
+def unfold(kind: str, window: Window, image: Placement, place: Placement, by_rows: bool) -> str:
     """Return the kernel; at ``p``: images, columns.
 
     Rows lie without gaps where ``by_rows``, and else columns, of which one begins every ``v[1]``.
@@ -102,7 +102,7 @@ def unfold(kind: str, window: Window, image: Lie, place: Lie, by_rows: bool) -> 
 
 
 @lru_cache(maxsize=256)
-def fold(kind: str, window: Window, image: Lie, place: Lie) -> str:
+def fold(kind: str, window: Window, image: Placement, place: Placement) -> str:
     """Return the kernel; at ``p``: columns, whose rows lie without gaps, and images."""
     body = f"""{_ZERO.format(1)}{_PLACES} {{
         T* images = (T*)p[1] + s * I_IMAGE;
@@ -127,7 +127,7 @@ def fold(kind: str, window: Window, image: Lie, place: Lie) -> str:
 
 
 @lru_cache(maxsize=256)
-def max_pool(kind: str, index: str, window: Window, image: Lie, place: Lie) -> str:
+def max_pool(kind: str, index: str, window: Window, image: Placement, place: Placement) -> str:
     """Return the kernel; at ``p``: images, ``out``, and ``index``, which lies without gaps."""
     body = f"""
     {index}* which = ({index}*)p[2];{_PLACES} {{
@@ -154,7 +154,9 @@ def max_pool(kind: str, index: str, window: Window, image: Lie, place: Lie) -> s
 
 
 @lru_cache(maxsize=256)
-def max_pool_backward(kind: str, index: str, window: Window, image: Lie, place: Lie) -> str:
+def max_pool_backward(
+    kind: str, index: str, window: Window, image: Placement, place: Placement
+) -> str:
     """Return the kernel; at ``p``: ``delta``, ``index``, which lies without gaps, and images."""
     # Where each pixel is met once there is nothing to add to.
     tiles = window == Window(window.size, window.size)
@@ -178,7 +180,7 @@ def max_pool_backward(kind: str, index: str, window: Window, image: Lie, place: 
 
 
 @lru_cache(maxsize=256)
-def sum_pool(kind: str, window: Window, image: Lie, place: Lie) -> str:
+def sum_pool(kind: str, window: Window, image: Placement, place: Placement) -> str:
     """Return the kernel; at ``p``: images, ``out``."""
     body = f"""{_PLACES} {{
         T* out = (T*)p[1] + s * O_IMAGE + y * O_ROW + x * O_PIXEL;
@@ -193,7 +195,7 @@ def sum_pool(kind: str, window: Window, image: Lie, place: Lie) -> str:
 
 
 @lru_cache(maxsize=256)
-def sum_pool_backward(kind: str, window: Window, image: Lie, place: Lie) -> str:
+def sum_pool_backward(kind: str, window: Window, image: Placement, place: Placement) -> str:
     """Return the kernel; at ``p``: ``delta``, images."""
     body = f"""{_ZERO.format(1)}{_PLACES} {{
         const T* delta = (const T*)p[0] + s * O_IMAGE + y * O_ROW + x * O_PIXEL;
@@ -207,7 +209,7 @@ def sum_pool_backward(kind: str, window: Window, image: Lie, place: Lie) -> str:
 
 
 @lru_cache(maxsize=256)
-def resample(kind: str, image: Lie, out: Lie) -> str:
+def resample(kind: str, image: Placement, out: Placement) -> str:
     """Return the kernel; at ``p``: images, rows and columns, and ``out``.
 
     Rows and columns lie without gaps.

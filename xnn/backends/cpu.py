@@ -178,11 +178,11 @@ class CpuBackend(Backend):
     def resample(self, x: Array, rows: Array, columns: Array, out: Array) -> None:
         self._do_all(cpu_windows.resample(x, rows, columns, out, self.scratch))
 
-    def uniform(self, dice: Array, number: int, out: Array, first: int = 0) -> None:
-        self._do_all(cpu_random.uniform(dice, number, out, first, self.scratch))
+    def uniform(self, rng_state: Array, number: int, out: Array, first: int = 0) -> None:
+        self._do_all(cpu_random.uniform(rng_state, number, out, first, self.scratch))
 
-    def advance(self, dice: Array) -> None:
-        self._do(np.add, dice[1:], np.uint32(1), dice[1:])
+    def advance(self, rng_state: Array) -> None:
+        self._do(np.add, rng_state[1:], np.uint32(1), rng_state[1:])
 
     def _do_all(self, calls: Iterable[Call]) -> None:
         for function, arguments in calls:

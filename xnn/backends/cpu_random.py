@@ -35,7 +35,7 @@ def cplusplus(prefix: str) -> str:
 
 
 def uniform(
-    dice: Array,
+    rng_state: Array,
     number: int,
     out: Array,
     first: int,
@@ -45,7 +45,7 @@ def uniform(
     bits, part = (scratch((out.size,), np.uint32) for _ in range(2))
     base = scratch((1,), np.uint32)
     places = np.arange(first, first + out.size).astype(np.uint32) * np.uint32(SPREAD)
-    yield _base, (dice, number, base)
+    yield _base, (rng_state, number, base)
     yield np.add, (places, base, bits)
     for shift, factor in ((16, FIRST), (15, SECOND), (16, None)):
         yield np.right_shift, (bits, np.uint32(shift), part)
@@ -59,6 +59,6 @@ def uniform(
     yield np.multiply, (flat, out.dtype.type(2.0**-24), flat)
 
 
-def _base(dice: NDArray[np.uint32], number: int, base: NDArray[np.uint32]) -> None:
-    key, step = dice.tolist()
+def _base(rng_state: NDArray[np.uint32], number: int, base: NDArray[np.uint32]) -> None:
+    key, step = rng_state.tolist()
     base[0] = mix((mix((key + number * SPREAD) & 0xFFFFFFFF) + step) & 0xFFFFFFFF)

@@ -13,19 +13,19 @@ from functools import lru_cache
 
 from . import cpu_random, strides
 from .cpu_random import SPREAD
-from .strides import Lie
+from .strides import Placement
 from .windows import Window
 
 # From so many places on they are counted in 64 bits; a grid may reach beyond the last by a block.
 _FAR = 2**31 - 1024
 
 
-def far(images: int, *lies: Lie) -> bool:
+def far(images: int, *placements: Placement) -> bool:
     """Return whether the places of so many images, as they lie, need 64 bits to be counted."""
-    return any(images * lie[3] >= _FAR for lie in lies)
+    return any(images * placement[3] >= _FAR for placement in placements)
 
 
-def _head(kind: str, window: Window, image: Lie, place: Lie, wide: bool) -> str:
+def _head(kind: str, window: Window, image: Placement, place: Placement, wide: bool) -> str:
     """Return what all kernels know.
 
     The type T of numbers, and I and U, signed and unsigned, of places; the window; how images lie
@@ -69,7 +69,7 @@ _PLACES = """
 
 
 @lru_cache(maxsize=256)
-def unfold(kind: str, window: Window, image: Lie, place: Lie, wide: bool) -> str:
+def unfold(kind: str, window: Window, image: Placement, place: Placement, wide: bool) -> str:
     """Return the kernel ``run(n, images, columns)``."""
     return f"""{_head(kind, window, image, place, wide)}
 extern "C" __global__ void run(long long n, const T* images, T* columns) {{
@@ -88,7 +88,7 @@ extern "C" __global__ void run(long long n, const T* images, T* columns) {{
 
 
 @lru_cache(maxsize=256)
-def fold(kind: str, window: Window, image: Lie, place: Lie, wide: bool) -> str:
+def fold(kind: str, window: Window, image: Placement, place: Placement, wide: bool) -> str:
     """Return the kernel ``run(n, columns, images)``."""
     return f"""{_head(kind, window, image, place, wide)}
 extern "C" __global__ void run(long long n, const T* columns, T* images) {{{_EACH.format("I")}
@@ -101,7 +101,9 @@ extern "C" __global__ void run(long long n, const T* columns, T* images) {{{_EAC
 
 
 @lru_cache(maxsize=256)
-def max_pool(kind: str, index: str, window: Window, image: Lie, place: Lie, wide: bool) -> str:
+def max_pool(
+    kind: str, index: str, window: Window, image: Placement, place: Placement, wide: bool
+) -> str:
     """Return the kernel ``run(n, images, out, index)``; ``index`` lies without gaps."""
     return f"""{_head(kind, window, image, place, wide)}
 extern "C" __global__ void run(long long n, const T* images, T* out, {index}* index) {{
@@ -120,7 +122,7 @@ extern "C" __global__ void run(long long n, const T* images, T* out, {index}* in
 
 @lru_cache(maxsize=256)
 def max_pool_backward(
-    kind: str, index: str, window: Window, image: Lie, place: Lie, wide: bool
+    kind: str, index: str, window: Window, image: Placement, place: Placement, wide: bool
 ) -> str:
     """Return the kernel ``run(n, delta, index, images)``; ``index`` lies without gaps."""
     return f"""{_head(kind, window, image, place, wide)}
@@ -136,7 +138,7 @@ extern "C" __global__ void run(long long n, const T* delta, const {index}* index
 
 
 @lru_cache(maxsize=256)
-def sum_pool(kind: str, window: Window, image: Lie, place: Lie, wide: bool) -> str:
+def sum_pool(kind: str, window: Window, image: Placement, place: Placement, wide: bool) -> str:
     """Return the kernel ``run(n, images, out)``."""
     return f"""{_head(kind, window, image, place, wide)}
 extern "C" __global__ void run(long long n, const T* images, T* out) {{{_EACH.format("O")}
@@ -149,7 +151,9 @@ extern "C" __global__ void run(long long n, const T* images, T* out) {{{_EACH.fo
 
 
 @lru_cache(maxsize=256)
-def sum_pool_backward(kind: str, window: Window, image: Lie, place: Lie, wide: bool) -> str:
+def sum_pool_backward(
+    kind: str, window: Window, image: Placement, place: Placement, wide: bool
+) -> str:
     """Return the kernel ``run(n, delta, images)``."""
     return f"""{_head(kind, window, image, place, wide)}
 extern "C" __global__ void run(long long n, const T* delta, T* images) {{{_EACH.format("I")}
@@ -162,7 +166,7 @@ extern "C" __global__ void run(long long n, const T* delta, T* images) {{{_EACH.
 
 
 @lru_cache(maxsize=256)
-def resample(kind: str, image: Lie, place: Lie, wide: bool) -> str:
+def resample(kind: str, image: Placement, place: Placement, wide: bool) -> str:
     """Return the kernel ``run(n, images, rows, columns, out)``."""
     return f"""{_head(kind, Window((1, 1)), image, place, wide)}
 __device__ T pixel(const T* image, I y, I x, I c) {{
@@ -188,14 +192,14 @@ extern "C" __global__ void run(long long n, const T* images, const T* rows, cons
 
 @lru_cache(maxsize=8)
 def uniform(kind: str) -> str:
-    """Return the kernel ``run(n, dice, number, out, first)``; see `xnn.backends.cpu_random`."""
+    """Return the kernel ``run(n, state, number, out, first)``; see `xnn.backends.cpu_random`."""
     return f"""
 {cpu_random.cplusplus("__device__")}
-extern "C" __global__ void run(long long n, const unsigned* dice, long long number, {kind}* out,
+extern "C" __global__ void run(long long n, const unsigned* state, long long number, {kind}* out,
                                long long first) {{
     long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
     if (i >= n) return;
-    unsigned base = mix(mix(dice[0] + unsigned(number) * {SPREAD}u) + dice[1]);
+    unsigned base = mix(mix(state[0] + unsigned(number) * {SPREAD}u) + state[1]);
     unsigned bits = mix(unsigned(first + i) * {SPREAD}u + base);
     out[i] = {kind}((bits >> 8) + 1) * {kind}(1.0 / 16777216);
 }}
@@ -203,5 +207,5 @@ extern "C" __global__ void run(long long n, const unsigned* dice, long long numb
 
 
 ADVANCE = """
-extern "C" __global__ void run(unsigned* dice) { dice[1] += 1; }
+extern "C" __global__ void run(unsigned* state) { state[1] += 1; }
 """

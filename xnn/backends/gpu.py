@@ -26,7 +26,7 @@ from . import cuda_windows as windows
 from .base import Array, Backend, Call, DeviceError, Feed, Replay
 from .cublas import Cublas
 from .discover import cupy_for, first_line
-from .strides import Lie
+from .strides import Placement
 from .windows import Window
 
 # Of a GPU's free memory, what a data set may take: the rest is for the workspaces of training.
@@ -218,47 +218,51 @@ class GpuBackend(Backend):
     # Windows over images, and random numbers.
 
     def unfold(self, x: Array, out: Array, window: Window) -> None:
-        lies = _lies(x, strides.places(out, x, window))
-        text = windows.unfold(cuda.ctype(x.dtype), window, *lies)
+        placements = _placements(x, strides.places(out, x, window))
+        text = windows.unfold(cuda.ctype(x.dtype), window, *placements)
         self._launch(text, out.size, cuda.BLOCK, (len(x), x, out))
 
     def fold(self, columns: Array, out: Array, window: Window) -> None:
-        lies = _lies(out, strides.places(columns, out, window))
-        text = windows.fold(cuda.ctype(out.dtype), window, *lies)
+        placements = _placements(out, strides.places(columns, out, window))
+        text = windows.fold(cuda.ctype(out.dtype), window, *placements)
         self._launch(text, out.size, cuda.BLOCK, (len(out), columns, out))
 
     def max_pool(self, x: Array, out: Array, index: Array, window: Window) -> None:
         kinds = cuda.ctype(x.dtype), cuda.ctype(index.dtype)
-        text = windows.max_pool(*kinds, window, *_lies(x, strides.lie(out)))
+        text = windows.max_pool(*kinds, window, *_placements(x, strides.placement(out)))
         self._launch(text, out.size, cuda.BLOCK, (len(x), x, out, index))
 
     def max_pool_backward(self, delta: Array, index: Array, out: Array, window: Window) -> None:
         kinds = cuda.ctype(out.dtype), cuda.ctype(index.dtype)
-        text = windows.max_pool_backward(*kinds, window, *_lies(out, strides.lie(delta)))
+        text = windows.max_pool_backward(
+            *kinds, window, *_placements(out, strides.placement(delta))
+        )
         self._launch(text, out.size, cuda.BLOCK, (len(out), delta, index, out))
 
     def sum_pool(self, x: Array, out: Array, window: Window) -> None:
-        text = windows.sum_pool(cuda.ctype(x.dtype), window, *_lies(x, strides.lie(out)))
+        text = windows.sum_pool(
+            cuda.ctype(x.dtype), window, *_placements(x, strides.placement(out))
+        )
         self._launch(text, out.size, cuda.BLOCK, (len(x), x, out))
 
     def sum_pool_backward(self, delta: Array, out: Array, window: Window) -> None:
         text = windows.sum_pool_backward(
-            cuda.ctype(out.dtype), window, *_lies(out, strides.lie(delta))
+            cuda.ctype(out.dtype), window, *_placements(out, strides.placement(delta))
         )
         self._launch(text, out.size, cuda.BLOCK, (len(out), delta, out))
 
     def resample(self, x: Array, rows: Array, columns: Array, out: Array) -> None:
         if not rows.flags.c_contiguous or not columns.flags.c_contiguous:
             raise ValueError("resample: rows and columns must lie without gaps")
-        text = windows.resample(cuda.ctype(x.dtype), *_lies(x, strides.lie(out)))
+        text = windows.resample(cuda.ctype(x.dtype), *_placements(x, strides.placement(out)))
         self._launch(text, out.size, cuda.BLOCK, (len(x), x, rows, columns, out))
 
-    def uniform(self, dice: Array, number: int, out: Array, first: int = 0) -> None:
+    def uniform(self, rng_state: Array, number: int, out: Array, first: int = 0) -> None:
         text = windows.uniform(cuda.ctype(out.dtype))
-        self._launch(text, out.size, cuda.BLOCK, (out.size, dice, number, out, first))
+        self._launch(text, out.size, cuda.BLOCK, (out.size, rng_state, number, out, first))
 
-    def advance(self, dice: Array) -> None:
-        self._launch(windows.ADVANCE, 1, 1, (dice,))
+    def advance(self, rng_state: Array) -> None:
+        self._launch(windows.ADVANCE, 1, 1, (rng_state,))
 
     # Control.
 
@@ -472,9 +476,9 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _lies(images: Array, place: Lie) -> tuple[Lie, Lie, bool]:
+def _placements(images: Array, place: Placement) -> tuple[Placement, Placement, bool]:
     """Return how images lie, how their places do, and whether these are many."""
-    image = strides.lie(images)
+    image = strides.placement(images)
     return image, place, windows.far(len(images), image, place)
 
 

@@ -7,7 +7,7 @@ from .windows import Window
 
 #: Of images or of what lies on them: height, width and channels, then the strides of an image, a
 #: row and a pixel.
-Lie = tuple[int, int, int, int, int, int]
+Placement = tuple[int, int, int, int, int, int]
 
 
 def flattened(
@@ -46,7 +46,7 @@ def _strides(array: Array, shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(0 if e == 1 else s for e, s in zip(extents, steps, strict=True))
 
 
-def lie(images: Array) -> Lie:
+def placement(images: Array) -> Placement:
     """Return how images lie; their channels must be neighbours."""
     _, height, width, channels = images.shape
     *steps, item = (stride // images.itemsize for stride in images.strides)
@@ -55,7 +55,7 @@ def lie(images: Array) -> Lie:
     return (height, width, channels, steps[0], steps[1], steps[2])
 
 
-def named(window: Window, image: Lie, place: Lie) -> list[tuple[str, int]]:
+def named(window: Window, image: Placement, place: Placement) -> list[tuple[str, int]]:
     """Return what kernels are told of a window, images (I) and what lies at its places (O)."""
     names = ("HEIGHT", "WIDTH", "CHANNELS", "IMAGE", "ROW", "PIXEL")
     return [
@@ -76,7 +76,7 @@ def row(array: Array) -> int:
     return int(array.strides[0] // array.itemsize)
 
 
-def places(columns: Array, images: Array, window: Window) -> Lie:
+def places(columns: Array, images: Array, window: Window) -> Placement:
     """Return how the rows of `unfold` lie: as images of a window's pixels."""
     down, across = window.counts(*images.shape[1:3])
     row = columns.strides[0] // columns.itemsize

@@ -41,7 +41,7 @@ class Augmentation(Layer):
 class Warp:
     """Room for where each pixel of a mini-batch comes from."""
 
-    chances: Array  # (batch, numbers a sample): above 0 and at most 1
+    uniform: Array  # (batch, numbers a sample): above 0 and at most 1
     down: Array  # (1, pixels): each pixel's row, from the middle of the image
     across: Array  # (1, pixels): its column
     rows: Array  # (batch, pixels): where it comes from

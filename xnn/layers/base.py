@@ -54,16 +54,16 @@ class Memory(Site):
     parameters: tuple[Parameter, ...]
     flat: Array  # the buffer in which they lie
     own: Any  # what `Layer.room` made
-    dice: Array | None  # what random numbers come of, …
+    rng_state: Array | None  # what random numbers come of, …
     number: int  # … and the layer's place in the network, so that each has its own
     first: int = 0  # the place of the first of these samples in its mini-batch
     delta: Rows | None = None  # ∂C/∂a, then ∂C/∂z; None where nothing runs backward
     input_delta: Rows | None = None  # ∂C/∂a of the layer below; None for the first layer
 
-    def chances(self, run: Backend, out: Array) -> None:
+    def uniform(self, run: Backend, out: Array) -> None:
         """Fill ``out`` ``(batch, numbers)`` with this step's random numbers of these samples."""
-        assert self.dice is not None
-        run.uniform(self.dice, self.number, out, self.first * out.shape[1])
+        assert self.rng_state is not None
+        run.uniform(self.rng_state, self.number, out, self.first * out.shape[1])
 
 
 class Layer(ABC):

@@ -49,7 +49,7 @@ class Dropout(Layer):
     def forward(self, run: Backend, at: Memory) -> None:
         x, out, rate = at.inputs.values, at.outputs.values, float(self.rate)
         if at.training:
-            at.chances(run, at.own)
+            at.uniform(run, at.own)
             up = 1 / (1 - rate) if self.scale_training else 1.0
             run.elementwise("(rate < u) * k", at.own, rate=rate, u=at.own, k=up)
             run.elementwise("x * m", out, x=x, m=at.own)

@@ -58,14 +58,14 @@ class ElasticTransform(Augmentation):
 
     def change(self, run: Backend, at: Memory) -> None:
         bells, warp = at.own
-        at.chances(run, warp.chances)
-        run.elementwise("2 * u - 1", warp.chances, u=warp.chances)
+        at.uniform(run, warp.uniform)
+        run.elementwise("2 * u - 1", warp.uniform, u=warp.uniform)
         n = len(bells)
         sides: tuple[tuple[Array, Array, Array, int], ...] = (
-            (warp.chances[:, :n], warp.down, warp.rows, at.shape[0]),
-            (warp.chances[:, n:], warp.across, warp.columns, at.shape[1]),
+            (warp.uniform[:, :n], warp.down, warp.rows, at.shape[0]),
+            (warp.uniform[:, n:], warp.across, warp.columns, at.shape[1]),
         )
-        for chances, grid, places, length in sides:
-            run.gemm(chances, bells, out=places)
+        for uniform, grid, places, length in sides:
+            run.gemm(uniform, bells, out=places)
             run.elementwise("d + g + m", places, d=places, g=grid, m=(length - 1) / 2)
         warp.sample(run, at)

@@ -52,8 +52,8 @@ class RandomAffine(Augmentation):
     def change(self, run: Backend, at: Memory) -> None:
         """Find for each pixel its place in the image, by the inverse of the change."""
         warp, amounts = at.own
-        at.chances(run, warp.chances)
-        angle, size, slant, down, across = (column(warp.chances, i) for i in range(5))
+        at.uniform(run, warp.uniform)
+        angle, size, slant, down, across = (column(warp.uniform, i) for i in range(5))
         cosine, sine, shear, row = (column(amounts, i) for i in range(4))
         turn, half, most = self.rotation * pi / 180, 2.0, self.shear * pi / 180
         # Divided by how much larger the image becomes.

@@ -44,15 +44,15 @@ class RandomErasing(Augmentation):
             np.repeat(part.reshape(1, -1) + part.dtype.type(0.5), channels, axis=1)
             for part in np.indices((height, width), site.dtype)
         )
-        chances = run.zeros((site.batch, 5), site.dtype)
+        uniform = run.zeros((site.batch, 5), site.dtype)
         mask = run.zeros((site.batch, rows.size), site.dtype)
-        return chances, run.upload(rows), run.upload(columns), mask
+        return uniform, run.upload(rows), run.upload(columns), mask
 
     def change(self, run: Backend, at: Memory) -> None:
         """Erase what lies within half a side of the rectangle's middle, both ways."""
-        chances, rows, columns, mask = at.own
-        at.chances(run, chances)
-        happens, *sides = (column(chances, i) for i in range(5))
+        uniform, rows, columns, mask = at.own
+        at.uniform(run, uniform)
+        happens, *sides = (column(uniform, i) for i in range(5))
         options = {"e": happens, "p": float(self.probability), "u": sides[0], "v": sides[2]}
         formula = "(abs(y - u * h) < v * h * s / 2) * (abs(x - w * n) < z * n * s / 2)"
         run.elementwise(
