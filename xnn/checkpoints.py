@@ -41,9 +41,13 @@ class Checkpoints(Callback):
         What tells the best epoch, as in `EarlyStopping`; None is the validation accuracy, or else
         the validation cost, where there is one.
 
-    Raises `ValueError` for values that are none of these, and before the first epoch where the
-    training will not record the figure, or is a new one but the folder has checkpoints; `OSError`
-    where the folder cannot be made.
+    Raises
+    ------
+    ValueError
+        For values that are none of these, and before the first epoch where the training will not
+        record the figure, or is a new one but the folder has checkpoints.
+    OSError
+        Where the folder cannot be made.
     """
 
     def __init__(

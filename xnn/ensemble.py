@@ -25,7 +25,10 @@ class Ensemble:
         ``"average"``: of their outputs; or ``"majority"``: a network has one vote for a class, and
         of classes with as many votes the one with the larger average wins.
 
-    Raises `ValueError` for anything else.
+    Raises
+    ------
+    ValueError
+        For anything else.
     """
 
     def __init__(

@@ -33,14 +33,18 @@ class Evaluation(NamedTuple):
     """How good a network is on some samples."""
 
     cost: float
-    accuracy: float | None  #: None where targets are values of a regression
+    """The mean over samples, without weight decay."""
+    accuracy: float | None
+    """The share of samples classified right; None where targets are values of a regression."""
 
 
 class Gradients(NamedTuple):
     """The gradient of the mean cost, a list of one array a layer; unpacks as in the book."""
 
-    biases: list[NDArray[Any] | None]  #: shaped as `Network.biases`; None for a layer without
-    weights: list[NDArray[Any] | None]  #: shaped as `Network.weights`
+    biases: list[NDArray[Any] | None]
+    """Shaped as `Network.biases`; None for a layer without."""
+    weights: list[NDArray[Any] | None]
+    """Shaped as `Network.weights`; None for a layer without."""
 
 
 class Network:
@@ -68,8 +72,12 @@ class Network:
         How matrix products of float32 are computed: ``"float32"``, exactly so; or ``"tf32"``, by
         tensor cores with 10 bits of the 23 on GPUs that have them, as before on others.
 
-    Raises `ValueError` for arguments that make no network, `xnn.DeviceError` where the device is
-    not to be had.
+    Raises
+    ------
+    ValueError
+        For arguments that make no network.
+    xnn.DeviceError
+        Where the device is not to be had.
 
     Examples
     --------
@@ -261,11 +269,20 @@ class Network:
             and on a CPU ends with the same weights, bit for bit, as if it had not been ended;
             ``epochs`` counts from the very beginning.
 
-        Raises `ValueError` for bad input before any work; `FloatingPointError` where training
-        diverges, and the network then has the weights with which the epoch began, or
-        `EarlyStopping`'s best; `xnn.DeviceError` where a GPU fails, and the network is then on the
-        CPU. Ctrl-C ends training: the network keeps its weights, the history its epochs. Other
-        threads may use the network meanwhile; they see it as it is between some steps and the next.
+        Raises
+        ------
+        ValueError
+            For bad input, before any work.
+        FloatingPointError
+            Where training diverges. The network then has the weights with which the epoch began, or
+            `EarlyStopping`'s best.
+        xnn.DeviceError
+            Where a GPU fails. The network is then on the CPU.
+
+        Notes
+        -----
+        Ctrl-C ends training: the network keeps its weights, the history its epochs. Other threads
+        may use the network meanwhile; they see it as it is between some steps and the next.
         """
         samples = self._samples(x, y)
         weights, engine = (sample_weight, class_weight), self._engine
@@ -340,11 +357,17 @@ class Network:
         return classes
 
     def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
-        """Return mean cost and accuracy on samples and targets as `fit` takes them."""
+        """Return mean cost and accuracy on samples and targets as `fit` takes them.
+
+        Raises `ValueError` where these do not fit or hold NaN.
+        """
         return self._evaluate(self._samples(x, y))
 
     def backprop(self, x: ArrayLike, y: ArrayLike) -> Gradients:
-        """Return the gradient of the mean cost over samples and targets as `fit` takes them."""
+        """Return the gradient of the mean cost over samples and targets as `fit` takes them.
+
+        Raises `ValueError` where these do not fit or hold NaN.
+        """
         samples = self._samples(x, y)
         with self._engine.lock:
             found = self._inference.gradients(samples)

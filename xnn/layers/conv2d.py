@@ -47,7 +47,10 @@ class Conv2D(Layer):
     initializer
         First weights, as in `Dense`; arrays are ``(filters, height, width, channels / groups)``.
 
-    Raises `ValueError` for a value that is none of these.
+    Raises
+    ------
+    ValueError
+        For a value that is none of these.
     """
 
     filters: int

@@ -16,11 +16,12 @@ from .formulas import Clips, Formulas
 class SGD(Optimizer):
     """Stochastic gradient descent, from plain to with everything.
 
-    ==========  ==================================================================
-    plain       W ← (1 - ηλ/n) W - η g         (Nielsen, eq. 20 and 93)
-    momentum    v ← μ v - η (g + λ/n W),  W ← W + v         (Nielsen, eq. 107 and 108)
-    Nesterov    v as above,  W ← W + μ v - η (g + λ/n W)    (Sutskever et al. 2013; Bengio 2012)
-    ==========  ==================================================================
+    At each step, by Nielsen's equations 20 and 93, 107 and 108, and by Sutskever et al. 2013 and
+    Bengio 2012:
+
+        plain       W ← (1 - ηλ/n) W - η g
+        momentum    v ← μ v - η (g + λ/n W),  W ← W + v
+        Nesterov    v as above,  W ← W + μ v - η (g + λ/n W)
 
     g is the gradient of the cost averaged over the mini-batch. η is part of the velocity, as in the
     book; in PyTorch it is not, which differs where the rate changes from step to step.
@@ -43,7 +44,10 @@ class SGD(Optimizer):
     clip_value
         Each number of the gradient is cut off at ± this.
 
-    Raises `ValueError` for values out of these ranges.
+    Raises
+    ------
+    ValueError
+        For values out of these ranges.
     """
 
     learning_rate: LearningRate
