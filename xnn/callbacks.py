@@ -56,7 +56,22 @@ class Training(Protocol):
 
 
 class Callback:
-    """Something that happens around epochs; each method does nothing unless it is written anew."""
+    """Something that happens around epochs; each method does nothing unless it is written anew.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xnn
+    >>> class Enough(xnn.Callback):
+    ...     def epoch_end(self, training):
+    ...         if training.history.accuracy[-1] > 0.9:
+    ...             training.stop("good enough")
+    >>> x = np.random.default_rng(0).random((200, 2))
+    >>> y = (x[:, 0] > x[:, 1]).astype(int)
+    >>> net = xnn.Network([2, xnn.Dense(2, "softmax")], seed=0)
+    >>> net.fit(x, y, epochs=100, optimizer=0.5, callbacks=[Enough()]).stopped
+    'good enough'
+    """
 
     def begin(self, training: Training) -> None:
         """Do something before the first epoch."""

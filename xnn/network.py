@@ -81,9 +81,16 @@ class Network:
 
     Examples
     --------
-    >>> net = Network([784, 30, 10], seed=0)
+    >>> import numpy as np
+    >>> import xnn
+    >>> net = xnn.Network([784, 30, 10], seed=0)  # the book's
     >>> net.predict(np.zeros((5, 784))).shape
     (5, 10)
+    >>> net = xnn.Network([784, xnn.Dense(100, "relu"), xnn.Dense(10, "softmax")], seed=0)
+    >>> net.cost
+    'log_likelihood'
+    >>> [weights.shape for weights in net.weights]
+    [(100, 784), (10, 100)]
     """
 
     def __init__(
@@ -165,7 +172,10 @@ class Network:
 
     @property
     def weights(self) -> Arrays:
-        """Each layer's weights, ``(units, inputs)`` of `Dense`; None for a layer without.
+        """Each layer's weights; None for a layer without.
+
+        They are ``(units, inputs)`` of `Dense`, ``(filters, height, width, channels / groups)`` of
+        `Conv2D`, and ``(channels,)`` of `BatchNorm`.
 
         These are live views on the device: what is written to one, element by element or as
         ``net.weights[0] = array``, is in the network. May be set to a sequence of such arrays.
@@ -178,7 +188,7 @@ class Network:
 
     @property
     def biases(self) -> Arrays:
-        """Each layer's biases ``(units,)``, live like `weights`; None for a layer without."""
+        """Each layer's biases, one a unit, filter or channel, live like `weights`; or None."""
         return self._arrays("biases")
 
     @biases.setter
@@ -283,6 +293,20 @@ class Network:
         -----
         Ctrl-C ends training: the network keeps its weights, the history its epochs. Other threads
         may use the network meanwhile; they see it as it is between some steps and the next.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import xnn
+        >>> x = np.random.default_rng(0).random((500, 2))
+        >>> y = (x[:, 0] > x[:, 1]).astype(int)  # labels 0 and 1
+        >>> train, validation = (x[:400], y[:400]), (x[400:], y[400:])
+        >>> net = xnn.Network([2, 8, xnn.Dense(2, "softmax")], seed=0)
+        >>> history = net.fit(*train, epochs=10, optimizer=0.5, validation_data=validation)
+        >>> len(history.cost)
+        10
+        >>> history.validation_accuracy[-1] > 0.9
+        True
         """
         samples = self._samples(x, y)
         weights, engine = (sample_weight, class_weight), self._engine
@@ -333,6 +357,18 @@ class Network:
         they are an array of CuPy there.
 
         Raises `ValueError` where ``x`` does not fit or holds NaN.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import xnn
+        >>> net = xnn.Network([(28, 28, 1), xnn.Flatten(), xnn.Dense(10, "softmax")], seed=0)
+        >>> pixels = np.full((3, 28, 28), 255, np.uint8)
+        >>> outputs = net.predict(pixels)
+        >>> outputs.shape
+        (3, 10)
+        >>> np.array_equal(outputs, net.predict(np.ones((3, 28, 28))))
+        True
         """
         inference = self._inference
         if type(x) is np.ndarray:

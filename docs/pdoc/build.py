@@ -15,7 +15,7 @@ MODULES = ("xnn", "xnn.callbacks", "xnn.estimators", "xnn.book", "xnn.book.expan
 # Signatures show these names, and not the dozen types that they stand for.
 for name in ("ArrayLike", "NDArray"):
     shown = types.new_class(name, (Generic[TypeVar("T")],))
-    shown.__module__ = "numpy.typing"
+    shown.__module__ = "builtins"  # whose names are shown without it
     setattr(numpy.typing, name, shown)
 warnings.filterwarnings("error", category=UserWarning)
 pdoc.render.configure(docformat="numpy", template_directory=HERE, show_source=False)

@@ -68,6 +68,20 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         For bad arguments when fitted.
     xnn.DeviceError
         Where the device is not to be had.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xnn.estimators import MLPClassifier
+    >>> x = np.random.default_rng(0).random((200, 2))
+    >>> y = np.where(x[:, 0] > x[:, 1], "below", "above")
+    >>> model = MLPClassifier((10,), solver="lbfgs", random_state=0).fit(x, y)
+    >>> model.predict([[0.9, 0.1]])
+    array(['below'], dtype='<U5')
+    >>> model.predict_proba(x[:5]).shape
+    (5, 2)
+    >>> model.score(x, y) > 0.95
+    True
     """
 
     _parameter_constraints: dict[str, Any] = {  # noqa: RUF012

@@ -60,6 +60,17 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
         For bad arguments when fitted.
     xnn.DeviceError
         Where the device is not to be had.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xnn.estimators import MLPRegressor
+    >>> x = np.linspace(-1, 1, 200).reshape(-1, 1)
+    >>> y = x.ravel() ** 2
+    >>> model = MLPRegressor("squared_error", (10,), "tanh", solver="lbfgs", random_state=0)
+    >>> model = model.fit(x, y)
+    >>> model.score(x, y) > 0.95
+    True
     """
 
     _parameter_constraints: dict[str, Any] = {  # noqa: RUF012

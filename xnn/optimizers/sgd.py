@@ -48,6 +48,20 @@ class SGD(Optimizer):
     ------
     ValueError
         For values out of these ranges.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xnn
+    >>> rate = xnn.schedules.Cosine(0.1, epochs=20)
+    >>> rate(0), round(rate(10), 6), rate(20)
+    (0.1, 0.05, 0.0)
+    >>> optimizer = xnn.SGD(rate, momentum=0.9, weight_decay=5.0)
+    >>> net = xnn.Network([2, 8, 1], seed=0)
+    >>> x, y = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), np.array([0, 1, 1, 0])
+    >>> history = net.fit(x, y, epochs=20, batch_size=4, optimizer=optimizer)
+    >>> history.cost[-1] < history.cost[0]
+    True
     """
 
     learning_rate: LearningRate
