@@ -1,5 +1,6 @@
 """Write the API reference to docs/_build/: `nox -s docs`."""
 
+import re
 import types
 import warnings
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Generic, TypeVar
 import numpy.typing
 import pdoc
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+PAGES = HERE.parent / "_build"
 # With all modules that their `__all__` names.
 MODULES = ("xnn", "xnn.callbacks", "xnn.estimators", "xnn.book", "xnn.book.expand_mnist")
 
@@ -19,4 +21,15 @@ for name in ("ArrayLike", "NDArray"):
     setattr(numpy.typing, name, shown)
 warnings.filterwarnings("error", category=UserWarning)
 pdoc.render.configure(docformat="numpy", template_directory=HERE, show_source=False)
-pdoc.pdoc(*MODULES, output_directory=HERE.parent / "_build")
+pdoc.pdoc(*MODULES, output_directory=PAGES)
+
+texts = {
+    page: re.sub("<script.*?</script>", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for page in PAGES.rglob("*.html")
+}
+places = {page: set(re.findall(r' id="(.+?)"', text)) for page, text in texts.items()}
+for page, text in texts.items():
+    for path, place in re.findall(r'<a [^>]*href="(?!https?:)([^"#]*)#?([^"]*)"', text):
+        there = (page.parent / path).resolve() if path else page
+        if there not in texts or (place and place not in places[there]):
+            raise SystemExit(f"{page}: a link to {path}#{place}, which is not there")

@@ -17,9 +17,6 @@ class Network(Feedforward):
     Weights and biases are drawn from N(0, 1) by ``np.random.randn``. ``device`` and ``dtype`` are
     those of `xnn.Network`.
 
-    ``feedforward(a)`` returns the output ``(outputs, 1)`` for an input ``(inputs, 1)``;
-    ``backprop(x, y)`` the gradient ``(nabla_b, nabla_w)`` of the cost of one pair of columns.
-
     Attributes
     ----------
     num_layers, sizes

@@ -68,9 +68,6 @@ class Network(Feedforward):
     ``cost`` is `CrossEntropyCost` or `QuadraticCost`; ``device`` and ``dtype`` are those of
     `xnn.Network`. First weights are those of `default_weight_initializer`.
 
-    ``feedforward(a)`` returns the output ``(outputs, 1)`` for an input ``(inputs, 1)``;
-    ``backprop(x, y)`` the gradient ``(nabla_b, nabla_w)`` of the cost of one pair of columns.
-
     Attributes
     ----------
     num_layers, sizes
