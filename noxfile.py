@@ -106,6 +106,14 @@ def sklearn(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The API reference as pages, from docs/_build/index.html on."""
+    session.install("pdoc==16.0.0", "-e", ".[test]")
+    session.run("pytest", "tests/test_reference.py")  # no reference is broken
+    session.run("python", "docs/pdoc/build.py")
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Speed against the peers; writes mlp.json and cnn.json in benchmarks/results/."""
     session.install("torch==2.13.0", *_torch_index())

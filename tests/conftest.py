@@ -38,6 +38,7 @@ _HOST = {
     "kernels",
     "lanes",
     "lean",
+    "reference",
     "tiny",
 }
 

@@ -15,18 +15,28 @@ import numpy as np
 from . import checks
 from .history import History
 
+__all__ = ["Callback", "EarlyStopping", "ReduceOnPlateau", "Training"]
+
 
 class Training(Protocol):
     """What a callback sees of the training under way."""
 
-    epoch: int  #: the epoch that has ended, from 0
-    epochs: int  #: how many there are to be
-    step: int  #: how many steps of the epoch are done, and …
-    steps: int  #: … how many it has
-    resumed: bool  #: whether it goes on from a checkpoint
+    epoch: int
+    """The epoch that has ended, from 0."""
+    epochs: int
+    """How many there are to be."""
+    step: int
+    """How many steps of the epoch are done."""
+    steps: int
+    """How many steps the epoch has."""
+    resumed: bool
+    """Whether it goes on from a checkpoint."""
     history: History
-    figures: frozenset[str]  #: which of ``History.FIGURES`` it records
-    rate_factor: float  #: what learning rates are multiplied by, 1 at first; a callback may set it
+    """The figures so far."""
+    figures: frozenset[str]
+    """Which of ``History.FIGURES`` it records."""
+    rate_factor: float
+    """What learning rates are multiplied by, 1 at first; a callback may set it."""
 
     def stop(self, reason: str) -> None:
         """End training after this epoch; ``reason`` becomes ``history.stopped``."""
@@ -46,7 +56,22 @@ class Training(Protocol):
 
 
 class Callback:
-    """Something that happens around epochs; each method does nothing unless it is written anew."""
+    """Something that happens around epochs; each method does nothing unless it is written anew.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xnn
+    >>> class Enough(xnn.Callback):
+    ...     def epoch_end(self, training):
+    ...         if training.history.accuracy[-1] > 0.9:
+    ...             training.stop("good enough")
+    >>> x = np.random.default_rng(0).random((200, 2))
+    >>> y = (x[:, 0] > x[:, 1]).astype(int)
+    >>> net = xnn.Network([2, xnn.Dense(2, "softmax")], seed=0)
+    >>> net.fit(x, y, epochs=100, optimizer=0.5, callbacks=[Enough()]).stopped
+    'good enough'
+    """
 
     def begin(self, training: Training) -> None:
         """Do something before the first epoch."""
@@ -169,8 +194,11 @@ class EarlyStopping(_Watching):
     best_epoch
         The epoch in which it was met, from 0; None before.
 
-    Raises `ValueError` for values out of range, and before the first epoch where the training will
-    not record the figure.
+    Raises
+    ------
+    ValueError
+        For values out of range, and before the first epoch where the training will not record the
+        figure.
     """
 
     def __init__(
@@ -237,8 +265,11 @@ class ReduceOnPlateau(_Watching):
     best_epoch
         The epoch in which it was met, from 0; None before.
 
-    Raises `ValueError` for values out of range, and before the first epoch where the training will
-    not record the figure.
+    Raises
+    ------
+    ValueError
+        For values out of range, and before the first epoch where the training will not record the
+        figure.
     """
 
     def __init__(

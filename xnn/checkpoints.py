@@ -41,9 +41,29 @@ class Checkpoints(Callback):
         What tells the best epoch, as in `EarlyStopping`; None is the validation accuracy, or else
         the validation cost, where there is one.
 
-    Raises `ValueError` for values that are none of these, and before the first epoch where the
-    training will not record the figure, or is a new one but the folder has checkpoints; `OSError`
-    where the folder cannot be made.
+    Raises
+    ------
+    ValueError
+        For values that are none of these, and before the first epoch where the training will not
+        record the figure, or is a new one but the folder has checkpoints.
+    OSError
+        Where the folder cannot be made.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xnn
+    >>> x = np.random.default_rng(0).random((200, 2))
+    >>> y = (x[:, 0] > x[:, 1]).astype(int)
+    >>> keeps = xnn.Checkpoints("runs/1", every="2 epochs")
+    >>> net = xnn.Network([2, 8, 2], seed=0)
+    >>> history = net.fit(x, y, epochs=4, callbacks=[keeps])
+    >>> keeps.newest().name
+    'checkpoint-000002.safetensors'
+    >>> again = xnn.Network([2, 8, 2], seed=0)  # in another process, on another day
+    >>> history = again.fit(x, y, epochs=6, callbacks=[keeps], resume="runs/1")
+    >>> len(history)
+    6
     """
 
     def __init__(

@@ -25,7 +25,25 @@ class Ensemble:
         ``"average"``: of their outputs; or ``"majority"``: a network has one vote for a class, and
         of classes with as many votes the one with the larger average wins.
 
-    Raises `ValueError` for anything else.
+    Raises
+    ------
+    ValueError
+        For anything else.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xnn
+    >>> x = np.random.default_rng(0).random((200, 2))
+    >>> y = (x[:, 0] > x[:, 1]).astype(int)
+    >>> networks = [xnn.Network([2, 8, xnn.Dense(2, "softmax")], seed=seed) for seed in range(3)]
+    >>> for net in networks:
+    ...     history = net.fit(x, y, epochs=10, optimizer=0.5)
+    >>> ensemble = xnn.Ensemble(networks, vote="majority")
+    >>> ensemble.classify(x[:5]).shape
+    (5,)
+    >>> ensemble.accuracy(x, y) > 0.9
+    True
     """
 
     def __init__(
@@ -140,6 +158,17 @@ def cross_validate(
     Raises `ValueError` where ``make`` makes no network, and as `folds` and `Network.fit` do; and
     `KeyboardInterrupt` at Ctrl-C, for a network that was interrupted cannot be compared with the
     others.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xnn
+    >>> x = np.random.default_rng(0).random((200, 2))
+    >>> y = (x[:, 0] > x[:, 1]).astype(int)
+    >>> make = lambda: xnn.Network([2, xnn.Dense(2, "softmax")], seed=0)
+    >>> found = xnn.cross_validate(make, x, y, k=4, seed=0, epochs=10, optimizer=0.5)
+    >>> len(found), min(evaluation.accuracy for _, evaluation in found) > 0.8
+    (4, True)
     """
     x, y = np.asarray(x), np.asarray(y)
     results = []

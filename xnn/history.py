@@ -11,10 +11,19 @@ from typing import Any, ClassVar
 class History:
     """One figure an epoch, in lists.
 
-    ``cost`` and ``accuracy`` are of the training data as it was met during the epoch, by weights
-    that were still changing; ``validation_cost`` and ``validation_accuracy`` are taken at its end.
     A cost is that of the data: weight decay is not in it. Lists stay empty where there is nothing
     to record: no validation data, or no accuracy in a regression.
+
+    Attributes
+    ----------
+    cost, accuracy
+        Of the training data as it was met during the epoch, by weights that were still changing.
+    validation_cost, validation_accuracy
+        Of the validation data, at the epoch's end.
+    seconds
+        Of each epoch, validation included.
+    stopped
+        Why training ended before its last epoch; None where it did not.
     """
 
     FIGURES: ClassVar[tuple[str, ...]] = (
@@ -28,9 +37,7 @@ class History:
     accuracy: list[float] = field(default_factory=list)
     validation_cost: list[float] = field(default_factory=list)
     validation_accuracy: list[float] = field(default_factory=list)
-    #: Seconds of each epoch, validation included.
     seconds: list[float] = field(default_factory=list)
-    #: Why training ended before its last epoch; None where it did not.
     stopped: str | None = None
 
     def __repr__(self) -> str:

@@ -34,14 +34,18 @@ class Evaluation(NamedTuple):
     """How good a network is on some samples."""
 
     cost: float
-    accuracy: float | None  #: None where targets are values of a regression
+    """The mean over samples, without weight decay."""
+    accuracy: float | None
+    """The share of samples classified right; None where targets are values of a regression."""
 
 
 class Gradients(NamedTuple):
     """The gradient of the mean cost, a list of one array a layer; unpacks as in the book."""
 
-    biases: list[NDArray[Any] | None]  #: shaped as `Network.biases`; None for a layer without
-    weights: list[NDArray[Any] | None]  #: shaped as `Network.weights`
+    biases: list[NDArray[Any] | None]
+    """Shaped as `Network.biases`; None for a layer without."""
+    weights: list[NDArray[Any] | None]
+    """Shaped as `Network.weights`; None for a layer without."""
 
 
 class Network:
@@ -69,14 +73,25 @@ class Network:
         How matrix products of float32 are computed: ``"float32"``, exactly so; or ``"tf32"``, by
         tensor cores with 10 bits of the 23 on GPUs that have them, as before on others.
 
-    Raises `ValueError` for arguments that make no network, `xnn.DeviceError` where the device is
-    not to be had.
+    Raises
+    ------
+    ValueError
+        For arguments that make no network.
+    xnn.DeviceError
+        Where the device is not to be had.
 
     Examples
     --------
-    >>> net = Network([784, 30, 10], seed=0)
+    >>> import numpy as np
+    >>> import xnn
+    >>> net = xnn.Network([784, 30, 10], seed=0)  # the book's
     >>> net.predict(np.zeros((5, 784))).shape
     (5, 10)
+    >>> net = xnn.Network([784, xnn.Dense(100, "relu"), xnn.Dense(10, "softmax")], seed=0)
+    >>> net.cost
+    'log_likelihood'
+    >>> [weights.shape for weights in net.weights]
+    [(100, 784), (10, 100)]
     """
 
     def __init__(
@@ -159,7 +174,10 @@ class Network:
 
     @property
     def weights(self) -> Arrays:
-        """Each layer's weights, ``(units, inputs)`` of `Dense`; None for a layer without.
+        """Each layer's weights; None for a layer without.
+
+        They are ``(units, inputs)`` of `Dense`, ``(filters, height, width, channels / groups)`` of
+        `Conv2D`, and ``(channels,)`` of `BatchNorm`.
 
         These are live views on the device: what is written to one, element by element or as
         ``net.weights[0] = array``, is in the network. May be set to a sequence of such arrays.
@@ -172,7 +190,7 @@ class Network:
 
     @property
     def biases(self) -> Arrays:
-        """Each layer's biases ``(units,)``, live like `weights`; None for a layer without."""
+        """Each layer's biases, one a unit, filter or channel, live like `weights`; or None."""
         return self._arrays("biases")
 
     @biases.setter
@@ -263,11 +281,34 @@ class Network:
             and on a CPU ends with the same weights, bit for bit, as if it had not been ended;
             ``epochs`` counts from the very beginning.
 
-        Raises `ValueError` for bad input before any work; `FloatingPointError` where training
-        diverges, and the network then has the weights with which the epoch began, or
-        `EarlyStopping`'s best; `xnn.DeviceError` where a GPU fails, and the network is then on the
-        CPU. Ctrl-C ends training: the network keeps its weights, the history its epochs. Other
-        threads may use the network meanwhile; they see it as it is between some steps and the next.
+        Raises
+        ------
+        ValueError
+            For bad input, before any work.
+        FloatingPointError
+            Where training diverges. The network then has the weights with which the epoch began, or
+            `EarlyStopping`'s best.
+        xnn.DeviceError
+            Where a GPU fails. The network is then on the CPU.
+
+        Notes
+        -----
+        Ctrl-C ends training: the network keeps its weights, the history its epochs. Other threads
+        may use the network meanwhile; they see it as it is between some steps and the next.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import xnn
+        >>> x = np.random.default_rng(0).random((500, 2))
+        >>> y = (x[:, 0] > x[:, 1]).astype(int)  # labels 0 and 1
+        >>> train, validation = (x[:400], y[:400]), (x[400:], y[400:])
+        >>> net = xnn.Network([2, 8, xnn.Dense(2, "softmax")], seed=0)
+        >>> history = net.fit(*train, epochs=10, optimizer=0.5, validation_data=validation)
+        >>> len(history.cost)
+        10
+        >>> history.validation_accuracy[-1] > 0.9
+        True
         """
         samples = self._samples(x, y)
         weights, engine = (sample_weight, class_weight), self._engine
@@ -316,6 +357,18 @@ class Network:
         they are an array of CuPy there.
 
         Raises `ValueError` where ``x`` does not fit or holds NaN.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import xnn
+        >>> net = xnn.Network([(28, 28, 1), xnn.Flatten(), xnn.Dense(10, "softmax")], seed=0)
+        >>> pixels = np.full((3, 28, 28), 255, np.uint8)
+        >>> outputs = net.predict(pixels)
+        >>> outputs.shape
+        (3, 10)
+        >>> np.array_equal(outputs, net.predict(np.ones((3, 28, 28))))
+        True
         """
         inference = self._inference
         if type(x) is np.ndarray:
@@ -340,11 +393,17 @@ class Network:
         return classes
 
     def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
-        """Return mean cost and accuracy on samples and targets as `fit` takes them."""
+        """Return mean cost and accuracy on samples and targets as `fit` takes them.
+
+        Raises `ValueError` where these do not fit or hold NaN.
+        """
         return self._evaluate(self._samples(x, y))
 
     def backprop(self, x: ArrayLike, y: ArrayLike) -> Gradients:
-        """Return the gradient of the mean cost over samples and targets as `fit` takes them."""
+        """Return the gradient of the mean cost over samples and targets as `fit` takes them.
+
+        Raises `ValueError` where these do not fit or hold NaN.
+        """
         samples = self._samples(x, y)
         with self._engine.lock:
             found = self._inference.gradients(samples)

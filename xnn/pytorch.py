@@ -47,8 +47,15 @@ def from_torch(
     cost, seed, device, precision
         As for `Network`.
 
-    The network's dtype is that of the module's parameters. Raises `ValueError` for a module that
-    xnn has no layer for.
+    Returns
+    -------
+    Network
+        Of the dtype that the module's parameters have.
+
+    Raises
+    ------
+    ValueError
+        For a module that xnn has no layer for.
     """
     modules = _modules(module)
     if inputs is None:

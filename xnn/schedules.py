@@ -1,6 +1,7 @@
 """Learning rates that change as training goes on.
 
-Each is called with the time in epochs, a number that grows within an epoch from step to step.
+Each is called with the time in epochs, a number that grows within an epoch from step to step. All
+raise `ValueError` for values out of range.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import checks
+
+__all__ = ["Cosine", "OneCycle", "Schedule", "Step", "WarmUp"]
 
 
 class Schedule:

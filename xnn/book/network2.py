@@ -129,14 +129,24 @@ class Network(Feedforward):
             How often to go through all pairs, how many to a step, η and λ.
         evaluation_data
             Pairs of a column and a label, or a pair of arrays ``(n, inputs)`` and ``(n,)``.
+        monitor_evaluation_cost, monitor_evaluation_accuracy
+            Which figures on the evaluation data to print and return.
+        monitor_training_cost, monitor_training_accuracy
+            Which on the training data.
         early_stopping_n
             If not 0, stop when the accuracy has not grown for so many epochs: that on the
             evaluation data where it is monitored, else that on the training data.
 
-        Returns four lists: costs and accuracies on the evaluation data, then on the training data;
-        empty where nothing is monitored. An accuracy is a number of right answers.
+        Returns
+        -------
+        evaluation_cost, evaluation_accuracy, training_cost, training_accuracy
+            Lists of one figure an epoch, empty where nothing is monitored. An accuracy is a number
+            of right answers.
 
-        Raises `ValueError` for bad input before any work.
+        Raises
+        ------
+        ValueError
+            For bad input, before any work.
         """
         samples, optimizer = self._samples("training_data", training_data), sgd(eta, lmbda)
         evaluation = None

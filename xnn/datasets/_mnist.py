@@ -56,8 +56,14 @@ def mnist(
     download
         Whether to download. Each file's SHA-256 is checked.
 
-    Raises `ValueError` that names the file where one is damaged or no MNIST, `FileNotFoundError`
-    where there is none, `OSError` where no mirror could be reached.
+    Raises
+    ------
+    ValueError
+        That names the file, where one is damaged or no MNIST.
+    FileNotFoundError
+        Where there is none.
+    OSError
+        Where no mirror could be reached.
     """
     *training, test = _load(path, download)
     if validation is None and len(training) == 2:

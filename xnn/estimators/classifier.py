@@ -57,12 +57,31 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         are live: what is written to them is in the network.
     network_
         The `xnn.Network`.
-    loss_, best_loss_, loss_curve_, validation_scores_, best_validation_score_, n_iter_, t_,
-    n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
-        scikit-learn's.
+    loss_, best_loss_, loss_curve_, validation_scores_, best_validation_score_
+        scikit-learn's, of training.
+    n_iter_, t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
+        scikit-learn's, of all else.
 
-    Raises `ValueError` for bad arguments when fitted, `xnn.DeviceError` where the device is not to
-    be had.
+    Raises
+    ------
+    ValueError
+        For bad arguments when fitted.
+    xnn.DeviceError
+        Where the device is not to be had.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xnn.estimators import MLPClassifier
+    >>> x = np.random.default_rng(0).random((200, 2))
+    >>> y = np.where(x[:, 0] > x[:, 1], "below", "above")
+    >>> model = MLPClassifier((10,), solver="lbfgs", random_state=0).fit(x, y)
+    >>> model.predict([[0.9, 0.1]])
+    array(['below'], dtype='<U5')
+    >>> model.predict_proba(x[:5]).shape
+    (5, 2)
+    >>> model.score(x, y) > 0.95
+    True
     """
 
     _parameter_constraints: dict[str, Any] = {  # noqa: RUF012

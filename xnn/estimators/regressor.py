@@ -49,12 +49,28 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
         are live: what is written to them is in the network.
     network_
         The `xnn.Network`.
-    loss_, best_loss_, loss_curve_, validation_scores_, best_validation_score_, n_iter_, t_,
-    n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
-        scikit-learn's.
+    loss_, best_loss_, loss_curve_, validation_scores_, best_validation_score_
+        scikit-learn's, of training.
+    n_iter_, t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
+        scikit-learn's, of all else.
 
-    Raises `ValueError` for bad arguments when fitted, `xnn.DeviceError` where the device is not to
-    be had.
+    Raises
+    ------
+    ValueError
+        For bad arguments when fitted.
+    xnn.DeviceError
+        Where the device is not to be had.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xnn.estimators import MLPRegressor
+    >>> x = np.linspace(-1, 1, 200).reshape(-1, 1)
+    >>> y = x.ravel() ** 2
+    >>> model = MLPRegressor("squared_error", (10,), "tanh", solver="lbfgs", random_state=0)
+    >>> model = model.fit(x, y)
+    >>> model.score(x, y) > 0.95
+    True
     """
 
     _parameter_constraints: dict[str, Any] = {  # noqa: RUF012

@@ -32,8 +32,11 @@ class BatchNorm(Layer):
     epsilon
         ε, a positive number.
 
-    Raises `ValueError` for values out of these ranges. `Network.fit` does where a channel would
-    have one number in a mini-batch, as vectors have in one of a single sample.
+    Raises
+    ------
+    ValueError
+        For values out of these ranges; by `Network.fit` where a channel would have one number in a
+        mini-batch, as vectors have in one of a single sample.
     """
 
     momentum: float = 0.9

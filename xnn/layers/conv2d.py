@@ -47,7 +47,27 @@ class Conv2D(Layer):
     initializer
         First weights, as in `Dense`; arrays are ``(filters, height, width, channels / groups)``.
 
-    Raises `ValueError` for a value that is none of these.
+    Raises
+    ------
+    ValueError
+        For a value that is none of these.
+
+    Examples
+    --------
+    >>> import xnn
+    >>> net = xnn.Network(
+    ...     [
+    ...         (28, 28, 1),
+    ...         xnn.Conv2D(20, 5, "relu"),
+    ...         xnn.MaxPool2D(2),
+    ...         xnn.Flatten(),
+    ...         xnn.Dense(10, "softmax"),
+    ...     ]
+    ... )
+    >>> net.shapes
+    [(28, 28, 1), (24, 24, 20), (12, 12, 20), (2880,), (10,)]
+    >>> net.weights[0].shape, net.biases[0].shape
+    ((20, 5, 5, 1), (20,))
     """
 
     filters: int

@@ -36,7 +36,10 @@ class Dense(Layer):
     bias
         Whether there are biases b.
 
-    Raises `ValueError` for a value that is none of these.
+    Raises
+    ------
+    ValueError
+        For a value that is none of these.
     """
 
     units: int

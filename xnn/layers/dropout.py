@@ -26,7 +26,10 @@ class Dropout(Layer):
         False scales nothing up in training, and numbers down by 1 - rate otherwise, as the paper
         and the book do. What is then learnt is the same at another learning rate.
 
-    Raises `ValueError` for values that are none of these.
+    Raises
+    ------
+    ValueError
+        For values that are none of these.
     """
 
     rate: float = 0.5

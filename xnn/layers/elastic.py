@@ -28,7 +28,10 @@ class ElasticTransform(Augmentation):
     smoothness
         The width of the bells in pixels, a positive number.
 
-    Raises `ValueError` for values out of these ranges.
+    Raises
+    ------
+    ValueError
+        For values out of these ranges.
     """
 
     amount: float = 1.0

@@ -26,7 +26,10 @@ class MaxPool2D(Pool2D):
     padding
         As in `Conv2D`; what lies outside is never the largest.
 
-    Raises `ValueError` for a value that is none of these.
+    Raises
+    ------
+    ValueError
+        For a value that is none of these.
     """
 
     size: int | tuple[int, int] = 2

@@ -28,7 +28,10 @@ class RandomAffine(Augmentation):
     scale
         A share: 0.1 makes images 0.9 to 1.1 times as large. Less than 1.
 
-    Raises `ValueError` for values out of these ranges.
+    Raises
+    ------
+    ValueError
+        For values out of these ranges.
     """
 
     shift: float = 0.0

@@ -24,7 +24,10 @@ class RandomErasing(Augmentation):
     probability
         Of an image to lose one.
 
-    Raises `ValueError` for values out of these ranges.
+    Raises
+    ------
+    ValueError
+        For values out of these ranges.
     """
 
     size: float = 0.5

@@ -20,7 +20,7 @@ from .formulas import Formulas
 class Adam(Optimizer):
     """Adam (Kingma and Ba 2015, algorithm 1), with PyTorch's names and defaults.
 
-    At step t::
+    At step t:
 
         m ← β₁ m + (1 - β₁) g
         v ← β₂ v + (1 - β₂) g²
@@ -43,7 +43,10 @@ class Adam(Optimizer):
     clip_norm, clip_value
         As in `SGD`.
 
-    Raises `ValueError` for values out of these ranges.
+    Raises
+    ------
+    ValueError
+        For values out of these ranges.
     """
 
     learning_rate: LearningRate = 0.001

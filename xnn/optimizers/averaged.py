@@ -21,7 +21,7 @@ class Averaged(Optimizer):
     Training goes on with the parameters W as they are. Between epochs, and when training has ended,
     the network has their averages A, so that these are what is evaluated, seen by callbacks and
     kept (Polyak and Juditsky 1992). What a callback writes to the network goes into the averages.
-    After step t::
+    After step t:
 
         A ← decay · A + (1 - decay) · W,  where the first A is W after the first step
 
@@ -37,7 +37,10 @@ class Averaged(Optimizer):
         What the average keeps of itself at each step: at least 0 and less than 1. It reaches some
         1 / (1 - decay) steps back.
 
-    Raises `ValueError` for values out of these ranges.
+    Raises
+    ------
+    ValueError
+        For values out of these ranges.
     """
 
     optimizer: Optimizer

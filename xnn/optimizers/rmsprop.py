@@ -17,11 +17,11 @@ from .formulas import Formulas
 class RMSprop(Optimizer):
     """RMSprop (Tieleman and Hinton 2012, lecture 6.5), with PyTorch's names and defaults.
 
-    ==========  =================================================================
-    always      v ← α v + (1 - α) g²,  W ← W - η g / (√v + ε)
-    centered    c ← α c + (1 - α) g,  with √(v - c²) in the place of √v         (Graves 2013)
-    momentum    b ← μ b + g / (√v + ε),  W ← W - η b
-    ==========  =================================================================
+    At each step, ``centered`` as in Graves 2013:
+
+        always      v ← α v + (1 - α) g²,  W ← W - η g / (√v + ε)
+        centered    c ← α c + (1 - α) g,  with √(v - c²) in the place of √v
+        momentum    b ← μ b + g / (√v + ε),  W ← W - η b
 
     g is the gradient of the cost averaged over the mini-batch, clipped, plus λ W.
 
@@ -43,7 +43,10 @@ class RMSprop(Optimizer):
     clip_norm, clip_value
         As in `SGD`.
 
-    Raises `ValueError` for values out of these ranges.
+    Raises
+    ------
+    ValueError
+        For values out of these ranges.
     """
 
     learning_rate: LearningRate = 0.01

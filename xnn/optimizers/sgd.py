@@ -16,11 +16,12 @@ from .formulas import Clips, Formulas
 class SGD(Optimizer):
     """Stochastic gradient descent, from plain to with everything.
 
-    ==========  ==================================================================
-    plain       W ← (1 - ηλ/n) W - η g         (Nielsen, eq. 20 and 93)
-    momentum    v ← μ v - η (g + λ/n W),  W ← W + v         (Nielsen, eq. 107 and 108)
-    Nesterov    v as above,  W ← W + μ v - η (g + λ/n W)    (Sutskever et al. 2013; Bengio 2012)
-    ==========  ==================================================================
+    At each step, by Nielsen's equations 20 and 93, 107 and 108, and by Sutskever et al. 2013 and
+    Bengio 2012:
+
+        plain       W ← (1 - ηλ/n) W - η g
+        momentum    v ← μ v - η (g + λ/n W),  W ← W + v
+        Nesterov    v as above,  W ← W + μ v - η (g + λ/n W)
 
     g is the gradient of the cost averaged over the mini-batch. η is part of the velocity, as in the
     book; in PyTorch it is not, which differs where the rate changes from step to step.
@@ -43,7 +44,24 @@ class SGD(Optimizer):
     clip_value
         Each number of the gradient is cut off at ± this.
 
-    Raises `ValueError` for values out of these ranges.
+    Raises
+    ------
+    ValueError
+        For values out of these ranges.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xnn
+    >>> rate = xnn.schedules.Cosine(0.1, epochs=20)
+    >>> rate(0), round(rate(10), 6), rate(20)
+    (0.1, 0.05, 0.0)
+    >>> optimizer = xnn.SGD(rate, momentum=0.9, weight_decay=5.0)
+    >>> net = xnn.Network([2, 8, 1], seed=0)
+    >>> x, y = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), np.array([0, 1, 1, 0])
+    >>> history = net.fit(x, y, epochs=20, batch_size=4, optimizer=optimizer)
+    >>> history.cost[-1] < history.cost[0]
+    True
     """
 
     learning_rate: LearningRate
