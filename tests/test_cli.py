@@ -51,7 +51,7 @@ def test_train_evaluate_and_info():
 def test_train_is_that_of_the_library():
     told = json.loads(done(*TRAIN, "net", "--json", "--device", "cpu", "--hidden", "9"))
     train, validation, test = xnn.datasets.digits()
-    net = xnn.Network([64, 9, 10], seed=0, device="cpu")
+    net = xnn.Network([64, xnn.Dense(9), xnn.Dense(10)], seed=0, device="cpu")
     history = net.fit(*train, epochs=2, optimizer=0.5, validation_data=validation)
     assert told["history"]["validation_cost"] == history.validation_cost
     assert told["accuracy"] == net.evaluate(*test).accuracy
@@ -67,10 +67,25 @@ def test_learning_rates_are_those_of_the_optimizers(name, wanted):
     options = ["--dataset", "digits", "--epochs", "1", "--optimizer", name, "--device", "cpu"]
     told = json.loads(done("train", "net", *options, "--json"))
     train, validation, _ = xnn.datasets.digits()
-    net = xnn.Network([64, 30, 10], seed=0, device="cpu")
+    net = xnn.Network([64, xnn.Dense(30), xnn.Dense(10)], seed=0, device="cpu")
     history = net.fit(*train, epochs=1, optimizer=wanted, validation_data=validation)
     assert told["history"]["cost"] == history.cost
     assert f"{wanted.learning_rate}" in done("train", "--help")
+
+
+@pytest.mark.parametrize(
+    ("cost", "outputs"),
+    [("quadratic", "sigmoid"), ("cross_entropy", "sigmoid"), ("log_likelihood", "softmax")],
+)
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu", "leaky_relu"])
+def test_activation_is_of_hidden_layers_and_outputs_follow_from_the_cost(activation, cost, outputs):
+    options = ["--activation", activation, "--cost", cost, "--hidden", "40", "--hidden", "20"]
+    learning = ["--dataset", "digits", "--optimizer", "adam", "--lr", "0.01", "--epochs", "8"]
+    told = json.loads(done("train", "net", *options, *learning, "--device", "cpu", "--json"))
+    net = xnn.load("net", device="cpu")
+    assert [layer.activation for layer in net.layers] == [activation, activation, outputs]
+    assert net.cost == cost
+    assert told["accuracy"] > 0.85
 
 
 def test_train_goes_on():
@@ -200,8 +215,9 @@ def test_what_cannot_be_done_is_one_line_and_status_2(arguments, words):
 
 
 def test_what_fails_is_one_line_and_status_1():
-    arguments = ["--dataset", "digits", "--optimizer", "adam", "--lr", "1e30", "--json"]
-    result = invoke("train", "net", "--activation", "linear", "--cost", "quadratic", *arguments)
+    learning = ["--dataset", "digits", "--optimizer", "adam", "--lr", "1e30", "--json"]
+    options = ["--activation", "linear", "--cost", "log_likelihood"]
+    result = invoke("train", "net", *options, *learning)
     assert result.exit_code == 1
     assert result.stderr.startswith("xnn: training diverged in epoch 0")
     assert not Path("net").exists()

@@ -23,6 +23,9 @@ _MODEL = "digits.safetensors"
 #: What was asked for cannot be had, and what went wrong while it was done.
 _REFUSED = (DeviceError, ImportError, OSError, ValueError)
 _FAILED = (FloatingPointError, MemoryError)
+_ACTIVATIONS = ["sigmoid", "tanh", "relu", "leaky_relu", "linear"]
+#: Costs, and the activation of the output layer that goes with each.
+_OUTPUTS = {"quadratic": "sigmoid", "cross_entropy": "sigmoid", "log_likelihood": "softmax"}
 _OPTIMIZERS: dict[str, Callable[..., optimizers.Optimizer]] = {
     "sgd": partial(optimizers.SGD, learning_rate=3.0),
     "adam": optimizers.Adam,
@@ -87,8 +90,20 @@ def main() -> None:
 @main.command()
 @_model
 @click.option("--hidden", type=int, multiple=True, default=[30], help="Neurons; once a layer.")
-@click.option("--activation", default="sigmoid", show_default=True, help="Of all layers.")
-@click.option("--cost", help="quadratic (default), cross_entropy …")
+@click.option(
+    "--activation",
+    type=click.Choice(_ACTIVATIONS),
+    default="sigmoid",
+    show_default=True,
+    help="Of the hidden layers.",
+)
+@click.option(
+    "--cost",
+    type=click.Choice(list(_OUTPUTS)),
+    default="quadratic",
+    show_default=True,
+    help="The outputs are softmax for log_likelihood, else sigmoid.",
+)
 @click.option("--epochs", type=int, default=30, show_default=True)
 @click.option("--batch-size", type=int, default=10, show_default=True, help="Samples a step.")
 @click.option("--optimizer", type=click.Choice(list(_OPTIMIZERS)), default="sgd", show_default=True)
@@ -105,7 +120,7 @@ def train(
     model: Path,
     hidden: tuple[int, ...],
     activation: str,
-    cost: str | None,
+    cost: str,
     epochs: int,
     batch_size: int,
     optimizer: str,
@@ -129,8 +144,9 @@ def train(
     if resume and checkpoint is None:
         raise click.UsageError("--resume goes on from checkpoints: name their folder, --checkpoint")
     (x, y), validation, test = _load(dataset, data)
-    layers = [Dense(n, activation, "normal") for n in (*hidden, 10)]
-    net = Network([x.shape[1], *layers], cost, seed=seed, device=device, dtype=dtype)
+    layers = [Dense(units, activation) for units in hidden]
+    outputs = Dense(10, _OUTPUTS[cost])
+    net = Network([x.shape[1], *layers, outputs], cost, seed=seed, device=device, dtype=dtype)
     keeps = None if checkpoint is None else Checkpoints(checkpoint, every=every)
     callbacks: list[Any] = [keeps] if keeps else []
     if not as_json:
