@@ -60,14 +60,19 @@ def test_train_is_that_of_the_library():
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted"),
-    [("sgd", xnn.SGD(3.0)), ("adam", xnn.Adam()), ("rmsprop", xnn.RMSprop())],
+    ("name", "cost", "wanted"),
+    [
+        ("sgd", "quadratic", xnn.SGD(3.0)),
+        ("sgd", "cross_entropy", xnn.SGD(0.1)),
+        ("adam", "quadratic", xnn.Adam()),
+        ("rmsprop", "quadratic", xnn.RMSprop()),
+    ],
 )
-def test_learning_rates_are_those_of_the_optimizers(name, wanted):
+def test_learning_rates_are_those_of_the_optimizers(name, cost, wanted):
     options = ["--dataset", "digits", "--epochs", "1", "--optimizer", name, "--device", "cpu"]
-    told = json.loads(done("train", "net", *options, "--json"))
+    told = json.loads(done("train", "net", *options, "--cost", cost, "--json"))
     train, validation, _ = xnn.datasets.digits()
-    net = xnn.Network([64, xnn.Dense(30), xnn.Dense(10)], seed=0, device="cpu")
+    net = xnn.Network([64, xnn.Dense(30), xnn.Dense(10)], cost, seed=0, device="cpu")
     history = net.fit(*train, epochs=1, optimizer=wanted, validation_data=validation)
     assert told["history"]["cost"] == history.cost
     assert f"{wanted.learning_rate}" in done("train", "--help")
@@ -86,6 +91,12 @@ def test_activation_is_of_hidden_layers_and_outputs_follow_from_the_cost(activat
     assert [layer.activation for layer in net.layers] == [activation, activation, outputs]
     assert net.cost == cost
     assert told["accuracy"] > 0.85
+
+
+def test_sgd_learns_well_by_default():
+    for options in [], ["--cost", "cross_entropy"], ["--activation", "relu"]:
+        options = ["--dataset", "digits", "--hidden", "100", "--epochs", "15", *options]
+        assert json.loads(done("train", "net", *options, "--json"))["accuracy"] > 0.9
 
 
 def test_train_goes_on():

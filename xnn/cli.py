@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +26,14 @@ _ACTIVATIONS = ["sigmoid", "tanh", "relu", "leaky_relu", "linear"]
 #: Costs, and the activation of the output layer that goes with each.
 _OUTPUTS = {"quadratic": "sigmoid", "cross_entropy": "sigmoid", "log_likelihood": "softmax"}
 _OPTIMIZERS: dict[str, Callable[..., optimizers.Optimizer]] = {
-    "sgd": partial(optimizers.SGD, learning_rate=3.0),
+    "sgd": optimizers.SGD,
     "adam": optimizers.Adam,
     "rmsprop": optimizers.RMSprop,
 }
-_RATES = "Learning rate.  [default: 3.0; 0.001 for adam, 0.01 for rmsprop]"
+_RATES = (
+    "Learning rate.  [default: 3.0 for sgd with sigmoid and quadratic, else 0.1; "
+    "0.001 for adam, 0.01 for rmsprop]"
+)
 
 
 class _Commands(click.Group):
@@ -137,7 +139,7 @@ def train(
 ) -> None:
     """Train a network on digits and save it to MODEL, digits.safetensors if none is named.
 
-    Example: xnn train digits.safetensors --hidden 100 --epochs 10
+    Example: xnn train --hidden 100 --cost cross_entropy --epochs 10
     """
     if not model.absolute().parent.is_dir():
         raise FileNotFoundError(f"{model}: there is no such folder to save to")
@@ -146,6 +148,8 @@ def train(
     (x, y), validation, test = _load(dataset, data)
     layers = [Dense(units, activation) for units in hidden]
     outputs = Dense(10, _OUTPUTS[cost])
+    if lr is None and optimizer == "sgd":  # the book's: only gradients as small as these bear it
+        lr = 3.0 if (activation, cost) == ("sigmoid", "quadratic") else 0.1
     net = Network([x.shape[1], *layers, outputs], cost, seed=seed, device=device, dtype=dtype)
     keeps = None if checkpoint is None else Checkpoints(checkpoint, every=every)
     callbacks: list[Any] = [keeps] if keeps else []
