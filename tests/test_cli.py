@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +109,41 @@ def test_train_goes_on():
     assert "epoch 1:" not in said
     assert "epoch 3:" in said
     assert Path("net").read_bytes() == Path("whole").read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send")
+def test_ctrl_c_saves_the_network_and_is_status_130():
+    code = (
+        "import signal; from xnn.cli import main;"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"  # may be off
+        "main(['train', 'net', '--dataset', 'digits', '--epochs', '1000000'], prog_name='xnn')"
+    )
+    training = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert any(line.startswith("epoch 1:") for line in training.stdout)  # as it comes
+        training.send_signal(signal.SIGINT)
+        said, told = training.communicate(timeout=60)
+    finally:
+        training.kill()
+    assert training.returncode == 130
+    assert "the network keeps its weights" in told
+    accuracy = xnn.load("net").evaluate(*xnn.datasets.digits()[-1]).accuracy
+    assert said.endswith(f"net: test accuracy {accuracy:.2%}\n")
+
+
+def test_ctrl_c_elsewhere_is_status_130(monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "facts", interrupted)
+    result = invoke("info")
+    assert (result.exit_code, result.stderr) == (130, "\nxnn: interrupted\n")
 
 
 def test_export():

@@ -36,6 +36,9 @@ _RATES = (
 )
 
 
+_INTERRUPTED = 130  # the status that shells give for Ctrl-C
+
+
 class _Commands(click.Group):
     """Commands whose errors are one line, and a status: 2 for what cannot be, 1 for what failed."""
 
@@ -46,6 +49,9 @@ class _Commands(click.Group):
             told = " ".join(str(error).split()) or type(error).__name__
             click.echo(f"xnn: {told}", err=True)
             ctx.exit(2 if isinstance(error, _REFUSED) else 1)
+        except KeyboardInterrupt:
+            click.echo("\nxnn: interrupted", err=True)
+            ctx.exit(_INTERRUPTED)
 
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -174,14 +180,17 @@ def train(
         click.echo(json.dumps(told))
     else:
         click.echo(f"{model}: test accuracy {found.accuracy:.2%}")
+    if (history.stopped or "").startswith("interrupted"):
+        raise click.exceptions.Exit(_INTERRUPTED)
 
 
 def _print_epoch(run: Any) -> None:
-    from tqdm import tqdm  # prints above its progress bar where there is one
+    from tqdm import tqdm
 
     history = run.history
     accuracy = history.validation_accuracy[-1]
-    tqdm.write(f"epoch {run.epoch + 1}: cost {history.cost[-1]:.4g}, accuracy {accuracy:.2%}")
+    with tqdm.external_write_mode():  # above its progress bar, where there is one
+        click.echo(f"epoch {run.epoch + 1}: cost {history.cost[-1]:.4g}, accuracy {accuracy:.2%}")
 
 
 @main.command()
