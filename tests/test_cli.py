@@ -222,6 +222,26 @@ def test_predict_tells_one_line_a_file(reader, mnist):
     assert [line.split(" (")[0] for line in said] == ["0.png: 7", "1.png: 2"]
 
 
+def test_predict_reads_the_good_pictures_beside_bad_ones(reader, mnist):
+    _, path = reader
+    for i in range(2):
+        draw(mnist[2][0][i].reshape(28, 28), f"{i}.png")
+    Path("bad.png").write_text("no picture")
+    files = ["0.png", "bad.png", "none.png", "1.png"]
+    result = invoke("predict", *files, "-m", path)
+    assert result.exit_code == 2
+    assert [line.split(" (")[0] for line in result.stdout.splitlines()] == ["0.png: 7", "1.png: 2"]
+    bad, none = result.stderr.splitlines()
+    assert bad.startswith("xnn: bad.png: not a picture that can be read")
+    assert none == "xnn: none.png: No such file or directory"
+    result = invoke("predict", *files, "-m", path, "--json")
+    assert result.exit_code == 2
+    told = json.loads(result.stdout)
+    assert [one["file"] for one in told] == files
+    assert [one.get("digit") for one in told] == [7, None, None, 2]
+    assert [f"xnn: {one['error']}" for one in told[1:3]] == [bad, none]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -46,12 +46,18 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (*_REFUSED, *_FAILED) as error:
-            told = " ".join(str(error).split()) or type(error).__name__
-            click.echo(f"xnn: {told}", err=True)
+            click.echo(f"xnn: {_line(error)}", err=True)
             ctx.exit(2 if isinstance(error, _REFUSED) else 1)
         except KeyboardInterrupt:
             click.echo("\nxnn: interrupted", err=True)
             ctx.exit(_INTERRUPTED)
+
+
+def _line(error: BaseException) -> str:
+    """Return what an error tells, as one line."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -222,7 +228,9 @@ def evaluate(
 def predict(files: tuple[Path, ...], model: str, device: str | None, as_json: bool) -> None:
     """Read the handwritten digit on each picture.
 
-    A picture shows one digit, of any size, dark on light or light on dark.
+    A picture shows one digit, of any size, dark on light or light on dark. Printed are the digit
+    and, in brackets, the network's output for it, 1 where it is sure. Where some pictures cannot be
+    read, the others are, and the exit status is 2.
 
     Example: xnn predict three.png seven.png --model digits.safetensors
     """
@@ -230,15 +238,24 @@ def predict(files: tuple[Path, ...], model: str, device: str | None, as_json: bo
     if net.sizes[0] != images.SIDE**2:
         wanted = f"{images.SIDE} × {images.SIDE} = {images.SIDE**2}"
         raise ValueError(f"{model}: takes {net.sizes[0]} numbers, but digits are {wanted} pixels")
-    outputs = net.predict(np.stack([images.digit(path) for path in files]))
-    told = []
-    for path, row in zip(files, outputs.reshape(len(files), -1), strict=True):
-        best = int(row.argmax())
-        told.append({"file": str(path), "digit": best, "outputs": [float(value) for value in row]})
+    told: list[dict[str, Any]] = []
+    status = 0
+    for path in files:
+        try:
+            image = images.digit(path)
+        except (OSError, ValueError) as error:
+            click.echo(f"xnn: {_line(error)}", err=True)
+            told.append({"file": str(path), "error": _line(error)})
+            status = 2
+            continue
+        outputs = net.predict(image[np.newaxis]).ravel()
+        best = int(outputs.argmax())
+        told.append({"file": str(path), "digit": best, "outputs": outputs.tolist()})
         if not as_json:
-            click.echo(f"{path}: {best} ({row[best]:.2f})")
+            click.echo(f"{path}: {best} ({outputs[best]:.2f})")
     if as_json:
         click.echo(json.dumps(told))
+    raise click.exceptions.Exit(status)
 
 
 @main.command()
