@@ -151,6 +151,29 @@ def test_export():
     xnn.Network([4, 3], seed=0).save("net")
     assert done("export", "net", "net.onnx").startswith("net.onnx: ")
     onnx.checker.check_model(onnx.load("net.onnx"))
+    xnn.Network([5, 3], seed=0).save("digits.safetensors")
+    assert done("export", "digits.onnx").startswith("digits.onnx: ")
+    onnx.checker.check_model(onnx.load("digits.onnx"))
+    assert Path("digits.onnx").read_bytes() != Path("net.onnx").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ([], "Missing argument '[MODEL] OUT'"),
+        (["net"], "net: OUT, the file to write, must be named .onnx"),
+        (["net.onnx", "net"], "net: OUT, the file to write, must be named .onnx"),
+        (["net", "a.onnx", "b.onnx"], "one MODEL and one OUT"),
+    ],
+)
+def test_export_writes_over_no_network(files, words):
+    xnn.Network([4, 3], seed=0).save("net")
+    xnn.Network([5, 3], seed=0).save("digits.safetensors")
+    before = Path("net").read_bytes()
+    result = invoke("export", *files)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert Path("net").read_bytes() == before
 
 
 def draw(pixels, path, *, scale=1, white=True, size=(300, 200), at=(90, 30), mode="L"):

@@ -259,14 +259,21 @@ def predict(files: tuple[Path, ...], model: str, device: str | None, as_json: bo
 
 
 @main.command()
-@_model
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument(
+    "files", metavar="[MODEL] OUT", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
 @_as_json
-def export(model: Path, out: Path, as_json: bool) -> None:
-    """Write MODEL to OUT as ONNX.
+def export(files: tuple[Path, ...], as_json: bool) -> None:
+    """Write MODEL, digits.safetensors if none is named, to OUT as ONNX.
 
     Example: xnn export digits.safetensors digits.onnx
     """
+    *models, out = files
+    if len(models) > 1:
+        raise click.UsageError("one MODEL and one OUT are the most")
+    if out.suffix.lower() != ".onnx":  # rather a MODEL, which must not be written over
+        raise click.UsageError(f"{out}: OUT, the file to write, must be named .onnx")
+    model = models[0] if models else Path(_MODEL)
     net = _network(model, "cpu")
     net.export_onnx(out)
     told = {"model": str(model), "out": str(out), "bytes": out.stat().st_size}
