@@ -275,7 +275,12 @@ def test_predict_reads_the_good_pictures_beside_bad_ones(reader, mnist):
         (["predict", "huge.png", "-m", "net"], "huge.png: not a picture that can be read"),
         (["predict", "white.png", "-m", "small"], "small: takes 4 numbers, but digits are 28"),
         (["evaluate", "text.png", "--dataset", "digits"], "text.png: not a safetensors file"),
-        (["evaluate", "net", "--dataset", "digits"], "x has shape (300, 64)"),
+        (
+            ["evaluate", "net", "--dataset", "digits"],
+            "net: takes 784 numbers, but images of digits have 64 pixels; try --dataset mnist",
+        ),
+        (["evaluate", "tiny"], "images of mnist have 784 pixels; try --dataset digits"),
+        (["evaluate", "small"], "small: takes 4 numbers, but images of mnist have 784 pixels"),
         (["train", "no/where", "--dataset", "digits"], "no/where: there is no such folder"),
         (["evaluate", "gone"], "gone: there is no such model; xnn train gone makes one"),
         (["info", "gone"], "gone: there is no such model; xnn train gone makes one"),
@@ -292,6 +297,7 @@ def test_predict_reads_the_good_pictures_beside_bad_ones(reader, mnist):
 def test_what_cannot_be_done_is_one_line_and_status_2(arguments, words):
     xnn.Network([784, 3], seed=0, device="cpu").save("net")
     xnn.Network([4, 3], seed=0, device="cpu").save("small")
+    xnn.Network([64, 3], seed=0, device="cpu").save("tiny")
     Path("text.png").write_text("no picture")
     Image.new("L", (50, 50), 255).save("white.png")
     if "huge.png" in arguments:

@@ -65,9 +65,13 @@ _device = click.option("--device", help="cpu, gpu, gpu:N or auto; else XNN_DEVIC
 _model = click.argument("model", type=click.Path(path_type=Path), default=_MODEL)
 
 
+#: Data sets, and how many pixels an image of each has.
+_PIXELS = {"mnist": images.SIDE**2, "digits": 64}
+
+
 def _data(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that name a data set."""
-    kinds = click.Choice(["mnist", "digits"])
+    kinds = click.Choice(list(_PIXELS))
     where = "A folder with MNIST's files, mnist.npz or mnist.pkl.gz."
     command = click.option("--data", metavar="PATH", help=where)(command)
     told = "MNIST, or scikit-learn's digits of 8 × 8."
@@ -212,6 +216,11 @@ def evaluate(
     Example: xnn evaluate digits.safetensors
     """
     net = _network(model, device)
+    inputs = net.sizes[0]
+    if inputs != _PIXELS[dataset]:
+        fits = (f"; try --dataset {name}" for name, pixels in _PIXELS.items() if pixels == inputs)
+        wanted = f"images of {dataset} have {_PIXELS[dataset]} pixels{next(fits, '')}"
+        raise ValueError(f"{model}: takes {inputs} numbers, but {wanted}")
     x, y = _load(dataset, data)[-1]
     found = net.evaluate(x, y)
     told = {"model": str(model), "samples": len(x), **found._asdict()}
@@ -236,8 +245,8 @@ def predict(files: tuple[Path, ...], model: str, device: str | None, as_json: bo
     """
     net = _network(model, device)
     if net.sizes[0] != images.SIDE**2:
-        wanted = f"{images.SIDE} × {images.SIDE} = {images.SIDE**2}"
-        raise ValueError(f"{model}: takes {net.sizes[0]} numbers, but digits are {wanted} pixels")
+        wanted = f"{images.SIDE} × {images.SIDE} = {images.SIDE**2} pixels, as in MNIST"
+        raise ValueError(f"{model}: takes {net.sizes[0]} numbers, but digits are {wanted}")
     told: list[dict[str, Any]] = []
     status = 0
     for path in files:
