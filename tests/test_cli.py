@@ -109,6 +109,13 @@ def test_train_goes_on():
     assert "epoch 1:" not in said
     assert "epoch 3:" in said
     assert Path("net").read_bytes() == Path("whole").read_bytes()
+    for epochs in 2, 3:
+        result = invoke(*options, "net", "--epochs", epochs, "--checkpoint", "runs", "--resume")
+        assert result.exit_code == 0
+        (line,) = result.stderr.splitlines()
+        assert line.startswith("xnn: nothing to train: ")
+        assert "checkpoint-000003.safetensors has 3 epochs already" in line
+        assert Path("net").read_bytes() == Path("whole").read_bytes()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send")

@@ -168,7 +168,9 @@ def train(
         lr = 3.0 if (activation, cost) == ("sigmoid", "quadratic") else 0.1
     net = Network([x.shape[1], *layers, outputs], cost, seed=seed, device=device, dtype=dtype)
     keeps = None if checkpoint is None else Checkpoints(checkpoint, every=every)
-    callbacks: list[Any] = [keeps] if keeps else []
+    newest = keeps.newest() if keeps and resume else None
+    trained: list[int] = []
+    callbacks: list[Any] = [*([keeps] if keeps else []), lambda run: trained.append(run.epoch)]
     if not as_json:
         callbacks.append(_print_epoch)
         click.echo(net)
@@ -181,8 +183,12 @@ def train(
         validation_data=validation,
         callbacks=callbacks,
         progress=False if as_json else None,
-        resume=keeps.newest() if keeps and resume else None,
+        resume=newest,
     )
+    interrupted = (history.stopped or "").startswith("interrupted")
+    if newest is not None and not trained and not interrupted:
+        already = f"{newest} has {len(history.cost)} epochs already"
+        click.echo(f"xnn: nothing to train: {already}, and --epochs counts them all", err=True)
     net.save(model)
     found = net.evaluate(*test)
     if as_json:
@@ -190,7 +196,7 @@ def train(
         click.echo(json.dumps(told))
     else:
         click.echo(f"{model}: test accuracy {found.accuracy:.2%}")
-    if (history.stopped or "").startswith("interrupted"):
+    if interrupted:
         raise click.exceptions.Exit(_INTERRUPTED)
 
 
