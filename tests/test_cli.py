@@ -289,6 +289,7 @@ def test_predict_reads_the_good_pictures_beside_bad_ones(reader, mnist):
         (["evaluate", "tiny"], "images of mnist have 784 pixels; try --dataset digits"),
         (["evaluate", "small"], "small: takes 4 numbers, but images of mnist have 784 pixels"),
         (["train", "no/where", "--dataset", "digits"], "no/where: there is no such folder"),
+        (["train", ".", "--dataset", "digits"], ".: is a folder, and no file to save to"),
         (["evaluate", "gone"], "gone: there is no such model; xnn train gone makes one"),
         (["info", "gone"], "gone: there is no such model; xnn train gone makes one"),
         (["train", "--dataset", "digits", "--data", "x"], "--data is for MNIST"),
@@ -333,6 +334,28 @@ def test_every_command_shows_an_example_that_is_one():
         words = example.split()[2:]
         assert words[0] == name
         command.make_context(name, words[1:])  # refuses what it does not know
+
+
+def test_the_list_of_commands_has_whole_sentences():
+    said = done("--help")
+    for command in cli.main.commands.values():
+        assert f"  {command.help.splitlines()[0]}\n" in said
+
+
+@pytest.mark.parametrize("option", [["--resume"], ["--every", "500 steps"]])
+def test_options_of_checkpoints_want_a_folder_for_them(option):
+    result = invoke("train", "--dataset", "digits", *option)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert f"{option[0]} " in result.stderr
+    assert "folder" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--epochs", "--batch-size"])
+def test_numbers_are_refused_before_anything_is_printed(option):
+    result = invoke("train", "--dataset", "digits", option, "0")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"Invalid value for '{option}'" in result.stderr
 
 
 def test_completion_knows_the_commands():

@@ -18,11 +18,12 @@ from .layers import Dense
 from .network import Network, load
 from .version import __version__
 
+_CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
 _MODEL = "digits.safetensors"
 #: What was asked for cannot be had, and what went wrong while it was done.
 _REFUSED = (DeviceError, ImportError, OSError, ValueError)
 _FAILED = (FloatingPointError, MemoryError)
-_ACTIVATIONS = ["sigmoid", "tanh", "relu", "leaky_relu", "linear"]
+_ACTIVATIONS = click.Choice(["sigmoid", "tanh", "relu", "leaky_relu", "linear"])
 #: Costs, and the activation of the output layer that goes with each.
 _OUTPUTS = {"quadratic": "sigmoid", "cross_entropy": "sigmoid", "log_likelihood": "softmax"}
 _OPTIMIZERS: dict[str, Callable[..., optimizers.Optimizer]] = {
@@ -34,8 +35,7 @@ _RATES = (
     "Learning rate.  [default: 3.0 for sgd with sigmoid and quadratic, else 0.1; "
     "0.001 for adam, 0.01 for rmsprop]"
 )
-
-
+_POSITIVE = click.IntRange(min=1)
 _INTERRUPTED = 130  # the status that shells give for Ctrl-C
 
 
@@ -72,12 +72,10 @@ _PIXELS = {"mnist": images.SIDE**2, "digits": 64}
 def _data(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that name a data set."""
     kinds = click.Choice(list(_PIXELS))
-    where = "A folder with MNIST's files, mnist.npz or mnist.pkl.gz."
+    where = "A folder with MNIST's files, mnist.npz or mnist.pkl.gz; else XNN_DATA, or a download."
     command = click.option("--data", metavar="PATH", help=where)(command)
     told = "MNIST, or scikit-learn's digits of 8 × 8."
-    return click.option("--dataset", type=kinds, default="mnist", show_default=True, help=told)(
-        command
-    )
+    return click.option("--dataset", type=kinds, default="mnist", help=told)(command)
 
 
 def _network(model: str | Path, device: str | None) -> Network:
@@ -94,7 +92,7 @@ def _load(dataset: str, data: str | None) -> Any:
     return datasets.digits() if dataset == "digits" else datasets.mnist(data)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings=_CONTEXT)
 @click.version_option(__version__, message="xnn %(version)s")
 def main() -> None:
     """Neural networks on a CPU or an NVIDIA GPU.
@@ -107,29 +105,28 @@ def main() -> None:
 
 @main.command()
 @_model
-@click.option("--hidden", type=int, multiple=True, default=[30], help="Neurons; once a layer.")
 @click.option(
-    "--activation",
-    type=click.Choice(_ACTIVATIONS),
-    default="sigmoid",
-    show_default=True,
-    help="Of the hidden layers.",
+    "--hidden",
+    type=int,
+    multiple=True,
+    default=[30],
+    help="Neurons of a hidden layer; give it once for each.",
 )
+@click.option("--activation", type=_ACTIVATIONS, default="sigmoid", help="Of the hidden layers.")
 @click.option(
     "--cost",
     type=click.Choice(list(_OUTPUTS)),
     default="quadratic",
-    show_default=True,
     help="The outputs are softmax for log_likelihood, else sigmoid.",
 )
-@click.option("--epochs", type=int, default=30, show_default=True)
-@click.option("--batch-size", type=int, default=10, show_default=True, help="Samples a step.")
-@click.option("--optimizer", type=click.Choice(list(_OPTIMIZERS)), default="sgd", show_default=True)
+@click.option("--epochs", type=_POSITIVE, default=30)
+@click.option("--batch-size", type=_POSITIVE, default=10, help="Samples a step.")
+@click.option("--optimizer", type=click.Choice(list(_OPTIMIZERS)), default="sgd")
 @click.option("--lr", type=float, help=_RATES)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, default=0, help="Of weights and shuffles.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32")
 @click.option("--checkpoint", metavar="DIR", help="Write checkpoints to a folder.")
-@click.option("--every", default="1 epoch", show_default=True, help="'500 steps', '10 minutes' …")
+@click.option("--every", help="How often: '500 steps', '10 minutes' …  [default: 1 epoch]")
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint, if there is one.")
 @_data
 @_device
@@ -146,28 +143,34 @@ def train(
     seed: int,
     dtype: str,
     checkpoint: str | None,
-    every: str,
+    every: str | None,
     resume: bool,
     dataset: str,
     data: str | None,
     device: str | None,
     as_json: bool,
 ) -> None:
-    """Train a network on digits and save it to MODEL, digits.safetensors if none is named.
+    """Train a network on digits and save it to MODEL.
+
+    MODEL is digits.safetensors if none is named.
 
     Example: xnn train --hidden 100 --cost cross_entropy --epochs 10
     """
     if not model.absolute().parent.is_dir():
         raise FileNotFoundError(f"{model}: there is no such folder to save to")
+    if model.is_dir():
+        raise IsADirectoryError(f"{model}: is a folder, and no file to save to")
     if resume and checkpoint is None:
         raise click.UsageError("--resume goes on from checkpoints: name their folder, --checkpoint")
+    if every and checkpoint is None:
+        raise click.UsageError("--every is of checkpoints: name a folder for them, --checkpoint")
     (x, y), validation, test = _load(dataset, data)
     layers = [Dense(units, activation) for units in hidden]
     outputs = Dense(10, _OUTPUTS[cost])
     if lr is None and optimizer == "sgd":  # the book's: only gradients as small as these bear it
         lr = 3.0 if (activation, cost) == ("sigmoid", "quadratic") else 0.1
     net = Network([x.shape[1], *layers, outputs], cost, seed=seed, device=device, dtype=dtype)
-    keeps = None if checkpoint is None else Checkpoints(checkpoint, every=every)
+    keeps = None if checkpoint is None else Checkpoints(checkpoint, every=every or 1)
     newest = keeps.newest() if keeps and resume else None
     trained: list[int] = []
     callbacks: list[Any] = [*([keeps] if keeps else []), lambda run: trained.append(run.epoch)]
@@ -206,7 +209,8 @@ def _print_epoch(run: Any) -> None:
     history = run.history
     accuracy = history.validation_accuracy[-1]
     with tqdm.external_write_mode():  # above its progress bar, where there is one
-        click.echo(f"epoch {run.epoch + 1}: cost {history.cost[-1]:.4g}, accuracy {accuracy:.2%}")
+        cost = f"cost {history.cost[-1]:.4g}"
+        click.echo(f"epoch {run.epoch + 1}: {cost}, validation accuracy {accuracy:.2%}")
 
 
 @main.command()
@@ -218,6 +222,8 @@ def evaluate(
     model: Path, dataset: str, data: str | None, device: str | None, as_json: bool
 ) -> None:
     """Show the cost and accuracy of MODEL on test images.
+
+    MODEL is digits.safetensors if none is named.
 
     Example: xnn evaluate digits.safetensors
     """
@@ -237,7 +243,7 @@ def evaluate(
 
 @main.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-m", "--model", default=_MODEL, show_default=True, help="The network.")
+@click.option("-m", "--model", default=_MODEL, help="The network.")
 @_device
 @_as_json
 def predict(files: tuple[Path, ...], model: str, device: str | None, as_json: bool) -> None:
@@ -279,7 +285,9 @@ def predict(files: tuple[Path, ...], model: str, device: str | None, as_json: bo
 )
 @_as_json
 def export(files: tuple[Path, ...], as_json: bool) -> None:
-    """Write MODEL, digits.safetensors if none is named, to OUT as ONNX.
+    """Write MODEL to OUT as ONNX.
+
+    MODEL is digits.safetensors if none is named.
 
     Example: xnn export digits.safetensors digits.onnx
     """
@@ -299,7 +307,9 @@ def export(files: tuple[Path, ...], as_json: bool) -> None:
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @_as_json
 def info(model: Path | None, as_json: bool) -> None:
-    """Show what xnn runs on and what a GPU still needs; or what MODEL is.
+    """Show what xnn runs on, or what MODEL is.
+
+    Without MODEL: the versions and devices that there are, and what a GPU still needs.
 
     Example: xnn info digits.safetensors
     """
