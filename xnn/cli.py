@@ -23,6 +23,8 @@ _MODEL = "digits.safetensors"
 #: What was asked for cannot be had, and what went wrong while it was done.
 _REFUSED = (DeviceError, ImportError, OSError, ValueError)
 _FAILED = (FloatingPointError, MemoryError)
+#: Data sets, and how many pixels an image of each has.
+_PIXELS = {"mnist": images.SIDE**2, "digits": 64}
 _ACTIVATIONS = click.Choice(["sigmoid", "tanh", "relu", "leaky_relu", "linear"])
 #: Costs, and the activation of the output layer that goes with each.
 _OUTPUTS = {"quadratic": "sigmoid", "cross_entropy": "sigmoid", "log_likelihood": "softmax"}
@@ -32,8 +34,8 @@ _OPTIMIZERS: dict[str, Callable[..., optimizers.Optimizer]] = {
     "rmsprop": optimizers.RMSprop,
 }
 _RATES = (
-    "Learning rate.  [default: 3.0 for sgd with sigmoid and quadratic, else 0.1; "
-    "0.001 for adam, 0.01 for rmsprop]"
+    "Learning rate.  [default: 0.1 for sgd, 0.5 with the quadratic cost; 0.001 for adam, "
+    "0.01 for rmsprop]"
 )
 _POSITIVE = click.IntRange(min=1)
 _INTERRUPTED = 130  # the status that shells give for Ctrl-C
@@ -63,10 +65,6 @@ def _line(error: BaseException) -> str:
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _device = click.option("--device", help="cpu, gpu, gpu:N or auto; else XNN_DEVICE, or the CPU.")
 _model = click.argument("model", type=click.Path(path_type=Path), default=_MODEL)
-
-
-#: Data sets, and how many pixels an image of each has.
-_PIXELS = {"mnist": images.SIDE**2, "digits": 64}
 
 
 def _data(command: Callable[..., None]) -> Callable[..., None]:
@@ -116,7 +114,7 @@ def main() -> None:
 @click.option(
     "--cost",
     type=click.Choice(list(_OUTPUTS)),
-    default="quadratic",
+    default="cross_entropy",
     help="The outputs are softmax for log_likelihood, else sigmoid.",
 )
 @click.option("--epochs", type=_POSITIVE, default=30)
@@ -154,7 +152,7 @@ def train(
 
     MODEL is digits.safetensors if none is named.
 
-    Example: xnn train --hidden 100 --cost cross_entropy --epochs 10
+    Example: xnn train --hidden 100 --epochs 10
     """
     if not model.absolute().parent.is_dir():
         raise FileNotFoundError(f"{model}: there is no such folder to save to")
@@ -167,8 +165,8 @@ def train(
     (x, y), validation, test = _load(dataset, data)
     layers = [Dense(units, activation) for units in hidden]
     outputs = Dense(10, _OUTPUTS[cost])
-    if lr is None and optimizer == "sgd":  # the book's: only gradients as small as these bear it
-        lr = 3.0 if (activation, cost) == ("sigmoid", "quadratic") else 0.1
+    if lr is None and optimizer == "sgd":
+        lr = 0.5 if cost == "quadratic" else 0.1  # gradients of the quadratic cost are smaller
     net = Network([x.shape[1], *layers, outputs], cost, seed=seed, device=device, dtype=dtype)
     keeps = None if checkpoint is None else Checkpoints(checkpoint, every=every or 1)
     newest = keeps.newest() if keeps and resume else None
