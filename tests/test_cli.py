@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,7 @@ def test_train_evaluate_and_info():
     net = xnn.load("net", device="cpu")
     cost, accuracy = net.evaluate(*xnn.datasets.digits()[-1])
     assert said[:4] == str(net).splitlines()
-    assert [line.split(":")[0] for line in said[4:6]] == ["epoch 1", "epoch 2"]
+    assert [line.split(":")[0] for line in said[4:6]] == ["epoch 1/2", "epoch 2/2"]
     assert said[6:] == [f"net: test accuracy {accuracy:.2%}"]
     told = json.loads(done("evaluate", "net", "--dataset", "digits", "--json", "--device", "cpu"))
     assert told == {"model": "net", "samples": 300, "cost": cost, "accuracy": accuracy}
@@ -51,7 +52,7 @@ def test_train_evaluate_and_info():
 def test_train_is_that_of_the_library():
     told = json.loads(done(*TRAIN, "net", "--json", "--device", "cpu", "--hidden", "9"))
     train, validation, test = xnn.datasets.digits()
-    net = xnn.Network([64, 9, 10], seed=0, device="cpu")
+    net = xnn.Network([64, xnn.Dense(9), xnn.Dense(10)], "cross_entropy", seed=0, device="cpu")
     history = net.fit(*train, epochs=2, optimizer=0.5, validation_data=validation)
     assert told["history"]["validation_cost"] == history.validation_cost
     assert told["accuracy"] == net.evaluate(*test).accuracy
@@ -60,17 +61,43 @@ def test_train_is_that_of_the_library():
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted"),
-    [("sgd", xnn.SGD(3.0)), ("adam", xnn.Adam()), ("rmsprop", xnn.RMSprop())],
+    ("name", "cost", "wanted"),
+    [
+        ("sgd", "quadratic", xnn.SGD(0.5)),
+        ("sgd", "cross_entropy", xnn.SGD(0.1)),
+        ("adam", "quadratic", xnn.Adam()),
+        ("rmsprop", "quadratic", xnn.RMSprop()),
+    ],
 )
-def test_learning_rates_are_those_of_the_optimizers(name, wanted):
+def test_learning_rates_are_those_of_the_optimizers(name, cost, wanted):
     options = ["--dataset", "digits", "--epochs", "1", "--optimizer", name, "--device", "cpu"]
-    told = json.loads(done("train", "net", *options, "--json"))
+    told = json.loads(done("train", "net", *options, "--cost", cost, "--json"))
     train, validation, _ = xnn.datasets.digits()
-    net = xnn.Network([64, 30, 10], seed=0, device="cpu")
+    net = xnn.Network([64, xnn.Dense(30), xnn.Dense(10)], cost, seed=0, device="cpu")
     history = net.fit(*train, epochs=1, optimizer=wanted, validation_data=validation)
     assert told["history"]["cost"] == history.cost
     assert f"{wanted.learning_rate}" in done("train", "--help")
+
+
+@pytest.mark.parametrize(
+    ("cost", "outputs"),
+    [("quadratic", "sigmoid"), ("cross_entropy", "sigmoid"), ("log_likelihood", "softmax")],
+)
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu", "leaky_relu"])
+def test_activation_is_of_hidden_layers_and_outputs_follow_from_the_cost(activation, cost, outputs):
+    options = ["--activation", activation, "--cost", cost, "--hidden", "40", "--hidden", "20"]
+    learning = ["--dataset", "digits", "--optimizer", "adam", "--lr", "0.01", "--epochs", "8"]
+    told = json.loads(done("train", "net", *options, *learning, "--device", "cpu", "--json"))
+    net = xnn.load("net", device="cpu")
+    assert [layer.activation for layer in net.layers] == [activation, activation, outputs]
+    assert net.cost == cost
+    assert told["accuracy"] > 0.85
+
+
+def test_sgd_learns_well_by_default():
+    for options in [], ["--cost", "quadratic"], ["--activation", "relu"]:
+        options = ["--dataset", "digits", "--hidden", "500", "--epochs", "15", *options]
+        assert json.loads(done("train", "net", *options, "--json"))["accuracy"] > 0.9
 
 
 def test_train_goes_on():
@@ -79,9 +106,52 @@ def test_train_goes_on():
     done(*options, "net", "--epochs", "1", "--checkpoint", "runs")
     assert "has checkpoints already" in invoke(*options, "--checkpoint", "runs").stderr
     said = done(*options, "net", "--epochs", "3", "--checkpoint", "runs", "--resume")
-    assert "epoch 1:" not in said
-    assert "epoch 3:" in said
+    assert "epoch 1/" not in said
+    assert "epoch 3/" in said
     assert Path("net").read_bytes() == Path("whole").read_bytes()
+    for epochs in 2, 3:
+        result = invoke(*options, "net", "--epochs", epochs, "--checkpoint", "runs", "--resume")
+        assert result.exit_code == 0
+        (line,) = result.stderr.splitlines()
+        assert line.startswith("xnn: nothing to train: ")
+        assert "checkpoint-000003.safetensors has 3 epochs already" in line
+        assert Path("net").read_bytes() == Path("whole").read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send")
+def test_ctrl_c_saves_the_network_and_is_status_130():
+    code = (
+        "import signal; from xnn.cli import main;"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"  # may be off
+        "main(['train', 'net', '--dataset', 'digits', '--epochs', '1000000'], prog_name='xnn')"
+    )
+    training = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        epochs = (line for line in training.stdout if line.startswith("epoch "))  # as they come
+        assert next(epochs).startswith("epoch 1/1000000: ")
+        training.send_signal(signal.SIGINT)
+        said, told = training.communicate(timeout=60)
+    finally:
+        training.kill()
+    assert training.returncode == 130
+    assert "the network keeps its weights" in told
+    accuracy = xnn.load("net").evaluate(*xnn.datasets.digits()[-1]).accuracy
+    assert said.endswith(f"net: test accuracy {accuracy:.2%}\n")
+
+
+def test_ctrl_c_elsewhere_is_status_130(monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "facts", interrupted)
+    result = invoke("info")
+    assert (result.exit_code, result.stderr) == (130, "\nxnn: interrupted\n")
 
 
 def test_export():
@@ -89,6 +159,29 @@ def test_export():
     xnn.Network([4, 3], seed=0).save("net")
     assert done("export", "net", "net.onnx").startswith("net.onnx: ")
     onnx.checker.check_model(onnx.load("net.onnx"))
+    xnn.Network([5, 3], seed=0).save("digits.safetensors")
+    assert done("export", "digits.onnx").startswith("digits.onnx: ")
+    onnx.checker.check_model(onnx.load("digits.onnx"))
+    assert Path("digits.onnx").read_bytes() != Path("net.onnx").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ([], "Missing argument '[MODEL] OUT'"),
+        (["net"], "net: OUT, the file to write, must be named .onnx"),
+        (["net.onnx", "net"], "net: OUT, the file to write, must be named .onnx"),
+        (["net", "a.onnx", "b.onnx"], "one MODEL and one OUT"),
+    ],
+)
+def test_export_writes_over_no_network(files, words):
+    xnn.Network([4, 3], seed=0).save("net")
+    xnn.Network([5, 3], seed=0).save("digits.safetensors")
+    before = Path("net").read_bytes()
+    result = invoke("export", *files)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert Path("net").read_bytes() == before
 
 
 def draw(pixels, path, *, scale=1, white=True, size=(300, 200), at=(90, 30), mode="L"):
@@ -160,6 +253,26 @@ def test_predict_tells_one_line_a_file(reader, mnist):
     assert [line.split(" (")[0] for line in said] == ["0.png: 7", "1.png: 2"]
 
 
+def test_predict_reads_the_good_pictures_beside_bad_ones(reader, mnist):
+    _, path = reader
+    for i in range(2):
+        draw(mnist[2][0][i].reshape(28, 28), f"{i}.png")
+    Path("bad.png").write_text("no picture")
+    files = ["0.png", "bad.png", "none.png", "1.png"]
+    result = invoke("predict", *files, "-m", path)
+    assert result.exit_code == 2
+    assert [line.split(" (")[0] for line in result.stdout.splitlines()] == ["0.png: 7", "1.png: 2"]
+    bad, none = result.stderr.splitlines()
+    assert bad.startswith("xnn: bad.png: not a picture that can be read")
+    assert none == "xnn: none.png: No such file or directory"
+    result = invoke("predict", *files, "-m", path, "--json")
+    assert result.exit_code == 2
+    told = json.loads(result.stdout)
+    assert [one["file"] for one in told] == files
+    assert [one.get("digit") for one in told] == [7, None, None, 2]
+    assert [f"xnn: {one['error']}" for one in told[1:3]] == [bad, none]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -170,8 +283,14 @@ def test_predict_tells_one_line_a_file(reader, mnist):
         (["predict", "huge.png", "-m", "net"], "huge.png: not a picture that can be read"),
         (["predict", "white.png", "-m", "small"], "small: takes 4 numbers, but digits are 28"),
         (["evaluate", "text.png", "--dataset", "digits"], "text.png: not a safetensors file"),
-        (["evaluate", "net", "--dataset", "digits"], "x has shape (300, 64)"),
+        (
+            ["evaluate", "net", "--dataset", "digits"],
+            "net: takes 784 numbers, but images of digits have 64 pixels; try --dataset mnist",
+        ),
+        (["evaluate", "tiny"], "images of mnist have 784 pixels; try --dataset digits"),
+        (["evaluate", "small"], "small: takes 4 numbers, but images of mnist have 784 pixels"),
         (["train", "no/where", "--dataset", "digits"], "no/where: there is no such folder"),
+        (["train", ".", "--dataset", "digits"], ".: is a folder, and no file to save to"),
         (["evaluate", "gone"], "gone: there is no such model; xnn train gone makes one"),
         (["info", "gone"], "gone: there is no such model; xnn train gone makes one"),
         (["train", "--dataset", "digits", "--data", "x"], "--data is for MNIST"),
@@ -187,6 +306,7 @@ def test_predict_tells_one_line_a_file(reader, mnist):
 def test_what_cannot_be_done_is_one_line_and_status_2(arguments, words):
     xnn.Network([784, 3], seed=0, device="cpu").save("net")
     xnn.Network([4, 3], seed=0, device="cpu").save("small")
+    xnn.Network([64, 3], seed=0, device="cpu").save("tiny")
     Path("text.png").write_text("no picture")
     Image.new("L", (50, 50), 255).save("white.png")
     if "huge.png" in arguments:
@@ -200,8 +320,9 @@ def test_what_cannot_be_done_is_one_line_and_status_2(arguments, words):
 
 
 def test_what_fails_is_one_line_and_status_1():
-    arguments = ["--dataset", "digits", "--optimizer", "adam", "--lr", "1e30", "--json"]
-    result = invoke("train", "net", "--activation", "linear", "--cost", "quadratic", *arguments)
+    learning = ["--dataset", "digits", "--optimizer", "adam", "--lr", "1e30", "--json"]
+    options = ["--activation", "linear", "--cost", "log_likelihood"]
+    result = invoke("train", "net", *options, *learning)
     assert result.exit_code == 1
     assert result.stderr.startswith("xnn: training diverged in epoch 1/30, step")
     assert not Path("net").exists()
@@ -214,6 +335,28 @@ def test_every_command_shows_an_example_that_is_one():
         words = example.split()[2:]
         assert words[0] == name
         command.make_context(name, words[1:])  # refuses what it does not know
+
+
+def test_the_list_of_commands_has_whole_sentences():
+    said = done("--help")
+    for command in cli.main.commands.values():
+        assert f"  {command.help.splitlines()[0]}\n" in said
+
+
+@pytest.mark.parametrize("option", [["--resume"], ["--every", "500 steps"]])
+def test_options_of_checkpoints_want_a_folder_for_them(option):
+    result = invoke("train", "--dataset", "digits", *option)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert f"{option[0]} " in result.stderr
+    assert "folder" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--epochs", "--batch-size"])
+def test_numbers_are_refused_before_anything_is_printed(option):
+    result = invoke("train", "--dataset", "digits", option, "0")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"Invalid value for '{option}'" in result.stderr
 
 
 def test_completion_knows_the_commands():

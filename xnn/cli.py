@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,27 @@ from .layers import Dense
 from .network import Network, load
 from .version import __version__
 
+_CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
 _MODEL = "digits.safetensors"
 #: What was asked for cannot be had, and what went wrong while it was done.
 _REFUSED = (DeviceError, ImportError, OSError, ValueError)
 _FAILED = (FloatingPointError, MemoryError)
+#: Data sets, and how many pixels an image of each has.
+_PIXELS = {"mnist": images.SIDE**2, "digits": 64}
+_ACTIVATIONS = click.Choice(["sigmoid", "tanh", "relu", "leaky_relu", "linear"])
+#: Costs, and the activation of the output layer that goes with each.
+_OUTPUTS = {"quadratic": "sigmoid", "cross_entropy": "sigmoid", "log_likelihood": "softmax"}
 _OPTIMIZERS: dict[str, Callable[..., optimizers.Optimizer]] = {
-    "sgd": partial(optimizers.SGD, learning_rate=3.0),
+    "sgd": optimizers.SGD,
     "adam": optimizers.Adam,
     "rmsprop": optimizers.RMSprop,
 }
-_RATES = "Learning rate.  [default: 3.0; 0.001 for adam, 0.01 for rmsprop]"
+_RATES = (
+    "Learning rate.  [default: 0.1 for sgd, 0.5 with the quadratic cost; 0.001 for adam, "
+    "0.01 for rmsprop]"
+)
+_POSITIVE = click.IntRange(min=1)
+_INTERRUPTED = 130  # the status that shells give for Ctrl-C
 
 
 class _Commands(click.Group):
@@ -38,9 +48,18 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (*_REFUSED, *_FAILED) as error:
-            told = " ".join(str(error).split()) or type(error).__name__
-            click.echo(f"xnn: {told}", err=True)
+            click.echo(f"xnn: {_line(error)}", err=True)
             ctx.exit(2 if isinstance(error, _REFUSED) else 1)
+        except KeyboardInterrupt:
+            click.echo("\nxnn: interrupted", err=True)
+            ctx.exit(_INTERRUPTED)
+
+
+def _line(error: BaseException) -> str:
+    """Return what an error tells, as one line."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -50,13 +69,11 @@ _model = click.argument("model", type=click.Path(path_type=Path), default=_MODEL
 
 def _data(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that name a data set."""
-    kinds = click.Choice(["mnist", "digits"])
-    where = "A folder with MNIST's files, mnist.npz or mnist.pkl.gz."
+    kinds = click.Choice(list(_PIXELS))
+    where = "A folder with MNIST's files, mnist.npz or mnist.pkl.gz; else XNN_DATA, or a download."
     command = click.option("--data", metavar="PATH", help=where)(command)
     told = "MNIST, or scikit-learn's digits of 8 × 8."
-    return click.option("--dataset", type=kinds, default="mnist", show_default=True, help=told)(
-        command
-    )
+    return click.option("--dataset", type=kinds, default="mnist", help=told)(command)
 
 
 def _network(model: str | Path, device: str | None) -> Network:
@@ -73,7 +90,7 @@ def _load(dataset: str, data: str | None) -> Any:
     return datasets.digits() if dataset == "digits" else datasets.mnist(data)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings=_CONTEXT)
 @click.version_option(__version__, message="xnn %(version)s")
 def main() -> None:
     """Neural networks on a CPU or an NVIDIA GPU.
@@ -86,17 +103,28 @@ def main() -> None:
 
 @main.command()
 @_model
-@click.option("--hidden", type=int, multiple=True, default=[30], help="Neurons; once a layer.")
-@click.option("--activation", default="sigmoid", show_default=True, help="Of all layers.")
-@click.option("--cost", help="quadratic (default), cross_entropy …")
-@click.option("--epochs", type=int, default=30, show_default=True)
-@click.option("--batch-size", type=int, default=10, show_default=True, help="Samples a step.")
-@click.option("--optimizer", type=click.Choice(list(_OPTIMIZERS)), default="sgd", show_default=True)
+@click.option(
+    "--hidden",
+    type=int,
+    multiple=True,
+    default=[30],
+    help="Neurons of a hidden layer; give it once for each.",
+)
+@click.option("--activation", type=_ACTIVATIONS, default="sigmoid", help="Of the hidden layers.")
+@click.option(
+    "--cost",
+    type=click.Choice(list(_OUTPUTS)),
+    default="cross_entropy",
+    help="The outputs are softmax for log_likelihood, else sigmoid.",
+)
+@click.option("--epochs", type=_POSITIVE, default=30)
+@click.option("--batch-size", type=_POSITIVE, default=10, help="Samples a step.")
+@click.option("--optimizer", type=click.Choice(list(_OPTIMIZERS)), default="sgd")
 @click.option("--lr", type=float, help=_RATES)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, default=0, help="Of weights and shuffles.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32")
 @click.option("--checkpoint", metavar="DIR", help="Write checkpoints to a folder.")
-@click.option("--every", default="1 epoch", show_default=True, help="'500 steps', '10 minutes' …")
+@click.option("--every", help="How often: '500 steps', '10 minutes' …  [default: 1 epoch]")
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint, if there is one.")
 @_data
 @_device
@@ -105,7 +133,7 @@ def train(
     model: Path,
     hidden: tuple[int, ...],
     activation: str,
-    cost: str | None,
+    cost: str,
     epochs: int,
     batch_size: int,
     optimizer: str,
@@ -113,26 +141,37 @@ def train(
     seed: int,
     dtype: str,
     checkpoint: str | None,
-    every: str,
+    every: str | None,
     resume: bool,
     dataset: str,
     data: str | None,
     device: str | None,
     as_json: bool,
 ) -> None:
-    """Train a network on digits and save it to MODEL, digits.safetensors if none is named.
+    """Train a network on digits and save it to MODEL.
 
-    Example: xnn train digits.safetensors --hidden 100 --epochs 10
+    MODEL is digits.safetensors if none is named.
+
+    Example: xnn train --hidden 100 --epochs 10
     """
     if not model.absolute().parent.is_dir():
         raise FileNotFoundError(f"{model}: there is no such folder to save to")
+    if model.is_dir():
+        raise IsADirectoryError(f"{model}: is a folder, and no file to save to")
     if resume and checkpoint is None:
         raise click.UsageError("--resume goes on from checkpoints: name their folder, --checkpoint")
+    if every and checkpoint is None:
+        raise click.UsageError("--every is of checkpoints: name a folder for them, --checkpoint")
     (x, y), validation, test = _load(dataset, data)
-    layers = [Dense(n, activation, "normal") for n in (*hidden, 10)]
-    net = Network([x.shape[1], *layers], cost, seed=seed, device=device, dtype=dtype)
-    keeps = None if checkpoint is None else Checkpoints(checkpoint, every=every)
-    callbacks: list[Any] = [keeps] if keeps else []
+    layers = [Dense(units, activation) for units in hidden]
+    outputs = Dense(10, _OUTPUTS[cost])
+    if lr is None and optimizer == "sgd":
+        lr = 0.5 if cost == "quadratic" else 0.1  # gradients of the quadratic cost are smaller
+    net = Network([x.shape[1], *layers, outputs], cost, seed=seed, device=device, dtype=dtype)
+    keeps = None if checkpoint is None else Checkpoints(checkpoint, every=every or 1)
+    newest = keeps.newest() if keeps and resume else None
+    trained: list[int] = []
+    callbacks: list[Any] = [*([keeps] if keeps else []), lambda run: trained.append(run.epoch)]
     if not as_json:
         callbacks.append(_print_epoch)
         click.echo(net)
@@ -145,8 +184,12 @@ def train(
         validation_data=validation,
         callbacks=callbacks,
         progress=False if as_json else None,
-        resume=keeps.newest() if keeps and resume else None,
+        resume=newest,
     )
+    interrupted = (history.stopped or "").startswith("interrupted")
+    if newest is not None and not trained and not interrupted:
+        already = f"{newest} has {len(history.cost)} epochs already"
+        click.echo(f"xnn: nothing to train: {already}, and --epochs counts them all", err=True)
     net.save(model)
     found = net.evaluate(*test)
     if as_json:
@@ -154,14 +197,15 @@ def train(
         click.echo(json.dumps(told))
     else:
         click.echo(f"{model}: test accuracy {found.accuracy:.2%}")
+    if interrupted:
+        raise click.exceptions.Exit(_INTERRUPTED)
 
 
 def _print_epoch(run: Any) -> None:
-    from tqdm import tqdm  # prints above its progress bar where there is one
-
     history = run.history
-    accuracy = history.validation_accuracy[-1]
-    tqdm.write(f"epoch {run.epoch + 1}: cost {history.cost[-1]:.4g}, accuracy {accuracy:.2%}")
+    cost, accuracy = history.cost[-1], history.validation_accuracy[-1]
+    told = f"cost {cost:.4g}, validation accuracy {accuracy:.2%}"
+    click.echo(f"epoch {run.epoch + 1}/{run.epochs}: {told}")
 
 
 @main.command()
@@ -174,9 +218,16 @@ def evaluate(
 ) -> None:
     """Show the cost and accuracy of MODEL on test images.
 
+    MODEL is digits.safetensors if none is named.
+
     Example: xnn evaluate digits.safetensors
     """
     net = _network(model, device)
+    inputs = net.sizes[0]
+    if inputs != _PIXELS[dataset]:
+        fits = (f"; try --dataset {name}" for name, pixels in _PIXELS.items() if pixels == inputs)
+        wanted = f"images of {dataset} have {_PIXELS[dataset]} pixels{next(fits, '')}"
+        raise ValueError(f"{model}: takes {inputs} numbers, but {wanted}")
     x, y = _load(dataset, data)[-1]
     found = net.evaluate(x, y)
     told = {"model": str(model), "samples": len(x), **found._asdict()}
@@ -187,40 +238,60 @@ def evaluate(
 
 @main.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-m", "--model", default=_MODEL, show_default=True, help="The network.")
+@click.option("-m", "--model", default=_MODEL, help="The network.")
 @_device
 @_as_json
 def predict(files: tuple[Path, ...], model: str, device: str | None, as_json: bool) -> None:
     """Read the handwritten digit on each picture.
 
-    A picture shows one digit, of any size, dark on light or light on dark.
+    A picture shows one digit, of any size, dark on light or light on dark. Printed are the digit
+    and, in brackets, the network's output for it, 1 where it is sure. Where some pictures cannot be
+    read, the others are, and the exit status is 2.
 
     Example: xnn predict three.png seven.png --model digits.safetensors
     """
     net = _network(model, device)
     if net.sizes[0] != images.SIDE**2:
-        wanted = f"{images.SIDE} × {images.SIDE} = {images.SIDE**2}"
-        raise ValueError(f"{model}: takes {net.sizes[0]} numbers, but digits are {wanted} pixels")
-    outputs = net.predict(np.stack([images.digit(path) for path in files]))
-    told = []
-    for path, row in zip(files, outputs.reshape(len(files), -1), strict=True):
-        best = int(row.argmax())
-        told.append({"file": str(path), "digit": best, "outputs": [float(value) for value in row]})
+        wanted = f"{images.SIDE} × {images.SIDE} = {images.SIDE**2} pixels, as in MNIST"
+        raise ValueError(f"{model}: takes {net.sizes[0]} numbers, but digits are {wanted}")
+    told: list[dict[str, Any]] = []
+    status = 0
+    for path in files:
+        try:
+            image = images.digit(path)
+        except (OSError, ValueError) as error:
+            click.echo(f"xnn: {_line(error)}", err=True)
+            told.append({"file": str(path), "error": _line(error)})
+            status = 2
+            continue
+        outputs = net.predict(image[np.newaxis]).ravel()
+        best = int(outputs.argmax())
+        told.append({"file": str(path), "digit": best, "outputs": outputs.tolist()})
         if not as_json:
-            click.echo(f"{path}: {best} ({row[best]:.2f})")
+            click.echo(f"{path}: {best} ({outputs[best]:.2f})")
     if as_json:
         click.echo(json.dumps(told))
+    raise click.exceptions.Exit(status)
 
 
 @main.command()
-@_model
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument(
+    "files", metavar="[MODEL] OUT", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
 @_as_json
-def export(model: Path, out: Path, as_json: bool) -> None:
+def export(files: tuple[Path, ...], as_json: bool) -> None:
     """Write MODEL to OUT as ONNX.
+
+    MODEL is digits.safetensors if none is named.
 
     Example: xnn export digits.safetensors digits.onnx
     """
+    *models, out = files
+    if len(models) > 1:
+        raise click.UsageError("one MODEL and one OUT are the most")
+    if out.suffix.lower() != ".onnx":  # rather a MODEL, which must not be written over
+        raise click.UsageError(f"{out}: OUT, the file to write, must be named .onnx")
+    model = models[0] if models else Path(_MODEL)
     net = _network(model, "cpu")
     net.export_onnx(out)
     told = {"model": str(model), "out": str(out), "bytes": out.stat().st_size}
@@ -231,7 +302,9 @@ def export(model: Path, out: Path, as_json: bool) -> None:
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @_as_json
 def info(model: Path | None, as_json: bool) -> None:
-    """Show what xnn runs on and what a GPU still needs; or what MODEL is.
+    """Show what xnn runs on, or what MODEL is.
+
+    Without MODEL: the versions and devices that there are, and what a GPU still needs.
 
     Example: xnn info digits.safetensors
     """
