@@ -247,6 +247,47 @@ def test_divergence_stops_and_says_where(optimizer, device):
     assert np.isfinite(parameters(net)).all()
 
 
+@pytest.mark.parametrize("epochs", [60, 31, 7])  # of which 20 at a time are run as one, or each
+@pytest.mark.parametrize(
+    "optimizer", [xnn.SGD(0.5, momentum=0.5), xnn.Adam(0.01)], ids=["sgd", "adam"]
+)
+def test_short_epochs_are_run_as_one_with_the_same_outcome(epochs, optimizer, device):
+    x, y = problem(12)
+    ends = []
+    for callbacks in [], [lambda run: None]:  # which wants to be called after each
+        layers = [4, xnn.Dense(8), xnn.Dropout(0.5), xnn.Dense(3, "softmax")]
+        net = xnn.Network(layers, seed=0, device=device)
+        history = net.fit(
+            x, y, epochs=epochs, batch_size=12, optimizer=optimizer, callbacks=callbacks
+        )
+        assert len(history) == len(history.seconds) == len(history.accuracy) == epochs
+        ends.append((parameters(net), history.cost, history.accuracy))
+    np.testing.assert_array_equal(ends[0][0], ends[1][0])
+    assert ends[0][1:] == ends[1][1:]
+
+
+def test_a_schedule_goes_on_through_epochs_that_are_run_as_one(device):
+    x, y = problem(12)
+    asked = []
+    rates = xnn.SGD(lambda epoch: asked.append(epoch) or 0.5 / (1 + epoch))
+    net = network(device)
+    net.fit(x, y, epochs=24, batch_size=12, optimizer=rates)
+    assert asked == list(range(24))
+
+
+def test_divergence_in_epochs_that_are_run_as_one_is_told_with_its_own(device):
+    x, y = problem(12)
+    net = xnn.Network([4, xnn.Dense(3, "linear")], seed=0, device=device)
+    before = parameters(net)
+    rates = [0.01] * 5 + [1e38] * 15
+    with pytest.raises(
+        FloatingPointError,
+        match=r"epoch [67]/20, step 1/1.*weights are those from before epoch 1/20",
+    ):
+        net.fit(x, y, epochs=20, batch_size=12, optimizer=xnn.SGD(rates.__getitem__))
+    np.testing.assert_array_equal(parameters(net), before)
+
+
 def test_divergence_leaves_the_weights_from_before_the_epoch(device):
     x, y = problem()
     net = xnn.Network([4, xnn.Dense(3, "linear")], seed=0, device=device)
@@ -410,7 +451,7 @@ def test_ctrl_c_between_epochs_keeps_what_there_is(device, capsys):
 def test_ctrl_c_in_the_midst_of_an_epoch(device):
     x, y = problem(20_000)
     net = network(device)
-    net.fit(x[:100], y[:100], epochs=1)  # whatever is loaded on first use is loaded
+    net.fit(x, y, epochs=1, batch_size=2)  # whatever is loaded or compiled on first use is there
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     began = time.monotonic()

@@ -287,6 +287,7 @@ class Network:
             For bad input, before any work.
         FloatingPointError
             Where training diverges. The network then has the weights with which the epoch began, or
+            those before it where epochs are so short that several are run as one, or
             `EarlyStopping`'s best.
         xnn.DeviceError
             Where a GPU fails. The network is then on the CPU.

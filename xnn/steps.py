@@ -6,6 +6,7 @@ taken in one go, which for small networks costs more than the arithmetic.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -124,7 +125,9 @@ def check_sizes(engine: Engine, n: int, recipe: Recipe) -> None:
 class Trainer:
     """Training steps over samples, compiled.
 
-    ``key``, of 32 bits, decides all that layers do at random.
+    ``key``, of 32 bits, decides all that layers do at random; ``epochs`` is how many there will be.
+    Where these may be ``joined``, and are short, `laps` of them are run as one: what an epoch costs
+    beside its steps is much, where a network has four samples.
     """
 
     def __init__(
@@ -133,8 +136,10 @@ class Trainer:
         samples: Samples,
         recipe: Recipe,
         key: int = 0,
+        epochs: int = 1,
+        joined: bool = False,
     ) -> None:
-        self.engine, self.recipe = engine, recipe
+        self.engine, self.recipe, self.epochs = engine, recipe, epochs
         run, n = engine.run, len(samples)
         if samples.labels is not None:
             _ = engine.one_hot  # made before anything is compiled
@@ -144,10 +149,16 @@ class Trainer:
         full, last = divmod(n, batch)
         heavy = batch * sum(engine.multiplications)
         held = run.chunk_bytes(heavy) // (batch * row)
-        most = max(1, min(held, run.chunk_steps, _CHUNK // max(1, heavy), full))
-        whole, rest = divmod(full, most)
+        most = max(1, min(held, run.chunk_steps, _CHUNK // max(1, heavy)))
+        fits = engine.fits(samples)
+        join = joined and fits and not last
+        most_laps = most // full if join else 1
+        #: A divisor of all epochs, so that there is one plan for all.
+        self.laps = max((laps for laps in range(1, most_laps + 1) if not epochs % laps), default=1)
+        most = min(most, full * self.laps)
+        whole, rest = divmod(full * self.laps, most)
         self._source: _Resident | _Streamed
-        if engine.fits(samples):
+        if fits:
             self._source = _Resident(engine, samples)
         else:
             self._source = _Streamed(engine, samples, batch * most)
@@ -164,8 +175,8 @@ class Trainer:
             self.plan.append(self._chunk(passes[batch], work, rest))
         if last:
             self.plan.append(self._chunk(passes[last], self._work(last), 1))
-        self._costs = run.zeros((self.steps,), engine.dtype)
-        self._hits = run.zeros((self.steps,), engine.dtype)
+        self._costs = run.zeros((self.steps * self.laps,), engine.dtype)
+        self._hits = run.zeros((self.steps * self.laps,), engine.dtype)
         self._sizes = np.full(self.steps, batch)
         self._sizes[-1] = last or batch
         self._swapped = False  # whether the network has what is trained; see `Updates.swap`
@@ -229,7 +240,8 @@ class Trainer:
     ) -> Iterator[int]:
         """Train on all samples in ``order``; yield after each chunk how many steps are done.
 
-        ``rates`` holds the learning rate of each step; ``first`` steps have been done before.
+        ``rates`` holds the learning rate of each step; ``first`` steps have been done before. Where
+        epochs are joined, both go on through `laps` of them.
         """
         run = self.engine.run
         with np.errstate(over="ignore"):
@@ -251,17 +263,23 @@ class Trainer:
             step = done.stop
             yield step
 
-    def figures(self, steps: int) -> tuple[float, float | None, int | None]:
-        """Return mean cost and accuracy over the first steps of this epoch, as they were met.
+    def figures(self, steps: int) -> tuple[list[tuple[float, float | None]], int | None]:
+        """Return mean cost and accuracy over the first steps, as they were met, of each epoch.
 
         Last, the first step whose cost is not finite, or None.
         """
-        costs = self.engine.run.download(self._costs[:steps]).astype(np.float64)
-        hits = self.engine.run.download(self._hits[:steps]).astype(np.float64)
-        samples = self._sizes[:steps].sum()
-        bad = np.flatnonzero(~np.isfinite(costs))
-        accuracy = None if self.samples.scoring is None else float(hits.sum() / samples)
-        return float(costs.sum() / samples), accuracy, int(bad[0]) if len(bad) else None
+        of_each = min(steps, self.steps)
+        samples = int(self._sizes[:of_each].sum())
+        run = self.engine.run
+        costs, hits = run.download(self._costs[:steps]), run.download(self._hits[:steps])
+        mean = (costs.reshape(-1, of_each).sum(axis=1, dtype=np.float64) / samples).tolist()
+        right = (hits.reshape(-1, of_each).sum(axis=1, dtype=np.float64) / samples).tolist()
+        if self.samples.scoring is None:
+            right = [None] * len(mean)
+        # The sums tell, as a rule.
+        fine = all(map(math.isfinite, mean))
+        bad = None if fine else next(iter(np.flatnonzero(~np.isfinite(costs)).tolist()), None)
+        return list(zip(mean, right, strict=True)), bad
 
     def _remaining(self, first: int) -> list[_Chunk]:
         """Return the chunks of an epoch from a step on, which need not begin one of the plan."""
@@ -307,7 +325,8 @@ class Trainer:
                 step.apply()
             score.record(source.samples.scoring, weighted)
 
-        replay = run.compile(train, through.multiplications)
+        times = self.epochs * self.steps
+        replay = run.compile(train, through.multiplications, times)
         return _Chunk(steps, through, work, index, rates, score.costs, score.hits, replay)
 
     def _share_out(self, weights: Array) -> Array:

@@ -108,17 +108,18 @@ class Run:
                 self.trainer.stage(),
                 _Bar(samples, self.epochs, progress) as bar,
             ):
-                over = self.history.stopped is not None
-                for epoch in range(self._next, 0 if over else self.epochs):
+                over, laps = self.history.stopped is not None, self.trainer.laps
+                for epoch in range(self._next, 0 if over else self.epochs, laps):
                     self.epoch = epoch
-                    bad = self._train_epoch(bar)
+                    bad = self._train_epochs(bar)
                     if bad is not None:
                         break
                     if validation is not None:
                         with self._engine.lock:
                             figures = inference.evaluate(validation)
                         self.history.record("validation_", *figures)
-                    self.history.seconds.append(time.perf_counter() - self._began)
+                    each = (time.perf_counter() - self._began) / laps
+                    self.history.seconds += [each] * laps
                     bar.show(self, samples, self.history.cost[-1])
                     if self.around:
                         bar.clear()
@@ -151,37 +152,48 @@ class Run:
             )
         return self.history
 
-    def _train_epoch(self, bar: _Bar) -> int | None:
-        """Train for an epoch; return the step that it diverged in, if it did and must not."""
-        trainer, began = self.trainer, time.perf_counter()
+    def _train_epochs(self, bar: _Bar) -> int | None:
+        """Train for an epoch, or as many as are joined; `epoch` is then the last of them.
+
+        Return the step of `epoch` that it diverged in, if it did and must not.
+        """
+        trainer, began, first = self.trainer, time.perf_counter(), self.epoch
+        laps = range(first, first + trainer.laps)
         if self._order is None:
-            self._order = next(self._orders)
+            self._order = np.concatenate([next(self._orders) for _ in laps])
             self.step, self._began = 0, began
-        rates = self._optimizer.rates(self.epoch, trainer.steps) * self.rate_factor
+        each = [self._optimizer.rates(epoch, trainer.steps) for epoch in laps]
+        rates = np.concatenate(each) * self.rate_factor
         glanced = began
         with trainer.stepping():
             for done in trainer.epoch(self._order, rates, self.step):
                 self.step, now = done, time.perf_counter()
-                if done == trainer.steps:
+                if done == len(rates):
                     break
                 if now - glanced >= _GLANCE:
                     glanced = now
-                    cost, _, bad = trainer.figures(done)
+                    ((cost, _),), bad = trainer.figures(done)
                     if self.finite and bad is not None:
                         break
                     bar.show(self, done * trainer.batch, cost)
                 for callback in self._between:
                     callback.steps_end(self)
-        cost, accuracy, bad = trainer.figures(self.step)
+        figures, bad = trainer.figures(self.step)
         parameters = self.snapshot()
         if bad is None and not np.isfinite(parameters).all():
             bad = self.step - 1
         if self.finite and bad is not None:
             self.restore(self.good)
+            lap, bad = divmod(bad, trainer.steps)
+            if lap:
+                self._good_of = f"from before epoch {self.count}"
+            self.epoch = first + lap
             return bad
+        self.epoch = laps[-1]
         self.good, self._good_of = parameters, "from before the epoch"
         self._order = None
-        self.history.record("", cost, accuracy)
+        for cost, accuracy in figures:
+            self.history.record("", cost, accuracy)
         return None
 
     # Saving a training, and going on with it.
@@ -326,7 +338,8 @@ def train(
         if finite and not np.isfinite(engine.run.download(engine.flat)).all():
             raise ValueError("the network's weights or biases hold NaN or infinity; set them anew")
         key = int(rng.integers(2**32)) if engine.random and resume is None else 0
-        trainer = Trainer(engine, samples, recipe, key=key)
+        alone = validation is None and not around and resume is None
+        trainer = Trainer(engine, samples, recipe, key, epochs, joined=alone)
         if validation is not None:
             validation = engine.settle(validation)
     figures = _figures(samples, validation)

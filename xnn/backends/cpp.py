@@ -21,8 +21,10 @@ from .base import Array, Call, Replay
 from .cpu import CpuBackend, player
 from .windows import Window
 
-# Multiplications in a step from which on it is worth kernels: a compiler takes half a second once.
+# A compiler takes half a second once. That is worth it for a step of so many multiplications, or
+# for so many steps: kernels save some ten microseconds in each.
 _WORTH_KERNELS = 1_000_000
+_MANY_STEPS = 5_000
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,9 @@ class CppBackend(CpuBackend):
         self._boxes: list[Any] = []
         self._owners: list[Any] = []
 
-    def compile(self, step: Callable[[], None], multiplications: int = 0) -> Replay:
-        light = multiplications < _WORTH_KERNELS
-        if light or CppBackend._broken or compiler.command() is None:
+    def compile(self, step: Callable[[], None], multiplications: int = 0, times: int = 1) -> Replay:
+        worth = multiplications >= _WORTH_KERNELS or times >= _MANY_STEPS
+        if not worth or CppBackend._broken or compiler.command() is None:
             return super().compile(step)
         self._noting = True
         try:
@@ -112,7 +114,7 @@ class CppBackend(CpuBackend):
         self._note(source.row_sums(str(kind)), [values, out], sizes)
 
     def copy(self, source: Array, out: Array) -> None:
-        if self._suits("a", out, {"a": source}):
+        if self._noting and self._suits("a", out, {"a": source}):
             self.elementwise("a", out, a=source)
         else:
             super().copy(source, out)

@@ -51,6 +51,8 @@ class CpuBackend(Backend):
         return memory[start : start + size].view(dtype).reshape(shape)
 
     def upload(self, array: Any) -> Array:
+        if type(array) is np.ndarray and array.flags.c_contiguous and array.flags.aligned:
+            return array
         # asarray strips subclasses (a memory map stays mapped); take() would copy the whole of
         # a source that is not contiguous at every call.
         return np.require(np.asarray(array), requirements=["C", "A"])
