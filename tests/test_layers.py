@@ -24,6 +24,7 @@ from xnn import (
     Reshape,
 )
 from xnn.backends import Window, select
+from xnn.engine import meet
 from xnn.parameters import Rows
 from xnn.samples import check_samples
 from xnn.workspace import Interior, Score, Workspace
@@ -366,7 +367,7 @@ class InTraining:
         self.score = Score(engine, self.work, 1, len(x))
 
     def cost(self):
-        self.engine.forward(self.memories)
+        meet(self.engine.run, [self.engine.forward([self.memories])])
         self.score.record(None)
         return float(self.engine.run.download(self.score.costs)[0]) / self.n
 
@@ -378,8 +379,9 @@ class InTraining:
             into = parameter.matrix(flat)
             engine.run.gemm(left, right, into, alpha=factor / self.n, beta=float(again))
 
-        engine.forward(self.memories)
-        engine.backward(self.memories, Rows.plain(self.work.targets), add)
+        meet(engine.run, [engine.forward([self.memories])])
+        targets = Rows.plain(self.work.targets)
+        meet(engine.run, [engine.backward([self.memories], targets, add)])
         arrays = [engine.views(i, flat) for i in range(len(engine.layers))]
         return xnn.Gradients([a.get("biases") for a in arrays], [a.get("weights") for a in arrays])
 

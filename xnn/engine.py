@@ -8,10 +8,10 @@ written as a reader would write it, layer by layer, and compiled by the backend
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from .backends import Array, Backend
 from .costs import Cost
-from .layers import Augmentation, Gradient, Layer, Memory
+from .layers import Augmentation, Gradient, Layer, Meeting, Memory
 from .parameters import Layout, Parameter, Rows, Shape
 from .samples import Samples, SparseRows
 
@@ -101,14 +101,13 @@ class Engine:
         """Return what to train within, where so many samples go through a layer at a time."""
         return self.run.stage(batch * max(self.multiplications))
 
-    def lanes(self, rows: int, *, backward: bool, training: bool) -> int:
+    def lanes(self, rows: int, *, backward: bool) -> int:
         """Return into how many lanes a pass over so many samples is to be divided.
 
         Backward each lane has gradients of its own. Where weights are used once a sample these are
         as large as the work, and BLAS divides the products instead.
         """
-        mixes = training and any(layer.mixes for layer in self.layers)
-        if mixes or (backward and not self.reuses):
+        if backward and not self.reuses:
             return 1
         lanes = self.run.lanes(rows * sum(self.multiplications))
         return min(rows, lanes)
@@ -123,36 +122,38 @@ class Engine:
         """What optimizers change."""
         return [parameter for own in self.parameters for parameter in own if parameter.trained]
 
-    def forward(self, memories: Sequence[Memory]) -> None:
-        """Run a mini-batch forward."""
-        first = memories[0]
+    def forward(self, lanes: Sequence[Sequence[Memory]], number: int = 0) -> Iterator[Meeting]:
+        """Run a lane of a mini-batch forward, see `Layer.forward_lane` and `meet`."""
+        first = lanes[number][0]
         if first.scale != 1 and not self.layers[0].scales:
             inputs = first.inputs.values
             self.run.elementwise("x * s", inputs, x=inputs, s=first.scale)
-        for layer, memory in zip(self.layers, memories, strict=True):
-            layer.forward(self.run, memory)
+        for layer, *places in zip(self.layers, *lanes, strict=True):
+            yield from layer.forward_lane(self.run, places, number)
 
     def backward(
         self,
-        memories: Sequence[Memory],
+        lanes: Sequence[Sequence[Memory]],
         targets: Rows,
         gradient: Gradient,
         weights: Array | None = None,
-    ) -> None:
-        """Run a mini-batch backward, after `forward`; hand each gradient to ``gradient``.
+        number: int = 0,
+    ) -> Iterator[Meeting]:
+        """Run a lane backward, after `forward`; hand each gradient to ``gradient``.
 
-        ``weights`` ``(batch, 1)`` says how much each sample counts.
+        ``targets`` are those of the lane; ``weights`` ``(batch, 1)`` says how much each of its
+        samples counts.
         """
-        last, function = memories[-1], self.layers[-1].function
+        last, function = lanes[number][-1], self.layers[-1].function
         assert last.delta is not None
         self.cost.output_delta(self.run, function, last.outputs, targets, out=last.delta)
         if weights is not None:
             delta = last.delta.values
             self.run.elementwise("d * w", delta, d=delta, w=weights)
-        for layer, memory in zip(reversed(self.layers), reversed(memories), strict=True):
-            if memory is not last:
-                layer.delta(self.run, memory)
-            layer.backward(self.run, memory, gradient)
+        for layer, *places in reversed(list(zip(self.layers, *lanes, strict=True))):
+            if places[number] is not last:
+                layer.delta(self.run, places[number])
+            yield from layer.backward_lane(self.run, places, number, gradient)
 
     def views(self, number: int, flat: Array) -> dict[str, Array]:
         """Return views of a layer's arrays in a flat buffer, by their names."""
@@ -163,6 +164,21 @@ class Engine:
         views = self.views(number, self.flat)
         for name, values in arrays.items():
             self.run.copy(self.run.upload(values), views[name])
+
+
+def meet(run: Backend, lanes: Sequence[Iterator[Meeting]]) -> None:
+    """Run lanes at the same time, but for what they do together where they meet."""
+    met: dict[int, Meeting | None] = {}
+
+    def go_on(number: int) -> None:
+        met[number] = next(lanes[number], None)
+
+    while True:
+        run.together(*(partial(go_on, number) for number in range(len(lanes))))
+        meeting = met[0]
+        if meeting is None:
+            return
+        meeting()
 
 
 def shapes(layers: Sequence[Layer], inputs: Shape) -> list[Shape]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends import Array
-from .engine import Engine
+from .engine import Engine, meet
 from .passes import Backward
 from .samples import Samples, SparseRows, scale
 from .workspace import Interior, Score, Workspace
@@ -86,10 +86,9 @@ class Inference:
         with self.engine.lock:
             forward = self.forward(1, x.dtype)
             work = forward.work
-            memories = forward.memories
             (telling,) = forward.telling
             self.ready[x.shape, x.dtype] = self.engine.run.function(
-                lambda: self.engine.forward(memories),
+                forward.step,
                 takes=work.inputs,
                 gives=work.outputs,
                 checks=telling[0],
@@ -158,13 +157,12 @@ class Forward:
         self.rows, self.work = rows, Workspace(engine, rows, scale)
         self.inputs = self.work.inputs
         self.outputs = self.work.outputs
-        self.engine, count = engine, engine.lanes(rows, backward=False, training=False)
+        self.engine, count = engine, engine.lanes(rows, backward=False)
         self._starts = [rows * lane // count for lane in range(count)]
         self._lanes = [
             Interior(engine, stop - start, scale).memories(self.work, start)
             for start, stop in pairwise([*self._starts, rows])
         ]
-        self.memories = self._lanes[0]  # all there is for one row
         # Where z has memory of its own it is the smaller, as a rule, and no number of it is finite
         # where an input is not. Elsewhere a sigmoid or a maximum may have made it so again.
         kept = engine.layers[0].keeps_z
@@ -172,11 +170,12 @@ class Forward:
         self.telling = [(at.z if kept else at.inputs).values for at, *_ in self._lanes]
         # Forward alone, a dense network is products and little else.
         work = rows * sum(engine.multiplications) if engine.reuses else 0
-        self._replay = engine.run.compile(self._step, work)
+        self._replay = engine.run.compile(self.step, work)
 
-    def _step(self) -> None:
-        forward = self.engine.forward
-        self.engine.run.together(*(partial(forward, memories) for memories in self._lanes))
+    def step(self) -> None:
+        """Do what is compiled."""
+        lanes = [self.engine.forward(self._lanes, lane) for lane in range(len(self._lanes))]
+        meet(self.engine.run, lanes)
 
     def run(self, x: Array) -> None:
         """Compute the outputs for as many inputs, or fewer."""

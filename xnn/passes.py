@@ -1,7 +1,7 @@
 """Forward and backward through a network, divided where that is quicker.
 
-A pass over some samples is divided into *lanes*, which a device may run at the same time, and the
-samples of a lane into *parts*, which run one after another in the same arrays.
+The samples of a pass are divided into *parts*, which run one after another in the same arrays, and
+those of a part into *lanes*, which a device may run at the same time.
 Gradients add up: those of the first lane where they are wanted, those of the others aside.
 """
 
@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 
 from .backends import Array, Backend
-from .engine import Engine
-from .layers import Gradient
+from .engine import Engine, meet
+from .layers import Gradient, Meeting, Memory
 from .parameters import Parameter, Rows
 from .workspace import Interior, Score, Workspace
 
@@ -36,26 +35,27 @@ class Pass:
         most: int | None = None,
     ) -> None:
         self.engine, self.rows = engine, rows
-        lanes = engine.lanes(rows, backward=True, training=rng_state is not None)
-        part = rows if most is None else max(1, most // lanes)
-        self._lanes: list[list[tuple[int, Interior]]] = []
-        for lane in range(lanes):
-            made: dict[int, Interior] = {}
-            first, stop = rows * lane // lanes, rows * (lane + 1) // lanes
-            parts = []
-            for start, size in split(first, stop, part):
-                if size not in made:
-                    made[size] = Interior(engine, size, scale, backward=True, rng_state=rng_state)
-                parts.append((start, made[size]))
-            self._lanes.append(parts)
+        lanes = engine.lanes(rows, backward=True)
+        made: dict[tuple[int, int], Interior] = {}
+        #: Of each part of the samples, one after another, its lanes: where each begins, and how it
+        #: is run. A lane of one part has the memory of that of the others.
+        self._parts: list[list[tuple[int, Interior]]] = []
+        for start, size in split(0, rows, rows if most is None else most):
+            part = []
+            for lane, (first, own) in enumerate(split(start, start + size, -(-size // lanes))):
+                if (lane, own) not in made:
+                    interior = Interior(engine, own, scale, backward=True, rng_state=rng_state)
+                    made[lane, own] = interior
+                part.append((first, made[lane, own]))
+            self._parts.append(part)
         run = engine.run
         #: What the gradients of all lanes but the first add up to, in the places of the parameters.
-        self.asides = [run.zeros(engine.flat.shape, engine.dtype) for _ in range(1, lanes)]
+        self.asides = [run.zeros(engine.flat.shape, engine.dtype) for _ in range(1, self.lanes)]
 
     @property
     def lanes(self) -> int:
         """How many lanes there are."""
-        return len(self._lanes)
+        return len(self._parts[0])
 
     @property
     def multiplications(self) -> int:
@@ -65,7 +65,7 @@ class Pass:
     @property
     def divided(self) -> bool:
         """Whether gradients come in more than one piece."""
-        return self.lanes > 1 or len(self._lanes[0]) > 1
+        return self.lanes > 1 or len(self._parts) > 1
 
     def run(self, work: Workspace, start: int, gradient: Gradient, weighted: bool = False) -> None:
         """Run the samples of ``work`` from row ``start`` on forward and backward.
@@ -73,32 +73,32 @@ class Pass:
         The first lane's gradients go to ``gradient``, the others' to `asides`. Where ``weighted``,
         samples count by the weights that the workspace has.
         """
-        takers = [gradient, *(_Into(self.engine.run, flat) for flat in self.asides)]
-        self.engine.run.together(
-            *(
-                partial(self._lane, parts, work, start, taker, weighted)
-                for parts, taker in zip(self._lanes, takers, strict=True)
+        run = self.engine.run
+        takers = [gradient, *(_Into(run, flat) for flat in self.asides)]
+        for number, part in enumerate(self._parts):
+            lanes = [interior.memories(work, start + first, first) for first, interior in part]
+            into = [_Again(taker) for taker in takers] if number else takers
+            places = [slice(start + first, start + first + own.rows) for first, own in part]
+            weights = [work.weights[place][:, None] if weighted else None for place in places]
+            targets = [Rows.plain(work.targets[place]) for place in places]
+            meet(
+                run,
+                [
+                    self._lane(lanes, lane, targets[lane], into[lane], weights[lane])
+                    for lane in range(len(lanes))
+                ],
             )
-        )
 
     def _lane(
         self,
-        parts: list[tuple[int, Interior]],
-        work: Workspace,
-        start: int,
+        lanes: list[list[Memory]],
+        number: int,
+        targets: Rows,
         gradient: Gradient,
-        weighted: bool,
-    ) -> None:
-        for number, (first, interior) in enumerate(parts):
-            place = slice(start + first, start + first + interior.rows)
-            memories = interior.memories(work, place.start, first)
-            self.engine.forward(memories)
-            self.engine.backward(
-                memories,
-                Rows.plain(work.targets[place]),
-                _Again(gradient) if number else gradient,
-                work.weights[place][:, None] if weighted else None,
-            )
+        weights: Array | None,
+    ) -> Iterator[Meeting]:
+        yield from self.engine.forward(lanes, number)
+        yield from self.engine.backward(lanes, targets, gradient, weights, number)
 
 
 class Backward:

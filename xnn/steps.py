@@ -22,8 +22,6 @@ from .passes import Pass, split
 from .samples import Samples, scale
 from .workspace import Score, Workspace
 
-# Multiplications in a chunk at most: others wait for its end, and Ctrl-C does.
-_CHUNK = 1_000_000_000
 _RNG_STATE = "dice"  # what files call it
 
 
@@ -149,7 +147,7 @@ class Trainer:
         full, last = divmod(n, batch)
         heavy = batch * sum(engine.multiplications)
         held = run.chunk_bytes(heavy) // (batch * row)
-        most = max(1, min(held, run.chunk_steps, _CHUNK // max(1, heavy)))
+        most = max(1, min(held, run.chunk_steps, run.chunk_multiplications // max(1, heavy)))
         fits = engine.fits(samples)
         join = joined and fits and not last
         most_laps = most // full if join else 1

@@ -65,6 +65,8 @@ class Backend(ABC):
     alignment: ClassVar[int] = 64
     #: At most this many steps are compiled into one replay.
     chunk_steps: ClassVar[int] = 32
+    #: And multiplications in them: others wait for the end of a chunk, and Ctrl-C does.
+    chunk_multiplications: ClassVar[int] = 1_000_000_000
     #: Whether `unfold` wants the rows of its matrix to lie without gaps, and not its columns.
     by_rows: ClassVar[bool] = False
     #: How many bytes the columns of a convolution may take at a time.

@@ -73,7 +73,7 @@ extern "C" void NAME(void** p, const long long* v) {{
     for (long long row = 0; row < rows; row++) {{
         T* out = (T*)p[0] + row * v[2];
         {" ".join(before)}
-#pragma GCC ivdep
+#pragma omp simd
         for (long long j = 0; j < columns; j++) {{
             {" ".join(within)}
             out[{_times("j", step, 3)}] = {cplusplus.expression(tree)};
@@ -108,7 +108,7 @@ def update(
 extern "C" void NAME(void** p, const long long* v) {{
     const long long size = v[0];
     {" ".join(before)}
-#pragma GCC ivdep
+#pragma omp simd
     for (long long i = 0; i < size; i++) {{
         {" ".join(within)}
         {" ".join(lines)}
@@ -133,7 +133,7 @@ extern "C" void NAME(void** p, const long long* v) {{
         at = at < 0 ? 0 : at < v[4] ? at : v[4] - 1;
         const {source}* from = (const {source}*)p[0] + at * v[2];
         {out}* to = ({out}*)p[2] + i * v[3];
-#pragma GCC ivdep
+#pragma omp simd
         for (long long j = 0; j < v[1]; j++) to[j] = ({out})from[j];
     }}
 }}
@@ -259,7 +259,7 @@ extern "C" void NAME(void** p, const long long* v) {{
     const unsigned* state = (const unsigned*)p[0];
     {kind}* out = ({kind}*)p[1];
     const unsigned base = mix(mix(state[0] + unsigned(v[1]) * {SPREAD}u) + state[1]);
-#pragma GCC ivdep
+#pragma omp simd
     for (long long i = 0; i < v[0]; i++) {{
         unsigned bits = mix(unsigned(v[2] + i) * {SPREAD}u + base);
         out[i] = {kind}(int(bits >> 8) + 1) * {kind}(1.0 / 16777216);

@@ -47,6 +47,7 @@ _ZERO = """
     for (long long y = 0; y < I_HEIGHT; y++)
     for (long long x = 0; x < I_WIDTH; x++) {{
         T* pixel = (T*)p[{}] + s * I_IMAGE + y * I_ROW + x * I_PIXEL;
+#pragma omp simd
         for (long long c = 0; c < I_CHANNELS; c++) pixel[c] = 0;
     }}"""
 
@@ -74,10 +75,12 @@ def unfold(kind: str, window: Window, image: Placement, place: Placement, by_row
             T* to = columns + r * WIDE * I_CHANNELS;
             const T* from = images + py * I_ROW + px * I_PIXEL;
             if (TIGHT && inside(py, px) && inside(py, px + WIDE - 1))
+#pragma omp simd
                 for (long long k = 0; k < WIDE * I_CHANNELS; k++) to[k] = from[k];
             else
                 for (long long q = 0; q < WIDE; q++) {{
                     const bool there = inside(py, px + q * GAP_C);
+#pragma omp simd
                     for (long long c = 0; c < I_CHANNELS; c++)
                         to[q * I_CHANNELS + c] = there ? from[q * GAP_C * I_PIXEL + c] : T(0);
                 }}
@@ -112,12 +115,12 @@ def fold(kind: str, window: Window, image: Placement, place: Placement) -> str:
             T* to = images + py * I_ROW + px * I_PIXEL;
             const T* from = columns + r * WIDE * I_CHANNELS;
             if (TIGHT && inside(py, px) && inside(py, px + WIDE - 1)) {{
-#pragma GCC ivdep
+#pragma omp simd
                 for (long long k = 0; k < WIDE * I_CHANNELS; k++) to[k] += from[k];
             }} else
                 for (long long q = 0; q < WIDE; q++) {{
                     if (!inside(py, px + q * GAP_C)) continue;
-#pragma GCC ivdep
+#pragma omp simd
                     for (long long c = 0; c < I_CHANNELS; c++)
                         to[q * GAP_C * I_PIXEL + c] += from[q * I_CHANNELS + c];
                 }}
@@ -133,20 +136,21 @@ def max_pool(kind: str, index: str, window: Window, image: Placement, place: Pla
     {index}* which = ({index}*)p[2];{_PLACES} {{
         T best[O_CHANNELS], *out = (T*)p[1] + s * O_IMAGE + y * O_ROW + x * O_PIXEL;
         int from[O_CHANNELS];
+#pragma omp simd
         for (int c = 0; c < O_CHANNELS; c++) best[c] = -T(__builtin_inff()), from[c] = 0;
         {_PIXELS}
             const T* pixel = (const T*)p[0] + s * I_IMAGE + py * I_ROW + px * I_PIXEL;
             const int number = r * WIDE + q;
-#pragma GCC ivdep
+#pragma omp simd
             for (int c = 0; c < O_CHANNELS; c++) {{
                 const T a = pixel[c], b = best[c];
                 from[c] = a > b ? number : from[c];
                 best[c] = (a != a) | (a > b) ? a : b;
             }}
         }}
-#pragma GCC ivdep
+#pragma omp simd
         for (int c = 0; c < O_CHANNELS; c++) out[c] = best[c];
-#pragma GCC ivdep
+#pragma omp simd
         for (int c = 0; c < O_CHANNELS; c++) which[c] = from[c];
         which += O_CHANNELS;
     }}"""
@@ -165,12 +169,12 @@ def max_pool_backward(
     const {index}* which = (const {index}*)p[1];{_PLACES} {{
         const T* delta = (const T*)p[0] + s * O_IMAGE + y * O_ROW + x * O_PIXEL;
         int from[O_CHANNELS];
-#pragma GCC ivdep
+#pragma omp simd
         for (int c = 0; c < O_CHANNELS; c++) from[c] = which[c];
         {_PIXELS}
             T* pixel = (T*)p[2] + s * I_IMAGE + py * I_ROW + px * I_PIXEL;
             const int number = r * WIDE + q;
-#pragma GCC ivdep
+#pragma omp simd
             for (int c = 0; c < O_CHANNELS; c++)
                 pixel[c] {"" if once else "+"}= from[c] == number ? delta[c] : T(0);
         }}
@@ -184,10 +188,11 @@ def sum_pool(kind: str, window: Window, image: Placement, place: Placement) -> s
     """Return the kernel; at ``p``: images, ``out``."""
     body = f"""{_PLACES} {{
         T* out = (T*)p[1] + s * O_IMAGE + y * O_ROW + x * O_PIXEL;
+#pragma omp simd
         for (long long c = 0; c < O_CHANNELS; c++) out[c] = 0;
         {_PIXELS}
             const T* pixel = (const T*)p[0] + s * I_IMAGE + py * I_ROW + px * I_PIXEL;
-#pragma GCC ivdep
+#pragma omp simd
             for (long long c = 0; c < O_CHANNELS; c++) out[c] += pixel[c];
         }}
     }}"""
@@ -201,7 +206,7 @@ def sum_pool_backward(kind: str, window: Window, image: Placement, place: Placem
         const T* delta = (const T*)p[0] + s * O_IMAGE + y * O_ROW + x * O_PIXEL;
         {_PIXELS}
             T* pixel = (T*)p[1] + s * I_IMAGE + py * I_ROW + px * I_PIXEL;
-#pragma GCC ivdep
+#pragma omp simd
             for (long long c = 0; c < O_CHANNELS; c++) pixel[c] += delta[c];
         }}
     }}"""
@@ -223,12 +228,14 @@ def resample(kind: str, image: Placement, out: Placement) -> str:
         const T column = minimum(maximum(*across++, T(-1)), T(I_WIDTH));
         const long long top = (long long)(row + 1) - 1, left = (long long)(column + 1) - 1;
         const T low = row - top, right = column - left;
+#pragma omp simd
         for (long long c = 0; c < I_CHANNELS; c++) out[c] = 0;
         for (int r = 0; r < 2; r++)
         for (int q = 0; q < 2; q++) {{
             if (top + r < 0 || top + r >= I_HEIGHT || left + q < 0 || left + q >= I_WIDTH) continue;
             const T weight = (r ? low : T(1) - low) * (q ? right : T(1) - right);
             const T* pixel = images + (top + r) * I_ROW + (left + q) * I_PIXEL;
+#pragma omp simd
             for (long long c = 0; c < I_CHANNELS; c++) out[c] += weight * pixel[c];
         }}
     }}"""

@@ -36,6 +36,8 @@ _SMALL = 300
 class CpuBackend(Backend):
     """The CPU, by NumPy and BLAS. An instance is for one thread at a time."""
 
+    chunk_multiplications = 300_000_000  # longer chunks take longer to compile, and are no faster
+
     def __init__(self) -> None:
         super().__init__()
         self.device = "cpu"

@@ -7,7 +7,7 @@ from typing import Any
 from .activation import Activation
 from .augmentation import Augmentation
 from .average_pool2d import AveragePool2D
-from .base import Gradient, Layer, Memory, Site, shown
+from .base import Gradient, Layer, Meeting, Memory, Site, shown
 from .batch_norm import BatchNorm
 from .conv2d import Conv2D
 from .dense import Dense
@@ -34,6 +34,7 @@ __all__ = [
     "Gradient",
     "Layer",
     "MaxPool2D",
+    "Meeting",
     "Memory",
     "RandomAffine",
     "RandomErasing",

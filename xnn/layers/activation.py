@@ -7,7 +7,7 @@ from functools import cached_property
 
 from .. import activations
 from ..backends import Backend
-from ..parameters import Shape
+from ..parameters import Rows, Shape
 from .base import Gradient, Layer, Memory, vector
 
 
@@ -19,8 +19,6 @@ class Activation(Layer):
     """
 
     activation: str
-
-    keeps_z = True
 
     def __post_init__(self) -> None:
         activations.get(self.activation)
@@ -35,10 +33,27 @@ class Activation(Layer):
         return inputs
 
     def forward(self, run: Backend, at: Memory) -> None:
-        run.copy(at.inputs.values, at.z.values)
-        self.function.forward(run, at.z, out=at.outputs)
+        if _last(at):  # the cost may ask for z
+            run.copy(at.inputs.values, at.z.values)
+        self.function.forward(run, _plain(at.inputs), out=_plain(at.outputs))
+
+    def delta(self, run: Backend, at: Memory) -> None:
+        """Turn ∂C/∂a into ∂C/∂z, which is ∂C/∂a of the layer below."""
+        if at.input_delta is not None:
+            delta, below = _plain(at.delta), _plain(at.input_delta)
+            self.function.backward(run, _plain(at.outputs), below, "e", e=delta)
 
     def backward(self, run: Backend, at: Memory, gradient: Gradient) -> None:
-        if at.input_delta is not None:
-            assert at.delta is not None
-            run.copy(at.delta.values, at.input_delta.values)
+        if _last(at) and at.input_delta is not None:  # else `delta` has done it
+            run.copy(_plain(at.delta).values, at.input_delta.values)
+
+
+def _last(at: Memory) -> bool:
+    """Return whether it is the network's last layer, which alone has z apart from its outputs."""
+    return at.z is not at.outputs
+
+
+def _plain(rows: Rows | None) -> Rows:
+    """Return rows without what is behind them, where this layer's neighbours may have something."""
+    assert rows is not None
+    return Rows.plain(rows.values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -15,6 +15,9 @@ from .. import activations
 from ..activations import Activation
 from ..backends import Array, Backend
 from ..parameters import Layout, Parameter, Rows, Shape
+
+#: What is done once for all lanes.
+Meeting = Callable[[], None]
 
 
 class Gradient(Protocol):
@@ -81,8 +84,6 @@ class Layer(ABC):
     scales: ClassVar[bool] = False
     #: Whether training takes random numbers.
     random: ClassVar[bool] = False
-    #: Whether in training what becomes of a sample is a matter of the others in its mini-batch.
-    mixes: ClassVar[bool] = False
 
     @property
     def wants_ones(self) -> bool:
@@ -129,6 +130,24 @@ class Layer(ABC):
     @abstractmethod
     def backward(self, run: Backend, at: Memory, gradient: Gradient) -> None:
         """From ∂C/∂z in ``at.delta``, compute ``at.input_delta`` and the gradients."""
+
+    # A mini-batch may be divided into lanes, each with its samples' memory, which run at the same
+    # time. Only a layer in which samples are not each for itself takes notice of that.
+
+    def forward_lane(self, run: Backend, lanes: Sequence[Memory], number: int) -> Iterator[Meeting]:
+        """Do `forward` for one of the lanes.
+
+        Yield, where they are to wait for each other, what is to be done when all have come.
+        """
+        self.forward(run, lanes[number])
+        return iter(())
+
+    def backward_lane(
+        self, run: Backend, lanes: Sequence[Memory], number: int, gradient: Gradient
+    ) -> Iterator[Meeting]:
+        """Do `backward` for one of the lanes, likewise."""
+        self.backward(run, lanes[number], gradient)
+        return iter(())
 
     def delta(self, run: Backend, at: Memory) -> None:
         """Turn ∂C/∂a in ``at.delta`` into ∂C/∂z."""

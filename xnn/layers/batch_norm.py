@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .. import checks
 from ..backends import Array, Backend
 from ..parameters import Layout, Parameter, Rows, Shape
-from .base import Gradient, Layer, Memory, Site
+from .base import Gradient, Layer, Meeting, Memory, Site
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +41,6 @@ class BatchNorm(Layer):
 
     momentum: float = 0.9
     epsilon: float = 1e-5
-
-    mixes = True
 
     def __post_init__(self) -> None:
         wanted = "a number of at least 0 and less than 1"
@@ -79,69 +77,146 @@ class BatchNorm(Layer):
         one = (1, channels)
         return _Room(
             ones=run.upload(np.ones((1, rows), dtype)),
-            mean=run.zeros(one, dtype),
-            variance=run.zeros(one, dtype),
-            inverse=run.zeros(one, dtype),
-            normal=run.zeros((rows, channels), dtype),
             work=run.zeros((rows, channels), dtype),
-            sums=(run.zeros(one, dtype), run.zeros(one, dtype)),
+            **{name: run.zeros(one, dtype) for name in _Room.ROWS},
         )
 
     def forward(self, run: Backend, at: Memory) -> None:
-        room, x, out = at.own, _channels(at, at.inputs), _channels(at, at.outputs)
-        (gamma, beta), running = (_rows(p.matrix(at.flat)) for p in at.parameters)
-        mean, variance = running
-        if at.training:
-            mean, variance = room.mean, room.variance
-            n = len(x)
-            run.gemm(room.ones, x, out=mean, alpha=1 / n)
-            run.elementwise("(x - m)**2", room.work, x=x, m=mean)
-            run.gemm(room.ones, room.work, out=variance, alpha=1 / n)
-            keep, unbiased = float(self.momentum), n / max(1, n - 1)
-            run.elementwise("k * r + (1 - k) * m", running[0], k=keep, r=running[0], m=mean)
-            formula = "k * r + (1 - k) * u * v"
-            run.elementwise(formula, running[1], k=keep, r=running[1], u=unbiased, v=variance)
+        room, running = at.own, _rows(at.parameters[1].matrix(at.flat))
+        self._settle(run, at, running[0], running[1])
+        self._normalise(run, at, room)
+
+    def forward_lane(self, run: Backend, lanes: Sequence[Memory], number: int) -> Iterator[Meeting]:
+        at, first = lanes[number], lanes[0].own
+        if not at.training:
+            self.forward(run, at)
+            return
+        room, x, n = at.own, _channels(at, at.inputs), _count(lanes)
+        run.gemm(room.ones, x, out=room.mean, alpha=1 / n)
+        yield lambda: _add_up(run, lanes, "mean")
+        run.elementwise("(x - m)**2", room.work, x=x, m=first.mean)
+        run.gemm(room.ones, room.work, out=room.variance, alpha=1 / n)
+        yield lambda: self._take_averages(run, lanes, n)
+        self._normalise(run, at, first)
+
+    def _take_averages(self, run: Backend, lanes: Sequence[Memory], n: int) -> None:
+        """Settle on the mini-batch's mean and variance, and take them into the running averages."""
+        _add_up(run, lanes, "variance")
+        at, (mean, variance) = lanes[0], _rows(lanes[0].parameters[1].matrix(lanes[0].flat))
+        room, keep, unbiased = at.own, float(self.momentum), n / max(1, n - 1)
+        run.elementwise("k * r + (1 - k) * m", mean, k=keep, r=mean, m=room.mean)
+        formula = "k * r + (1 - k) * u * v"
+        run.elementwise(formula, variance, k=keep, r=variance, u=unbiased, v=room.variance)
+        self._settle(run, at, room.mean, room.variance)
+
+    def _settle(self, run: Backend, at: Memory, mean: Array, variance: Array) -> None:
+        """Make of a mean and a variance what a lane normalises with."""
+        room, gamma = at.own, at.parameters[0].matrix(at.flat)[:1]
+        if mean is not room.mean:
+            run.copy(mean, room.mean)
         epsilon = float(self.epsilon)
         run.elementwise("1 / sqrt(v + e)", room.inverse, v=variance, e=epsilon)
-        run.elementwise("(x - m) * i", room.normal, x=x, m=mean, i=room.inverse)
-        run.elementwise("g * x + b", out, g=gamma, x=room.normal, b=beta)
+        run.elementwise("g * i", room.scale, g=gamma, i=room.inverse)
+
+    def _normalise(self, run: Backend, at: Memory, room: _Room) -> None:
+        x, out = _channels(at, at.inputs), _channels(at, at.outputs)
+        beta = at.parameters[0].matrix(at.flat)[1:]
+        run.elementwise("(x - m) * s + b", out, x=x, m=room.mean, s=room.scale, b=beta)
 
     def backward(self, run: Backend, at: Memory, gradient: Gradient) -> None:
+        self._sum_up(run, at, at.own)
+        self._hand_over(run, at, gradient)
+        if at.input_delta is not None:
+            delta, below = _channels(at, at.delta), _channels(at, at.input_delta)
+            run.elementwise("s * d", below, s=at.own.scale, d=delta)
+
+    def backward_lane(
+        self, run: Backend, lanes: Sequence[Memory], number: int, gradient: Gradient
+    ) -> Iterator[Meeting]:
         """Compute the gradients, and ``∂C/∂x`` through μ and σ² in training (ibid., section 3)."""
-        assert at.delta is not None
-        room, delta = at.own, _channels(at, at.delta)
-        run.elementwise("d * x", room.work, d=delta, x=room.normal)
-        parameter = at.parameters[0]
-        if at.input_delta is not None:  # first, for the gradient may land in γ itself
-            below, gamma = _channels(at, at.input_delta), parameter.matrix(at.flat)[:1]
-            if at.training:
-                to_beta, to_gamma = room.sums
-                run.gemm(room.ones, delta, out=to_beta, alpha=1 / len(delta))
-                run.gemm(room.ones, room.work, out=to_gamma, alpha=1 / len(delta))
-                means = {"b": to_beta, "s": to_gamma, "x": room.normal}
-                formula = "g * (d - b - x * s) * i"
-                run.elementwise(formula, below, g=gamma, d=delta, i=room.inverse, **means)
-            else:
-                run.elementwise("g * d * i", below, g=gamma, d=delta, i=room.inverse)
-        gradient(parameter.part(slice(0, 1)), room.ones, room.work, 1.0)
-        gradient(parameter.part(slice(1, 2)), room.ones, delta, 1.0)
+        at, first = lanes[number], lanes[0].own
+        if not at.training:
+            self.backward(run, at, gradient)
+            return
+        self._sum_up(run, at, first)
+        yield lambda: self._end_sums(run, lanes, gradient)
+        if at.input_delta is not None:
+            by_mean, by_deviation = first.by_mean, first.by_deviation
+            run.elementwise(
+                "s * (d - b - (x - m) * t)",
+                _channels(at, at.input_delta),
+                s=first.scale,
+                d=_channels(at, at.delta),
+                b=by_mean,
+                x=_channels(at, at.inputs),
+                m=first.mean,
+                t=by_deviation,
+            )
+
+    def _sum_up(self, run: Backend, at: Memory, first: _Room) -> None:
+        """Sum a lane's deltas d, and d (x - μ)."""
+        room, x, delta = at.own, _channels(at, at.inputs), _channels(at, at.delta)
+        run.gemm(room.ones, delta, out=room.to_beta)
+        run.elementwise("d * (x - m)", room.work, d=delta, x=x, m=first.mean)
+        run.gemm(room.ones, room.work, out=room.to_gamma)
+
+    def _hand_over(self, run: Backend, at: Memory, gradient: Gradient) -> None:
+        """Give the gradients of γ and β, which the sums are but for the deviation."""
+        room, parameter = at.own, at.parameters[0]
+        run.elementwise("g * i", room.to_gamma, g=room.to_gamma, i=room.inverse)
+        one = room.ones[:, :1]
+        gradient(parameter.part(slice(0, 1)), one, room.to_gamma, 1.0)
+        gradient(parameter.part(slice(1, 2)), one, room.to_beta, 1.0)
+
+    def _end_sums(self, run: Backend, lanes: Sequence[Memory], gradient: Gradient) -> None:
+        """Add up the lanes' sums, and leave of them what `backward_lane` goes on with."""
+        _add_up(run, lanes, "to_beta", "to_gamma")
+        room, n = lanes[0].own, _count(lanes)
+        self._hand_over(run, lanes[0], gradient)
+        run.elementwise("b / n", room.by_mean, b=room.to_beta, n=n)
+        run.elementwise("g * i / n", room.by_deviation, g=room.to_gamma, i=room.inverse, n=n)
 
 
 @dataclass(frozen=True)
 class _Room:
+    """Arrays for a lane; those of the first have what holds for all."""
+
+    ROWS: ClassVar = (
+        *("mean", "variance", "inverse", "scale"),
+        *("to_beta", "to_gamma", "by_mean", "by_deviation"),
+    )
+
     ones: Array  # (1, n): one for each number of a channel
-    mean: Array  # (1, channels)
-    variance: Array  # (1, channels)
-    inverse: Array  # (1, channels): 1 / √(σ² + ε)
-    normal: Array  # (n, channels): (x - μ) / √(σ² + ε)
     work: Array  # (n, channels)
-    sums: tuple[Array, Array]  # each (1, channels)
+    # (1, channels) each:
+    mean: Array
+    variance: Array
+    inverse: Array  # 1 / √(σ² + ε)
+    scale: Array  # γ / √(σ² + ε)
+    to_beta: Array  # the gradients, summed over samples
+    to_gamma: Array
+    by_mean: Array  # what comes to ∂C/∂x through μ, and …
+    by_deviation: Array  # … through σ, for each x - μ
 
 
-def _channels(at: Memory, rows: Rows) -> Array:
+def _channels(at: Memory, rows: Rows | None) -> Array:
     """Return activations or deltas as a matrix with a column for each channel."""
+    assert rows is not None
     return rows.values if len(at.shape) == 1 else rows.values.reshape(-1, at.shape[-1])
 
 
 def _rows(matrix: Array) -> tuple[Array, Array]:
     return matrix[:1], matrix[1:]
+
+
+def _count(lanes: Sequence[Memory]) -> int:
+    """Return how many numbers there are of a channel."""
+    return sum(at.own.ones.size for at in lanes)
+
+
+def _add_up(run: Backend, lanes: Sequence[Memory], *names: str) -> None:
+    """Add to the first lane's sums those of the others."""
+    for name in names:
+        total = getattr(lanes[0].own, name)
+        for at in lanes[1:]:
+            run.elementwise("a + b", total, a=total, b=getattr(at.own, name))
