@@ -155,7 +155,7 @@ assert int(mapped[::16].max()) == 255  # every page once
 net.fit(block, labels[:10_000], epochs=1)
 before = own_memory()
 small, large = [], []
-for _ in range(4):
+for _ in range(10):
     small.append(sum(net.fit(block, labels[:10_000], epochs=100).seconds))
     large.append(sum(net.fit(mapped, labels, epochs=1).seconds))
 after = own_memory()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from .backends import Array
 from .engine import Engine, meet
-from .passes import Backward
+from .passes import Backward, split
 from .samples import Samples, SparseRows, scale
 from .workspace import Interior, Score, Workspace
 
@@ -27,19 +26,27 @@ class Inference:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         sample = sum(engine.sizes) * engine.dtype.itemsize
-        #: The most samples in one go, a power of two.
+        #: The most samples in a block, a power of two.
         self.most = 1 << min(12, max(6, (_BYTES // sample).bit_length() - 1))
-        self._forwards: dict[tuple[int, float], Forward] = {}
+        self._forwards: dict[tuple[Any, ...], Forward] = {}
         self._backwards: dict[tuple[int, float], Backward] = {}
         #: What takes one sample as it comes, by its shape ``(1, inputs)`` and dtype.
         self.ready: dict[tuple[tuple[int, ...], Any], Callable[[Any], Any | None]] = {}
 
-    def forward(self, rows: int, dtype: Any) -> Forward:
-        """Return what runs ``rows`` samples of a dtype forward, or more, up to `most`."""
+    def forward(
+        self, rows: int, dtype: Any, lane: int = 0, samples: Samples | None = None
+    ) -> Forward:
+        """Return what runs ``rows`` samples of a dtype forward, or more, up to `most`.
+
+        Where there are samples, targets like theirs are scored. What is for one lane may run beside
+        what is for another.
+        """
         # Powers of two, so that there are few of them however many sizes are asked for.
-        key = min(1 << (rows - 1).bit_length(), self.most), scale(dtype)
+        rows = min(1 << (rows - 1).bit_length(), self.most)
+        kind = None if samples is None else (samples.labels is None, samples.scoring)
+        key = rows, scale(dtype), lane, kind
         if key not in self._forwards:
-            self._forwards[key] = Forward(self.engine, *key)
+            self._forwards[key] = Forward(self.engine, rows, scale(dtype), lane, samples)
         return self._forwards[key]
 
     def predict(self, x: Array, finite: bool = False) -> Array:
@@ -50,21 +57,45 @@ class Inference:
         `make_ready`.
         """
         engine, shape = self.engine, (len(x), self.engine.outputs)
-        host = isinstance(x, np.ndarray | SparseRows)
-        result = np.empty(shape, engine.dtype) if host else engine.run.zeros(shape, engine.dtype)
+        run, host = engine.run, isinstance(x, np.ndarray | SparseRows)
+        result = np.empty(shape, engine.dtype) if host else run.zeros(shape, engine.dtype)
+        fine = [True]
+
+        def predict(forward: Forward, rows: slice) -> None:
+            inputs, out = x[rows], result[rows]
+            run.copy(inputs, forward.inputs[: len(inputs)])
+            forward.replay()
+            if finite and not run.finite(forward.telling[: len(inputs)]):
+                fine[0] = False
+            outputs = forward.outputs[: len(inputs)]
+            if host:
+                out[...] = run.download(outputs)
+            else:
+                run.copy(outputs, out)
+
         for start in range(0, len(x), self.most):
-            rows = x[start : start + self.most]
-            with engine.lock:
-                forward = self.forward(len(rows), x.dtype)
-                forward.run(rows)
-                if finite and not forward.finite(len(rows)):
-                    return None
-                outputs, out = forward.outputs[: len(rows)], result[start : start + self.most]
-                if host:
-                    out[...] = engine.run.download(outputs)
-                else:
-                    engine.run.copy(outputs, out)
-        return result if host else engine.run.hand_out(result)
+            self._through(start, min(start + self.most, len(x)), x.dtype, predict)
+            if not fine[0]:
+                return None
+        return result if host else run.hand_out(result)
+
+    def _through(
+        self,
+        start: int,
+        stop: int,
+        dtype: Any,
+        work: Callable[[Forward, slice], None],
+        samples: Samples | None = None,
+    ) -> None:
+        """Do some work on a block, in lanes."""
+        engine, size = self.engine, stop - start
+        lanes = engine.lanes(size, backward=False)
+        with engine.lock, engine.stage(1) if lanes > 1 else nullcontext():
+            parts = [
+                partial(work, self.forward(own, dtype, lane, samples), slice(first, first + own))
+                for lane, (first, own) in enumerate(split(start, stop, -(-size // lanes)))
+            ]
+            engine.run.together(*parts)
 
     def answer(self, x: NDArray[Any]) -> NDArray[Any] | None:
         """Return the outputs ``(1, outputs)`` for what `make_ready` has seen the like of, or None.
@@ -85,13 +116,11 @@ class Inference:
         """
         with self.engine.lock:
             forward = self.forward(1, x.dtype)
-            work = forward.work
-            (telling,) = forward.telling
             self.ready[x.shape, x.dtype] = self.engine.run.function(
                 forward.step,
-                takes=work.inputs,
-                gives=work.outputs,
-                checks=telling[0],
+                takes=forward.inputs,
+                gives=forward.outputs,
+                checks=forward.telling[0],
             )
 
     def evaluate(self, samples: Samples) -> tuple[float, float | None]:
@@ -102,19 +131,18 @@ class Inference:
         run, n = self.engine.run, len(samples)
         costs = run.zeros((n,), self.engine.dtype)
         hits = run.zeros((n,), self.engine.dtype)
-        scores: dict[int, Score] = {}
-        for start in range(0, n, self.most):
-            block = samples[start : start + self.most]
-            rows = slice(start, start + len(block))
-            forward = self.forward(len(block), samples.x.dtype)
-            size = forward.rows
-            if size not in scores:
-                scores[size] = Score(self.engine, forward.work, groups=size, rows=size)
-            forward.work.place(block)
+
+        def score(forward: Forward, rows: slice) -> None:
+            block = samples[rows]
+            for name, array in block.arrays().items():
+                run.copy(array, forward.work.place_for(name)[: len(block)])
             forward.replay()
-            scores[size].record(samples.scoring)
-            run.copy(scores[size].costs[: len(block)], costs[rows])
-            run.copy(scores[size].hits[: len(block)], hits[rows])
+            run.copy(forward.score.costs[: len(block)], costs[rows])
+            run.copy(forward.score.hits[: len(block)], hits[rows])
+
+        for start in range(0, n, self.most):
+            stop = min(start + self.most, n)
+            self._through(start, stop, samples.x.dtype, score, samples)
         cost = float(run.download(costs).mean(dtype=np.float64))
         if samples.scoring is None:
             return cost, None
@@ -151,50 +179,32 @@ class Inference:
 
 
 class Forward:
-    """Forward for some rows, compiled."""
+    """Forward for some rows, compiled; with a score of targets like those of samples, if given."""
 
-    def __init__(self, engine: Engine, rows: int, scale: float) -> None:
-        self.rows, self.work = rows, Workspace(engine, rows, scale)
-        self.inputs = self.work.inputs
-        self.outputs = self.work.outputs
-        self.engine, count = engine, engine.lanes(rows, backward=False)
-        self._starts = [rows * lane // count for lane in range(count)]
-        self._lanes = [
-            Interior(engine, stop - start, scale).memories(self.work, start)
-            for start, stop in pairwise([*self._starts, rows])
-        ]
+    def __init__(
+        self, engine: Engine, rows: int, scale: float, lane: int, samples: Samples | None
+    ) -> None:
+        self._engine, self._samples = engine, samples
+        if samples is not None and samples.labels is not None:
+            _ = engine.one_hot  # made before anything is compiled
+        self.work = Workspace(engine, rows, scale)
+        self.score = Score(engine, self.work, groups=rows, rows=rows)
+        self.inputs, self.outputs = self.work.inputs, self.work.outputs
+        self._memories = Interior(engine, rows, scale).memories(self.work)
         # Where z has memory of its own it is the smaller, as a rule, and no number of it is finite
         # where an input is not. Elsewhere a sigmoid or a maximum may have made it so again.
+        first = self._memories[0]
         kept = engine.layers[0].keeps_z
-        #: What is not finite, in a lane's row, where the inputs are not.
-        self.telling = [(at.z if kept else at.inputs).values for at, *_ in self._lanes]
+        #: What is not finite, in a sample's row, where the inputs are not.
+        self.telling = (first.z if kept else first.inputs).values
         # Forward alone, a dense network is products and little else.
         work = rows * sum(engine.multiplications) if engine.reuses else 0
-        self._replay = engine.run.compile(self.step, work)
+        #: Compute the outputs for what is there.
+        self.replay = engine.run.compile(self.step, work, lane=lane)
 
     def step(self) -> None:
         """Do what is compiled."""
-        lanes = [self.engine.forward(self._lanes, lane) for lane in range(len(self._lanes))]
-        meet(self.engine.run, lanes)
-
-    def run(self, x: Array) -> None:
-        """Compute the outputs for as many inputs, or fewer."""
-        copies = [
-            partial(self.engine.run.copy, x[start:stop], self.inputs[start : min(stop, len(x))])
-            for start, stop in pairwise([*self._starts, self.rows])
-            if start < len(x)
-        ]
-        self.engine.run.together(*copies)
-        self.replay()
-
-    def replay(self) -> None:
-        """Compute the outputs for what is there."""
-        with self.engine.stage(1) if len(self._lanes) > 1 else nullcontext():
-            self._replay()
-
-    def finite(self, rows: int) -> bool:
-        """Return whether the first rows of what was put in are finite."""
-        return all(
-            self.engine.run.finite(telling[: max(0, rows - start)])
-            for start, telling in zip(self._starts, self.telling, strict=True)
-        )
+        meet(self._engine.run, [self._engine.forward([self._memories])])
+        if self._samples is not None:
+            self.work.complete(self._samples, len(self.outputs))
+            self.score.record(self._samples.scoring)

@@ -154,13 +154,16 @@ def advice(run: Backend, samples: Samples, activation: Activation) -> Iterator[s
             )
 
 
-def check_inputs(run: Backend, x: Any, shape: Shape, dtype: Any, name: str = "x") -> Any:
+def check_inputs(
+    run: Backend, x: Any, shape: Shape, dtype: Any, name: str = "x", finite: bool = True
+) -> Any:
     """Return ``x`` as an array ``(n, inputs)`` of host or device, not copied where it is one.
 
     ``shape`` is that of a sample before the network's first layer. Images ``(height, width,
     channels)`` may come as rows ``(n, inputs)`` too, and without channels where there is one. Where
     samples are vectors, those of more dimensions are laid out in rows.
-    Raises `ValueError` where it is not real, finite numbers of a fitting shape.
+    Raises `ValueError` where it is not real numbers of a fitting shape, and finite ones unless that
+    is not to be looked at.
     """
     x, inputs = _array(run, x, name), prod(shape)
     if len(shape) > 1:
@@ -173,7 +176,8 @@ def check_inputs(run: Backend, x: Any, shape: Shape, dtype: Any, name: str = "x"
     elif x.ndim == 0 or (found := int(np.prod(x.shape[1:]))) != inputs:
         came = f"shape {x.shape}" + (f", {found} numbers a sample" if x.ndim else "")
         raise ValueError(f"{name} has {came}, but the network has {inputs} inputs")
-    _check_finite(run, x, dtype, name)
+    if finite:
+        _check_finite(run, x, dtype, name)
     return x.reshape(len(x), inputs)
 
 

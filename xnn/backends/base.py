@@ -252,11 +252,14 @@ class Backend(ABC):
         for part in parts:
             part()
 
-    def compile(self, step: Callable[[], None], multiplications: int = 0, times: int = 1) -> Replay:
+    def compile(
+        self, step: Callable[[], None], multiplications: int = 0, times: int = 1, lane: int = 0
+    ) -> Replay:
         """Return a function without arguments that repeats what ``step`` does.
 
         By how many multiplications it takes, and how many times that is to be done in all, a device
-        may judge what a quicker replay may cost. ``step`` may be called again.
+        may judge what a quicker replay may cost. ``step`` may be called again. Replays for one lane
+        may run beside those for another.
         """
         tape: list[Call] = []
         kept: list[Any] = []

@@ -50,20 +50,22 @@ class CppBackend(CpuBackend):
         self._boxes: list[Any] = []
         self._owners: list[Any] = []
 
-    def compile(self, step: Callable[[], None], multiplications: int = 0, times: int = 1) -> Replay:
+    def compile(
+        self, step: Callable[[], None], multiplications: int = 0, times: int = 1, lane: int = 0
+    ) -> Replay:
         worth = multiplications >= _WORTH_KERNELS or times >= _MANY_STEPS
         if not worth or CppBackend._broken or compiler.command() is None:
-            return super().compile(step)
+            return super().compile(step, lane=lane)
         self._noting = True
         try:
-            return super().compile(step)
+            return super().compile(step, lane=lane)
         except compiler.CompilerError as error:
             CppBackend._broken = True
             told = f"xnn goes on without kernels, which is slower: {error}"
             warnings.warn(told, RuntimeWarning, stacklevel=2)
         finally:
             self._noting = False
-        return super().compile(step)
+        return super().compile(step, lane=lane)
 
     # Operations.
 

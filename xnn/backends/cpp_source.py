@@ -118,6 +118,9 @@ extern "C" void NAME(void** p, const long long* v) {{
 """
 
 
+_AHEAD = 4  # rows
+
+
 @lru_cache(maxsize=256)
 def gather(source: str, index: str, out: str) -> str:
     """Return the kernel that copies the rows which an index names.
@@ -128,10 +131,17 @@ def gather(source: str, index: str, out: str) -> str:
     return f"""
 extern "C" void NAME(void** p, const long long* v) {{
     const {index}* index = (const {index}*)p[1];
+    auto row = [&](long long i) {{
+        const long long at = index[i];
+        return (const {source}*)p[0] + (at < 0 ? 0 : at < v[4] ? at : v[4] - 1) * v[2];
+    }};
     for (long long i = 0; i < v[0]; i++) {{
-        long long at = index[i];
-        at = at < 0 ? 0 : at < v[4] ? at : v[4] - 1;
-        const {source}* from = (const {source}*)p[0] + at * v[2];
+        if (i + {_AHEAD} < v[0]) {{  // they lie anywhere: sent for while others are copied
+            const char* next = (const char*)row(i + {_AHEAD});
+            for (long long k = 0; k < v[1] * (long long)sizeof({source}); k += 64)
+                __builtin_prefetch(next + k);
+        }}
+        const {source}* from = row(i);
         {out}* to = ({out}*)p[2] + i * v[3];
 #pragma omp simd
         for (long long j = 0; j < v[1]; j++) to[j] = ({out})from[j];

@@ -138,9 +138,12 @@ class CpuBackend(Backend):
         # A sum that is finite is the quick answer, one that is not is none. That of squares is the
         # quickest, but of many numbers NumPy's BLAS would make threads wait for each other.
         if most == math.inf:
-            flat = values if values.ndim == 1 else values.reshape(-1)
             with np.errstate(all="ignore"):
-                total = flat.dot(flat) if values.size < _MANY else np.add.reduce(flat)
+                if values.size < _MANY:
+                    flat = values.reshape(-1)
+                    total = flat.dot(flat)
+                else:
+                    total = np.add.reduce(values, axis=None)
             if math.isfinite(total):
                 return True
         return bool((np.isfinite(values) & (np.abs(values) <= most)).all())
@@ -193,6 +196,17 @@ class CpuBackend(Backend):
             self._do(function, *arguments)
 
     # Control.
+
+    def compile(
+        self, step: Callable[[], None], multiplications: int = 0, times: int = 1, lane: int = 0
+    ) -> Replay:
+        blocks = self._blocks
+        if lane:
+            self._blocks = self._more_blocks.setdefault(lane, [])
+        try:
+            return super().compile(step, multiplications, times, lane)
+        finally:
+            self._blocks = blocks
 
     def function(
         self, step: Callable[[], None], takes: Array, gives: Array, checks: Array
