@@ -115,10 +115,10 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Speed against the peers; writes mlp.json and cnn.json in benchmarks/results/."""
+    """Speed against the peers; writes mlp.json, cnn.json and wide.json in benchmarks/results/."""
     session.install("torch==2.13.0", *_torch_index())
     session.install("jax", "-e", ".[sklearn]")
-    for network in ("mlp", "cnn"):
+    for network in ("mlp", "cnn", "wide"):
         session.run("python", "-m", "benchmarks", network, *session.posargs)
 
 

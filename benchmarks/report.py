@@ -55,6 +55,25 @@ def cnn() -> str:
     return "\n".join([_where(measured), "", *lines])
 
 
+def wide() -> str:
+    if not (harness.RESULTS / "wide.json").exists():
+        return "Not measured yet.\n"
+    measured, (ours, theirs) = _read("wide"), ("xnn", "PyTorch eager")
+    lines = [
+        f"| network | µs a step, xnn | {theirs} | xnn is "
+        f"| ms for all answers, xnn | {theirs} | xnn is |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for kind, results in measured["results"].items():
+        cells = [kind]
+        for name, scale in (("seconds", 1e6), ("answers", 1e3)):
+            a, b = (results[peer][name] * scale for peer in (ours, theirs))
+            digits = 1 if name == "seconds" else 2
+            cells += [f"{a:,.{digits}f}", f"{b:,.{digits}f}", f"{b / a:.2f} times as fast"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([_where(measured), "", *lines, ""])
+
+
 def gpus() -> str:
     """Return the tables of each GPU that there are results of."""
     found = sorted(harness.RESULTS.glob("gpu-*.json"))
@@ -183,6 +202,7 @@ def _read(name: str) -> dict:
 TABLES = {
     "mlp": mlp,
     "cnn": cnn,
+    "wide": wide,
     "gpu": gpus,
     "accuracy": accuracy,
     "book": book,

@@ -26,6 +26,7 @@ from benchmarks import (
     networks,
     plot,
     report,
+    wide,
 )
 
 from . import book_reference
@@ -436,3 +437,25 @@ def test_tables_of_the_ladder(climb):
     assert four.startswith("| 4. rectified linear units, λ = 0.1 | 60 | 98.00% | 99.23% | -1.23 |")
     assert beside.startswith("| 10,000 images, expanded | epochs | xnn | PyTorch |")
     assert seven.startswith("| 7. two hidden layers of 1,000 with dropout | 5 | 98.00% | 98.00% |")
+
+
+def test_networks_of_many_kinds_are_the_same_for_both(monkeypatch):
+    """As many numbers are trained by each peer, and each gives an answer for every sample."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(wide, "_SECONDS", 0)
+    for name, kind in wide.KINDS.items():
+        net = xnn.Network([kind.inputs, *kind.layers()], seed=0, device="cpu")
+        trained = sum(p.numel() for p in xnn.to_torch(net).parameters())
+        assert trained == sum(p.size for p in net._engine.trained), name
+    kind = replace(wide.KINDS["20-50-50-10, batch 32"], samples=128)
+    monkeypatch.setitem(wide.KINDS, "small", kind)
+    threads = torch.get_num_threads()
+    try:
+        for peer in wide.PEERS:
+            found = wide.measure("small", peer)
+            assert found["samples"] == 32
+            assert 0 < found["seconds"] < 1 > found["answers"] > 0
+    finally:
+        torch.set_num_threads(threads)
+    for answer in (wide._xnn, wide._torch):
+        assert answer(kind, *wide.data(kind))[1]().shape == (128, 10)
