@@ -126,7 +126,8 @@ def _compiled(source: str) -> Path:
         path = _found(source)
         if path.exists():
             return path
-        with tempfile.TemporaryDirectory(dir=path.parent) as work:
+        # Where the process ends meanwhile, the compiler may still be writing.
+        with tempfile.TemporaryDirectory(dir=path.parent, ignore_cleanup_errors=True) as work:
             made = _made(source, Path(work))
             with made.open("rb") as file:
                 os.fsync(file.fileno())
