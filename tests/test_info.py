@@ -50,9 +50,9 @@ def machine(monkeypatch):
 @pytest.mark.parametrize(
     ("driver", "cupy", "words"),
     [
-        (0, None, ["CuPy is not installed", "no NVIDIA driver", 'pip install "xnn[cuda12]"']),
-        (12040, None, ["CuPy is not installed", 'pip install "xnn[cuda12]"']),
-        (13000, None, ["CuPy is not installed", 'pip install "xnn[cuda13]"']),
+        (0, None, ["CuPy is not installed", "no NVIDIA driver", 'pip install "cupy-cuda12x[ctk]"']),
+        (12040, None, ["CuPy is not installed", 'pip install "cupy-cuda12x[ctk]"']),
+        (13000, None, ["CuPy is not installed", 'pip install "cupy-cuda13x[ctk]"']),
         (11080, None, ["driver is of CUDA 11.8", "update it"]),
         (0, FakeCupy(error=INSUFFICIENT), ["there is no NVIDIA driver", "device='cpu'"]),
         (11040, FakeCupy(error=INSUFFICIENT), ["driver is of CUDA 11.4", "update it"]),
@@ -62,7 +62,7 @@ def machine(monkeypatch):
             [
                 "driver is of CUDA 12.8, older than CuPy's CUDA 13.0",
                 "pip uninstall cupy-cuda13x",
-                'pip install "xnn[cuda12]"',
+                'pip install "cupy-cuda12x[ctk]"',
             ],
         ),
         (13000, FakeCupy(error=NO_DEVICE), [NO_DEVICE, "nvidia-smi"]),
@@ -124,7 +124,7 @@ def test_info(machine):
     assert told["Python"].startswith(sys.version.split()[0])
     assert "thread" in told["BLAS"]
     assert told["CuPy"] == "not installed"
-    assert 'pip install "xnn[cuda13]"' in told["missing"]
+    assert 'pip install "cupy-cuda13x[ctk]"' in told["missing"]
     assert "driver" in done.output
     assert "of CUDA 13.1" in done.output
 

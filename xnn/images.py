@@ -27,7 +27,7 @@ def digit(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     try:
         from PIL import Image, ImageOps
     except ImportError:
-        raise ImportError('reading pictures needs Pillow: pip install "xnn[images]"') from None
+        raise ImportError("reading pictures needs Pillow: pip install pillow") from None
     name = os.fsdecode(path)
     with open(path, "rb") as file:  # an OSError from here on is of what is in it
         try:

@@ -47,7 +47,7 @@ def _model(layers: Sequence[Layer], shapes: Sequence[Shape], arrays: Sequence[Ar
     try:
         from onnx import TensorProto, helper
     except ImportError:
-        raise ImportError('export to ONNX needs onnx: pip install "xnn[onnx]"') from None
+        raise ImportError("export to ONNX needs onnx: pip install onnx") from None
     graph = _Graph()
     for number, (layer, own) in enumerate(zip(layers, arrays, strict=True), start=1):
         try:

@@ -81,7 +81,7 @@ def load() -> ctypes.CDLL:
     except Exception as error:
         raise DeviceError(
             f"no GPU can be used: cuBLAS cannot be loaded ({str(error).splitlines()[0]}); "
-            'pip install "xnn[cuda12]" (or "xnn[cuda13]") brings it'
+            'pip install "cupy-cuda12x[ctk]" (or cuda13x) brings it'
         ) from None
 
 

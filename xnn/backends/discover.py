@@ -106,11 +106,11 @@ def advice(found: int) -> str:
     if found == 0:
         return (
             "there is no NVIDIA driver either: with an NVIDIA GPU, install the driver, then "
-            'pip install "xnn[cuda12]", or "xnn[cuda13]" for a driver of CUDA 13'
+            'pip install "cupy-cuda12x[ctk]", or cuda13x for a driver of CUDA 13'
         )
     if found // 1000 < _OLDEST:
         return f"the NVIDIA driver is of CUDA {dotted(found)}: update it to one of CUDA 12 or 13"
-    return f'pip install "xnn[cuda{min(found // 1000, 13)}]"'
+    return f'pip install "cupy-cuda{min(found // 1000, 13)}x[ctk]"'
 
 
 def _trouble(said: str, found: int, made_for: int) -> str:

@@ -346,7 +346,7 @@ class GpuBackend(Backend):
             except Exception as error:
                 raise DeviceError(
                     f"{self.device}: CuPy cannot compile a kernel: {first_line(error)}; "
-                    'pip install "xnn[cuda12]" (or "xnn[cuda13]") brings what it needs'
+                    'pip install "cupy-cuda12x[ctk]" (or cuda13x) brings what it needs'
                 ) from None
 
     def _number(self, value: float | Array, dtype: Any) -> Array:

@@ -21,9 +21,7 @@ def digits() -> tuple[tuple[NDArray[Any], NDArray[Any]], ...]:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise ImportError(
-            'the digits are part of scikit-learn: pip install "xnn[sklearn]"'
-        ) from None
+        raise ImportError("the digits are part of scikit-learn: pip install scikit-learn") from None
     x, y = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(x))
     x, y = (x[order] / 16).astype(np.float32), y[order]
