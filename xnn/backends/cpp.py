@@ -151,20 +151,16 @@ class CppBackend(CpuBackend):
         if not self._noting:
             super().max_pool(x, out, index, window)
             return
-        kinds, placements = (
-            (str(_kind(x)), str(_kind(index))),
-            (strides.placement(x), strides.placement(out)),
-        )
+        kinds = str(_kind(x)), str(_kind(index))
+        placements = strides.placement(x), strides.placement(out)
         self._note(windows.max_pool(*kinds, window, *placements), [x, out, index], [len(x)])
 
     def max_pool_backward(self, delta: Array, index: Array, out: Array, window: Window) -> None:
         if not self._noting:
             super().max_pool_backward(delta, index, out, window)
             return
-        kinds, placements = (
-            (str(_kind(out)), str(_kind(index))),
-            (strides.placement(out), strides.placement(delta)),
-        )
+        kinds = str(_kind(out)), str(_kind(index))
+        placements = strides.placement(out), strides.placement(delta)
         self._note(
             windows.max_pool_backward(*kinds, window, *placements), [delta, index, out], [len(out)]
         )
