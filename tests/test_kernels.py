@@ -1,5 +1,7 @@
 """Kernels of the CPU, each beside what NumPy does without a compiler."""
 
+import os
+import platform
 import subprocess
 import sys
 import warnings
@@ -138,6 +140,91 @@ def test_long_rows_lose_nothing():
     assert found[1][0] == pytest.approx(values.sum(dtype="d"), rel=1e-6)
 
 
+@st.composite
+def products(draw):
+    """Return rows, depth and columns, and which of the three matrices lie how."""
+    sizes = st.one_of(st.integers(4, 40), st.integers(4, 300))
+    few = st.sampled_from([1, 2, 16, 17, 128, 129])
+    rows, columns, depth = draw(sizes), draw(sizes), draw(st.one_of(sizes, few))
+    return (rows, depth, columns), draw(st.tuples(st.booleans(), st.booleans()))
+
+
+def laid(values, by_columns, room):
+    """Return a matrix within a larger one that holds what is not a number."""
+    if by_columns:
+        return laid(values.T, False, room).T
+    larger = np.full((values.shape[0], values.shape[1] + room), np.nan, values.dtype)
+    larger[:, : values.shape[1]] = values
+    return larger[:, : values.shape[1]]
+
+
+@pytest.mark.parametrize("dtype", ["f", "d"])
+@given(
+    case=products(),
+    alpha=st.sampled_from([1.0, -0.3]),
+    beta=st.sampled_from([0.0, 1.0, 0.7]),
+    room=st.integers(0, 3),
+    lanes=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_products(dtype, case, alpha, beta, room, lanes):
+    """Each number is right to the rounding of its sum (Higham 2002, section 3.5)."""
+    (rows, depth, columns), by_columns = case
+    a = laid(numbers((rows, depth), dtype), by_columns[0], room)
+    b = laid(numbers((depth, columns), dtype, 1), by_columns[1], room)
+    whole = np.full((rows, columns + room), 7, dtype)
+    out = whole[:, :columns]
+    out[...] = np.nan if beta == 0 else numbers(out.shape, dtype, 2)
+    before = 0 if beta == 0 else beta * out.astype("d")
+    wanted = alpha * (a.astype("d") @ b.astype("d")) + before
+    bound = abs(alpha) * (abs(a.astype("d")) @ abs(b.astype("d"))) + abs(before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("xnn.backends.cpp._WORTH_PART", 1 if lanes else 10**18)
+        patch.setattr("xnn.backends.cpu._threads", lambda: 3)
+        patch.setattr("xnn.backends.cpp_gemm.suits", lambda a, b, out: True)
+        run = CppBackend()
+        number = np.array(alpha, dtype)  # read at each replay
+        replay = run.compile(lambda: run.gemm(a, b, out, number, beta), HEAVY)
+    replay()
+    error = abs(out - wanted) / bound
+    assert error.max() <= (depth + 4) * np.finfo(dtype).eps
+    assert (whole[:, columns:] == 7).all()
+
+
+def test_a_product_of_what_is_not_a_number_is_none():
+    for place in (0, 1):
+        arrays = [numbers((20, 30)), numbers((30, 40))]
+        arrays[place][-1, -1] = np.nan
+
+        def step(run, a, b, out):
+            run.gemm(a, b, out)
+
+        found, wanted = both(step, *arrays, np.zeros((20, 40), "f"))
+        np.testing.assert_array_equal(np.isnan(found[2]), np.isnan(wanted[2]))
+        assert np.isnan(found[2]).sum() == (40 if place == 0 else 20)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="other registers")
+@pytest.mark.parametrize("vectors", ["-mno-avx512f", "-mno-avx"])
+def test_products_by_smaller_vectors(vectors):
+    command = " ".join([*compiler.command(), vectors])
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            f"{__file__}::test_products",
+        ],
+        env={**os.environ, "XNN_CXX": command},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.parametrize("dtype", ["f", "d"])
 def test_random_numbers(dtype):
     rng_state = np.array([7, 3], np.uint32)
@@ -267,8 +354,6 @@ def test_networks_train_as_without_kernels(monkeypatch, optimizer):
 
 def tried(code, **environment):
     """Run code in a process of its own, and return what it prints, and what it warns of."""
-    import os
-
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, **environment},

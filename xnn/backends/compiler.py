@@ -29,6 +29,7 @@ _FLAGS = [
     *("-fPIC", "-shared", "-w"),
 ]
 _SECONDS = 120  # for a compiler that does not come back
+_LONG = 10_000  # letters
 
 _functions: dict[str, Any] = {}
 _lock = threading.RLock()
@@ -104,20 +105,37 @@ def _made_ffi() -> Any:
 
 
 def _load(kernels: list[str]) -> dict[str, Any]:
-    named = {f"k{_hash(text)}": text for text in kernels}
-    ffi = _ffi()
-    source = "\n".join(
+    from concurrent.futures import ThreadPoolExecutor
+
+    # Long ones each for itself: other networks need them too, and compilers run side by side.
+    short = [text for text in kernels if len(text) < _LONG]
+    lots = [[text] for text in kernels if len(text) >= _LONG] + ([short] if short else [])
+    ffi, functions = _ffi(), dict[str, Any]()
+    with ThreadPoolExecutor(len(lots)) as pool:
+        for lot, path in zip(lots, pool.map(_compiled, map(_source, lots)), strict=True):
+            names = {_name(text): text for text in lot}
+            declared = "\n".join(f"void {name}(void **, long long *);" for name in names)
+            ffi.cdef(declared, override=True)
+            # Never closed: a thread may be in it when the interpreter goes.
+            flags = ffi.RTLD_NOW | getattr(ffi, "RTLD_NODELETE", 0)
+            try:
+                library = ffi.dlopen(str(path), flags)
+            except OSError as error:  # from the cache, and not for this machine
+                path.unlink(missing_ok=True)
+                raise CompilerError(str(error)) from None
+            functions |= {text: ffi.addressof(library, name) for name, text in names.items()}
+    return functions
+
+
+def _source(kernels: Iterable[str]) -> str:
+    named = {_name(text): text for text in kernels}
+    return "\n".join(
         f"namespace n{name} {{{text.replace('NAME', name)}}}" for name, text in named.items()
     )
-    ffi.cdef("\n".join(f"void {name}(void **, long long *);" for name in named), override=True)
-    # Never closed: a thread may be in it when the interpreter goes.
-    flags = ffi.RTLD_NOW | getattr(ffi, "RTLD_NODELETE", 0)
-    try:
-        library = ffi.dlopen(str(_compiled(source)), flags)
-    except OSError as error:  # from the cache, and not for this machine
-        _found(source).unlink(missing_ok=True)
-        raise CompilerError(str(error)) from None
-    return {text: ffi.addressof(library, name) for name, text in named.items()}
+
+
+def _name(kernel: str) -> str:
+    return f"k{_hash(kernel)}"
 
 
 def _compiled(source: str) -> Path:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from . import compiler, cplusplus, strides, threads
+from . import cpp_gemm as products
 from . import cpp_source as source
 from . import cpp_windows as windows
 from .base import Array, Call, Replay
@@ -25,6 +28,13 @@ from .windows import Window
 # for so many steps: kernels save some ten microseconds in each.
 _WORTH_KERNELS = 1_000_000
 _MANY_STEPS = 5_000
+# Multiplications that are worth telling a thread that waits for them.
+_WORTH_PART = 500_000
+# Rows, columns and numbers are divided by multiples of this.
+_UNIT = 16
+# How many multiplications take as long as a number that is gone over, or a parameter changed.
+_PASS = 10
+_UPDATE = 20
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,10 @@ class CppBackend(CpuBackend):
 
     def __init__(self) -> None:
         super().__init__()
-        self._noting = False  # whether what is being compiled is worth kernels
+        # Of what is being compiled: whether it is worth kernels, …
+        self._noting = False
+        self._divided = False  # whether this is a lane of it …
+        self._blas_divides = False  # whether there are products that BLAS divides among threads
         self._functions: dict[str, Any] = {}
         # Of the replay that is being made: its boxes for lanes, and whatever has pointers to it.
         self._boxes: list[Any] = []
@@ -56,7 +69,7 @@ class CppBackend(CpuBackend):
         worth = multiplications >= _WORTH_KERNELS or times >= _MANY_STEPS
         if not worth or CppBackend._broken or compiler.command() is None:
             return super().compile(step, lane=lane)
-        self._noting = True
+        self._noting, self._blas_divides = True, False
         try:
             return super().compile(step, lane=lane)
         except compiler.CompilerError as error:
@@ -69,6 +82,33 @@ class CppBackend(CpuBackend):
 
     # Operations.
 
+    def gemm(
+        self, a: Array, b: Array, out: Array, alpha: float | Array = 1.0, beta: float | Array = 0.0
+    ) -> None:
+        fits = a.shape[1] == b.shape[0] and out.shape == (a.shape[0], b.shape[1])
+        if not self._noting or not fits or _gaps(out):
+            super().gemm(a, b, out, alpha, beta)
+            return
+        if min(*a.shape, b.shape[1]) >= products.LARGE:
+            self._blas_divides |= not self._divided
+            super().gemm(a, b, out, alpha, beta)
+            return
+        work, own = out.size * a.shape[1], products.suits(a, b, out)
+
+        def product(a: Array, b: Array, out: Array) -> None:
+            if not own:
+                CpuBackend.gemm(self, a, b, out, alpha, beta)
+                return
+            arrays = [a, b, out, *(np.asarray(number, out.dtype) for number in (alpha, beta))]
+            steps = [*strides.matrix(a), *strides.matrix(b), strides.row(out)]
+            text = products.gemm(str(_kind(out)), strides.by_columns(a))
+            self._note(text, arrays, [*out.shape, a.shape[1], *steps])
+
+        if strides.by_columns(b) and out.shape[1] >= 4 * _UNIT:
+            self._divide(work, out.shape[1], lambda part: product(a, b[:, part], out[:, part]))
+        else:
+            self._divide(work, out.shape[0], lambda part: product(a[part], b, out[part]))
+
     def elementwise(self, formula: str, out: Array, **operands: float | Array) -> None:
         used = {name: operands[name] for name in sorted(cplusplus.names(formula))}
         if not self._suits(formula, out, used):
@@ -76,10 +116,21 @@ class CppBackend(CpuBackend):
             return
         arrays = [out, *(v if _is_array(v) else np.array(v, out.dtype) for v in used.values())]
         try:
-            shape, steps = strides.flattened(out.shape, arrays)
+            strides.flattened(out.shape, arrays)
         except ValueError:  # gaps along too many axes
             super().elementwise(formula, out, **operands)
             return
+
+        def evaluate(part: slice) -> None:
+            swept = (array.ndim == out.ndim > 0 and len(array) == len(out) for array in arrays)
+            own = [array[part] if s else array for array, s in zip(arrays, swept, strict=True)]
+            self._evaluate(formula, own, used)
+
+        self._divide(out.size * _PASS, out.shape[0] if out.ndim else 1, evaluate)
+
+    def _evaluate(self, formula: str, arrays: list[Array], used: dict[str, Any]) -> None:
+        """Note the kernel of a formula; the first of the arrays is for what comes out."""
+        out, (shape, steps) = arrays[0], strides.flattened(arrays[0].shape, arrays)
         told = tuple(
             (name, _kind(v) if _is_array(v) else None, min(inner, 2))
             for (name, v), (_, inner) in zip(used.items(), steps[1:], strict=True)
@@ -96,8 +147,15 @@ class CppBackend(CpuBackend):
             return
         told = tuple((n, _kind(v) if _is_array(v) else None) for n, v in operands.items())
         text = source.update(program, str(_kind(first)), told, frozenset(swept))
-        arrays = [v if _is_array(v) else np.array(v, first.dtype) for v in operands.values()]
-        self._note(text, arrays, [first.size])
+        given: dict[str, Any] = {
+            n: v if _is_array(v) else np.array(v, first.dtype) for n, v in operands.items()
+        }
+
+        def change(part: slice) -> None:
+            own = [array[part] if name in swept else array for name, array in given.items()]
+            self._note(text, own, [part.stop - part.start])
+
+        self._divide(first.size * _UPDATE, first.size, change)
 
     def softmax(self, z: Array, out: Array) -> None:
         if not self._noting or _gaps(z) or _gaps(out):
@@ -128,7 +186,12 @@ class CppBackend(CpuBackend):
             return
         text = source.gather(*(str(_kind(array)) for array in arrays))
         steps = [strides.row(rows), strides.row(out)]
-        self._note(text, arrays, [*out.shape, *steps, len(rows)])
+
+        def fetch(part: slice) -> None:
+            own = out[part]
+            self._note(text, [rows, index[part], own], [*own.shape, *steps, len(rows)])
+
+        self._divide(out.size * _PASS, len(out), fetch)
 
     def unfold(self, x: Array, out: Array, window: Window) -> None:
         if not self._noting:
@@ -198,6 +261,27 @@ class CppBackend(CpuBackend):
 
     # How kernels are noted, and played.
 
+    def together(self, *parts: Callable[[], None]) -> None:
+        divided, self._divided = self._divided, self._divided or len(parts) > 1
+        try:
+            super().together(*parts)
+        finally:
+            self._divided = divided
+
+    def _divide(self, work: int, size: int, do: Callable[[slice], None]) -> None:
+        """Do something of so many multiplications in lanes, where that is quicker."""
+        most = 1 if self._divided else min(work // _WORTH_PART, size // _UNIT)
+        lanes = min(most, self._threads()) if most > 1 else 1
+        own = -(-size // lanes // _UNIT) * _UNIT
+        parts = [slice(start, min(start + own, size)) for start in range(0, size, own)]
+        self.together(*(partial(do, part) for part in parts))
+
+    def stage(self, multiplications: int) -> AbstractContextManager[None]:
+        kernels = compiler.command() is not None and not CppBackend._broken
+        return super().stage(
+            0 if kernels and multiplications < products.LARGE**3 else multiplications
+        )
+
     def _suits(self, text: str, out: Array, operands: dict[str, Any]) -> bool:
         arrays = (v for v in operands.values() if _is_array(v))
         known = out.dtype.char in "fd" and all(_kind(v) is not None for v in arrays)
@@ -223,6 +307,12 @@ class CppBackend(CpuBackend):
         texts = set(_texts(tape))
         if not texts:
             return super()._replay(tape, kept)
+        if self._blas_divides:  # its threads and ours would be in each other's way
+            tape = [
+                call
+                for one in tape
+                for call in (chain(*one[1][0]) if one[0] is threads.together else [one])
+            ]
         self._functions = compiler.load({*texts, source.PLAY, source.LANES, source.SERVE})
         self._boxes = []
         self._owners = kept  # a replay keeps what is behind its pointers

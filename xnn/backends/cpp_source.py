@@ -118,7 +118,7 @@ extern "C" void NAME(void** p, const long long* v) {{
 """
 
 
-_AHEAD = 4  # rows
+_AHEAD = 8  # rows
 
 
 @lru_cache(maxsize=256)

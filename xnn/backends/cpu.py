@@ -228,7 +228,7 @@ class CpuBackend(Backend):
 
     def lanes(self, multiplications: int) -> int:
         most = multiplications // _WORTH_LANE
-        return min(most, _ONE_THREAD.outside()) if most > 1 else 1
+        return min(most, self._threads()) if most > 1 else 1
 
     def together(self, *parts: Callable[[], None]) -> None:
         if len(parts) == 1:
@@ -255,6 +255,10 @@ class CpuBackend(Backend):
 
     def synchronize(self) -> None:
         return
+
+    def _threads(self) -> int:
+        """Return how many threads there are to be at most: as many as BLAS may have."""
+        return _ONE_THREAD.outside()
 
     def _scratch(self, taken: int, shape: tuple[int, ...], dtype: Any) -> Array:
         """Return memory for the calls of one formula, which those of the next use again."""

@@ -76,6 +76,20 @@ def row(array: Array) -> int:
     return int(array.strides[0] // array.itemsize)
 
 
+def by_columns(matrix: Array) -> bool:
+    """Return whether neighbours in memory are neighbours in a column."""
+    return bool(matrix.strides[1] != matrix.itemsize and matrix.shape[1] > 1)
+
+
+def matrix(array: Array) -> tuple[int, int]:
+    """Return from row to row and from column to column of a matrix; one of the two is 1."""
+    if not by_columns(array):
+        return row(array), 1
+    if array.shape[0] > 1 and array.strides[0] != array.itemsize:
+        raise ValueError(f"strides {array.strides} are neither by rows nor by columns")
+    return 1, int(array.strides[1] // array.itemsize)
+
+
 def places(columns: Array, images: Array, window: Window) -> Placement:
     """Return how the rows of `unfold` lie: as images of a window's pixels."""
     down, across = window.counts(*images.shape[1:3])

@@ -1,0 +1,265 @@
+"""A matrix product in C++, for shapes at which a BLAS wastes time: few rows, few columns, both.
+
+``out ← alpha · a @ b + beta · out`` is made of *tiles*: some rows by some vectors of ``out``, small
+enough that their sums stay in registers while a loop goes over the depth. ``a`` is read where it
+lies, number by number; so is ``b``, vector by vector, or it is packed before, a *panel* of its
+columns at a time, where they lie otherwise or are not whole vectors. A BLAS packs both, always. (Goto and
+van de Geijn, "Anatomy of high-performance matrix multiplication", 2008.)
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from . import strides
+from .base import Array
+
+#: Where all three sizes are as large as this, packing pays, and so do BLAS's threads.
+LARGE = 512
+# Fewer rows are not worth packing, and fewer sums not worth what comes before and after them.
+_FEW = 16
+
+_Heights = dict[int, tuple[int, ...]]
+# Tiles: for so many vectors of columns so many rows at a time. A processor with vectors of 64 bytes
+# has 32 registers for them, and so has ARM; the others have 16.
+_OF_32: _Heights = {1: (12, 4, 2, 1), 2: (12, 4, 2, 1), 3: (8, 4, 2, 1), 4: (6, 4, 2, 1)}
+_OF_16: _Heights = {1: (8, 4, 2, 1), 2: (6, 4, 2, 1)}
+
+
+def suits(a: Array, b: Array, out: Array) -> bool:
+    """Return whether the kernel is the quicker way to ``a @ b``; rows of ``out`` have no gaps."""
+    (rows, depth), columns = a.shape, b.shape[1]
+    if columns < 4 or rows < 4:
+        return False
+    least = rows if strides.by_columns(b) else depth
+    return bool(least >= _FEW or rows * depth * columns <= 4096)
+
+
+@lru_cache(maxsize=4)
+def gemm(kind: str, a_by_columns: bool) -> str:
+    """Return the kernel.
+
+    At ``p``: ``a``, ``b``, ``out``, ``alpha``, ``beta``. In ``v``: rows, columns and depth; of
+    ``a``, then of ``b``, the strides from row to row and from column to column, one of which is 1;
+    that from row to row of ``out``.
+    """
+    integer, size = {"float": ("int", 4), "double": ("long long", 8)}[kind]
+    return f"""
+#pragma GCC push_options
+#pragma GCC optimize("O2")
+#if defined(__AVX512F__) || defined(__ARM_NEON)
+#define REGISTERS 32
+#else
+#define REGISTERS 16
+#endif
+#if defined(__AVX512F__)
+#define BYTES 64
+#elif defined(__AVX__)
+#define BYTES 32
+#else
+#define BYTES 16
+#endif
+#if defined(__clang__)
+#define APART static __attribute__((noinline, min_vector_width(8 * BYTES)))
+#else
+#define APART static __attribute__((noinline))
+#endif
+typedef long long I;
+typedef {kind} T;
+typedef T V __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));
+typedef {integer} M __attribute__((vector_size(BYTES)));
+enum : I {{ L = BYTES / sizeof(T), WIDEST = REGISTERS / 8, DEEPEST = 128, BLOCK = 192 }};
+{_mixes(size)}
+{_PARTS}
+{_tiles(_OF_32, _OF_16, a_by_columns)}
+{_WHOLE}
+#pragma GCC pop_options
+"""
+
+
+def _mixes(size: int) -> str:
+    """Return LOW and HIGH, which take turns between the first or the last halves of two vectors."""
+    text = """
+#if defined(__clang__)
+#define MIX(x, y, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
+#else
+#define MIX(x, y, ...) __builtin_shuffle(x, y, M{__VA_ARGS__})
+#endif
+"""
+    for length in (2, 4, 8, 16):
+        for name, first in (("LOW", 0), ("HIGH", length // 2)):
+            turns = ", ".join(f"{first + i}, {first + i + length}" for i in range(length // 2))
+            text += f"""
+#if BYTES == {length * size}
+#define {name}(x, y) MIX(x, y, {turns})
+#endif"""
+    return text
+
+
+_PARTS = """
+struct Panel {
+    const T* a; I down, across;
+    const T* b; I next;  // from row to row
+    I depth;
+    T* out; I row, columns;
+    T alpha, beta;
+};
+
+template <int SIZE> static inline void some(T*& to, const T*& from) {
+    __builtin_memcpy(to, from, SIZE * sizeof(T));
+    to += SIZE, from += SIZE;
+}
+// Fewer numbers than a vector has.
+static inline void few(T* to, const T* from, I count) {
+    if (L > 8 && count & 8) some<8>(to, from);
+    if (L > 4 && count & 4) some<4>(to, from);
+    if (L > 2 && count & 2) some<2>(to, from);
+    if (count & 1) some<1>(to, from);
+}
+
+// L rows of L numbers each become columns; rows that are not there may hold anything.
+APART void transpose(const T* from, I row, I rows, T* to, I next) {
+    V x[L], y[L];
+#pragma GCC unroll 16
+    for (I i = 0; i < L; i++) x[i] = *(const V*)(from + (i < rows ? i : 0) * row);
+#pragma GCC unroll 4
+    for (I turn = 1; turn < L; turn *= 2) {
+#pragma GCC unroll 8
+        for (I i = 0; i < L / 2; i++) {
+            y[2 * i] = LOW(x[i], x[i + L / 2]);
+            y[2 * i + 1] = HIGH(x[i], x[i + L / 2]);
+        }
+#pragma GCC unroll 16
+        for (I i = 0; i < L; i++) x[i] = y[i];
+    }
+#pragma GCC unroll 16
+    for (I i = 0; i < L; i++) *(V*)(to + i * next) = x[i];
+}
+
+// Copies the panel's part of b, with whole vectors for rows; what b does not have is any number.
+static void pack(Panel& p, I down, I across, T* to) {
+    const I full = p.columns / L, rest = p.columns % L, width = (full + (rest > 0)) * L;
+    I k = 0;
+    if (across == 1)
+        for (; k < p.depth; k++) {
+            const T* from = p.b + k * down;
+            for (I j = 0; j < full; j++) *(V*)(to + k * width + j * L) = *(const V*)(from + j * L);
+            if (rest) *(V*)(to + k * width + full * L) = V{};
+            few(to + k * width + full * L, from + full * L, rest);
+        }
+    else {
+        for (; k + L <= p.depth; k += L)
+            for (I j = 0; j < p.columns; j += L)
+                transpose(p.b + j * across + k, across, p.columns - j, to + k * width + j, width);
+        for (; k < p.depth; k++)
+            for (I j = 0; j < width; j++)
+                to[k * width + j] = p.b[k + (j < p.columns ? j : 0) * across];
+    }
+    p.b = to, p.next = width;
+}
+
+APART void finish(const Panel& p, const V* sums, I rows, I vectors) {
+    const I full = p.columns / L, rest = p.columns % L;
+    T* out = p.out;
+    for (I i = 0; i < rows; i++, out += p.row, sums += vectors) {
+        for (I j = 0; j < full; j++) {
+            V* at = (V*)(out + j * L);
+            *at = p.beta != 0 ? p.alpha * sums[j] + p.beta * *at : p.alpha * sums[j];
+        }
+        if (rest) {
+            V made = p.alpha * sums[full], old = {};
+            if (p.beta != 0) {
+                few((T*)&old, out + full * L, rest);
+                made += p.beta * old;
+            }
+            few(out + full * L, (const T*)&made, rest);
+        }
+    }
+}
+
+template <void TILE(const Panel&, V*), int ROWS, int VECTORS>
+static inline void tiles(Panel& p, I& rows) {
+    V sums[ROWS * VECTORS];
+    for (; rows >= ROWS; rows -= ROWS) {
+        TILE(p, sums);
+        finish(p, sums, ROWS, VECTORS);
+        p.a += ROWS * p.down, p.out += ROWS * p.row;
+    }
+}
+"""
+
+
+def _tiles(of_32: _Heights, of_16: _Heights, columns: bool) -> str:
+    """Return all tiles, and what takes them for a panel: as high ones as there are rows for."""
+    both = []
+    for choice in (of_32, of_16):
+        text = "".join(_tile(h, n, columns) for n, heights in choice.items() for h in heights)
+        text += "static void run(Panel p, I rows) {\n    switch ((p.columns + L - 1) / L) {\n"
+        for n, heights in choice.items():
+            calls = " ".join(f"tiles<tile{h}x{n}, {h}, {n}>(p, rows);" for h in heights)
+            text += f"    case {n}: {calls} break;\n"
+        both.append(text + "    }\n}\n")
+    return "#if REGISTERS == 32\n{}#else\n{}#endif\n".format(*both)
+
+
+def _tile(rows: int, vectors: int, by_columns: bool) -> str:
+    """Return the function that computes a tile's sums.
+
+    All is written out, sum by sum, so that a compiler has little to do.
+    """
+    across = range(vectors)
+    if by_columns:
+        places, begin, go_on = (
+            [f"a[{i}]" for i in range(rows)],
+            "const T* a = p.a;",
+            "a += p.across;",
+        )
+    else:  # a pointer for three rows each: the processor adds once or twice a stride to it
+        places = [f"a{i - i % 3}[{i % 3} * p.down]" for i in range(rows)]
+        begin = " ".join(f"const T* a{i} = p.a + {i} * p.down;" for i in range(0, rows, 3))
+        go_on = " ".join(f"a{i}++;" for i in range(0, rows, 3))
+    zeros = ", ".join(f"s{i}_{j} = {{}}" for i in range(rows) for j in across)
+    loads = ", ".join(f"b{j} = *(const V*)(b + {j} * L)" for j in across)
+    sums = "\n".join(
+        f"        {{ const T n = {place}; {' '.join(f's{i}_{j} += n * b{j};' for j in across)} }}"
+        for i, place in enumerate(places)
+    )
+    stores = " ".join(f"sums[{i * vectors + j}] = s{i}_{j};" for i in range(rows) for j in across)
+    return f"""
+APART void tile{rows}x{vectors}(const Panel& p, V* sums) {{
+    V {zeros};
+    const T* b = p.b;
+    {begin}
+    for (I k = 0; k < p.depth; k++) {{
+        const V {loads};
+{sums}
+        b += p.next; {go_on}
+    }}
+    {stores}
+}}
+"""
+
+
+# Blocks of rows, and of the depth, are as large as caches hold. A panel that is packed for all rows
+# at once is packed but once.
+_WHOLE = """
+static inline I least(I a, I b) { return a < b ? a : b; }
+extern "C" void NAME(void** p, const I* v) {
+    const I rows = v[0], columns = v[1], depth = v[2], row = v[7], block = v[6] == 1 ? BLOCK : rows;
+    const I panels = (columns + WIDEST * L - 1) / (WIDEST * L);
+    T packed[DEEPEST * WIDEST * L] __attribute__((aligned(64)));
+    for (I i = 0; i < rows; i += block)
+        for (I k = 0; k < depth; k += DEEPEST)
+            for (I j = 0, panel = panels; j < columns; panel--) {
+                // Of as many vectors as the others, or one less.
+                const I width = ((columns - j + L - 1) / L + panel - 1) / panel * L;
+                Panel part = {(const T*)p[0] + i * v[3] + k * v[4], v[3], v[4],
+                              (const T*)p[1] + k * v[5] + j * v[6], v[5], least(DEEPEST, depth - k),
+                              (T*)p[2] + i * row + j, row, least(width, columns - j),
+                              *(const T*)p[3], k ? T(1) : *(const T*)p[4]};
+                if (v[6] != 1 || part.columns % L) pack(part, v[5], v[6], packed);
+                run(part, least(block, rows - i));
+                j += width;
+            }
+}
+"""
