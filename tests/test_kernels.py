@@ -126,6 +126,48 @@ def test_softmax():
 
 
 @pytest.mark.parametrize("dtype", ["f", "d"])
+def test_argmax(dtype):
+    values = np.random.default_rng(0).integers(0, 4, (200, 5)).astype(dtype)
+    values[::7, 2], values[::14, 4], values[5] = np.nan, np.nan, -np.inf
+    classes = np.full(200, -1)
+    for part in (slice(None), slice(1, 4)):
+        found, wanted = both(
+            lambda run, values, out, part=part: run.argmax(values[:, part], out), values, classes
+        )
+        np.testing.assert_array_equal(found[1], wanted[1])
+        np.testing.assert_array_equal(found[1], values[:, part].argmax(axis=1))
+
+
+@pytest.mark.parametrize("kind", ["B", "f", "l"])
+def test_gather_of_numbers(kind):
+    labels, index = np.arange(50).astype(kind), np.array([3, 49, 0, 7])
+    found, _ = both(lambda run, *arrays: run.gather(*arrays), labels, index, np.zeros(4, "l"))
+    np.testing.assert_array_equal(found[2], index)
+
+
+@pytest.mark.parametrize("dtype", ["f", "d"])
+def test_exp(dtype):
+    """Against NumPy's in twice the precision, or what the machine has."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.uniform(-5, 5, 20_000), rng.uniform(-90, 90, 20_000)])
+    edges = np.array([np.nan, np.inf, -np.inf, 0, 88.72, 709.78, 1e30, -1e30, 1e-30], dtype)
+    x = np.concatenate([x, 8 * x, edges]).astype(dtype)
+    found, _ = both(lambda run, x, out: run.elementwise("exp(x)", out, x=x), x, np.zeros_like(x))
+    with np.errstate(over="ignore"):
+        wanted = np.exp(x.astype(np.longdouble))
+        rounded = wanted.astype(dtype)
+    made, usual = found[1], np.finfo(dtype).tiny <= rounded
+    usual &= np.isfinite(rounded)
+    assert (abs(made[usual] - wanted[usual]) <= 1.1 * np.spacing(rounded[usual])).all()
+    np.testing.assert_array_equal(np.isnan(made), np.isnan(rounded))
+    np.testing.assert_array_equal(np.isinf(made), np.isinf(rounded))
+    small = rounded < np.finfo(dtype).tiny
+    assert small.any()
+    assert (made[small] <= np.finfo(dtype).tiny).all()
+    assert (made[~np.isnan(made)] >= 0).all()
+
+
+@pytest.mark.parametrize("dtype", ["f", "d"])
 def test_row_sums(dtype):
     for shape in ((3, 1000), (200, 10), (1, 79)):
         values = numbers(shape, dtype)

@@ -173,6 +173,14 @@ class CppBackend(CpuBackend):
         sizes = [*values.shape, strides.row(values)]
         self._note(source.row_sums(str(kind)), [values, out], sizes)
 
+    def argmax(self, values: Array, out: Array) -> None:
+        kinds = _kind(values), _kind(out)
+        if not self._noting or not all(kinds) or _gaps(values) or not out.flags.c_contiguous:
+            super().argmax(values, out)
+            return
+        text = source.argmax(*map(str, kinds))
+        self._note(text, [values, out], [*values.shape, strides.row(values)])
+
     def copy(self, source: Array, out: Array) -> None:
         if self._noting and self._suits("a", out, {"a": source}):
             self.elementwise("a", out, a=source)
@@ -180,8 +188,10 @@ class CppBackend(CpuBackend):
             super().copy(source, out)
 
     def gather(self, rows: Array, index: Array, out: Array) -> None:
+        if rows.ndim == out.ndim == 1:
+            rows, out = rows[:, None], out[:, None]
         arrays = [rows, index, out]
-        if not self._noting or rows.ndim != 2 or out.ndim != 2 or not all(map(_kind, arrays)):
+        if not self._noting or rows.ndim != 2 or not all(map(_kind, arrays)):
             super().gather(rows, index, out)
             return
         text = source.gather(*(str(_kind(array)) for array in arrays))

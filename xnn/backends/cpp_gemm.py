@@ -3,8 +3,8 @@
 ``out ← alpha · a @ b + beta · out`` is made of *tiles*: some rows by some vectors of ``out``, small
 enough that their sums stay in registers while a loop goes over the depth. ``a`` is read where it
 lies, number by number; so is ``b``, vector by vector, or it is packed before, a *panel* of its
-columns at a time, where they lie otherwise or are not whole vectors. A BLAS packs both, always. (Goto and
-van de Geijn, "Anatomy of high-performance matrix multiplication", 2008.)
+columns at a time, where they lie otherwise or are not whole vectors. A BLAS packs both, always.
+(Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008.)
 """
 
 from __future__ import annotations

@@ -6,15 +6,51 @@ the compiler can make vectors of it.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 from . import cplusplus, cpu_random, formulas
 from .cpu_random import SPREAD
 
 # Functions for which NumPy has vectors and a compiler has not, …
-_SLOW = {"exp", "log", "log1p", "sin", "cos", "tanh", "sigmoid"}
+_SLOW = {"log", "log1p", "sin", "cos", "tanh"}
 # … which counts from so many numbers on.
 _FEW = 512
+
+
+def _exp(kind: str, integer: str, bits: tuple[int, int], ends: tuple[int, int], terms: int) -> str:
+    """Return exp of one kind of number, so that a compiler can make vectors of it.
+
+    exp x = 2ⁿ exp r with n = x / ln 2, rounded, and r = x - n ln 2 by two subtractions, the first
+    of which is exact (Cody and Waite 1980, chapter 6); exp r by Taylor's series. It is right to a
+    unit in the last place, but for what is below the smallest normal number.
+    """
+    fraction, exponent = bits
+    round_ = f"T({3 << (fraction - 1)}.0)"  # numbers so large have no fraction
+    series = " ".join(
+        f"p = p * r + T({1 / math.factorial(i)!r});" for i in reversed(range(2, terms))
+    )
+    # ln 2 to 9 bits, and the rest
+    return f"""
+static inline {kind} scaled({kind} x, {integer} n) {{
+    {integer} bits = (n + {(1 << (exponent - 1)) - 1}) << {fraction};
+    {kind} power;
+    __builtin_memcpy(&power, &bits, sizeof power);
+    return x * power;
+}}
+static inline {kind} exp({kind} x) {{
+    typedef {kind} T;
+    x = x > T({ends[1]}) ? T({ends[1]}) : x < T({ends[0]}) ? T({ends[0]}) : x;
+    const T n = (x * T({1 / math.log(2)!r}) + {round_}) - {round_};
+    const T r = (x - n * T(0.693359375)) - n * T(-2.1219444005469058e-4);
+    T p = T({1 / math.factorial(terms)!r});
+    {series}
+    p = p * r * r + r + T(1);
+    const {integer} whole = (int)n, half = whole >> 1;
+    return scaled(scaled(p, half), whole - half);
+}}
+"""
+
 
 _FUNCTIONS = "".join(
     [
@@ -22,8 +58,10 @@ _FUNCTIONS = "".join(
         *(
             f"static inline float {name}(float a) {{ return __builtin_{name}f(a); }}\n"
             f"static inline double {name}(double a) {{ return __builtin_{name}(a); }}\n"
-            for name in ("fabs", "sqrt", "exp", "log", "log1p", "sin", "cos", "tanh")
+            for name in ("fabs", "sqrt", "log", "log1p", "sin", "cos", "tanh")
         ),
+        _exp("float", "int", (23, 8), (-104, 89), 7),
+        _exp("double", "long long", (52, 11), (-746, 710), 13),
         "template <typename T> static inline T sigmoid(T z) { return T(1) / (T(1) + exp(-z)); }\n",
     ]
 )
@@ -225,12 +263,24 @@ def softmax(kind: str) -> str:
     """Return the kernel; at ``p``: ``z`` and ``out``; in ``v``: rows, columns, their strides."""
     return f"""{head(kind)}
 extern "C" void NAME(void** p, const long long* v) {{
-    for (long long row = 0; row < v[0]; row++) {{
+    const long long rows = v[0], columns = v[1];
+    auto to = [&](long long row) {{ return (T*)p[1] + row * v[3]; }};
+    for (long long row = 0; row < rows; row++) {{
         const T* z = (const T*)p[0] + row * v[2];
-        T *out = (T*)p[1] + row * v[3], most = z[0], sum = 0;
-        for (long long j = 1; j < v[1]; j++) most = maximum(most, z[j]);
-        for (long long j = 0; j < v[1]; j++) sum += out[j] = exp(z[j] - most);
-        for (long long j = 0; j < v[1]; j++) out[j] /= sum;
+        T *out = to(row), most = z[0];
+        for (long long j = 1; j < columns; j++) most = maximum(most, z[j]);
+        for (long long j = 0; j < columns; j++) out[j] = z[j] - most;
+    }}
+    const long long joined = v[3] == columns ? rows : 1;  // that a vector need not end with a row
+    for (long long row = 0; row < rows; row += joined) {{
+        T* out = to(row);
+#pragma omp simd
+        for (long long j = 0; j < joined * columns; j++) out[j] = exp(out[j]);
+    }}
+    for (long long row = 0; row < rows; row++) {{
+        T *out = to(row), sum = 0;
+        for (long long j = 0; j < columns; j++) sum += out[j];
+        for (long long j = 0; j < columns; j++) out[j] /= sum;
     }}
 }}
 """
@@ -252,6 +302,22 @@ extern "C" void NAME(void** p, const long long* v) {{
             total += sum;
         }}
         (({kind}*)p[1])[row] = ({kind})total;
+    }}
+}}
+"""
+
+
+@lru_cache(maxsize=8)
+def argmax(kind: str, index: str) -> str:
+    """Return the kernel; at ``p``: values and ``out``; in ``v``: rows, columns, the stride."""
+    return f"""
+extern "C" void NAME(void** p, const long long* v) {{
+    for (long long row = 0; row < v[0]; row++) {{
+        const {kind}* values = (const {kind}*)p[0] + row * v[2];
+        long long best = 0;
+        for (long long j = 1; j < v[1]; j++)  // what is not a number is the largest, as in NumPy
+            if (!(values[j] <= values[best]) && values[best] == values[best]) best = j;
+        (({index}*)p[1])[row] = best;
     }}
 }}
 """
