@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import xnn
 from xnn.backends import Window, compiler
 from xnn.backends.cpp import CppBackend
+from xnn.backends.cpp_blocks import Blocks
 from xnn.backends.cpu import CpuBackend
 
 from .helpers import host
@@ -389,6 +390,67 @@ def test_networks_train_as_without_kernels(monkeypatch, optimizer):
     np.testing.assert_allclose(trained[0][2], trained[1][2], rtol=1e-8)
     for a, b in zip(trained[0][0], trained[1][0], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-11)
+
+
+NETWORKS = {
+    "dense": [12, xnn.Dense(20, "relu"), xnn.BatchNorm(), xnn.Dense(3, "softmax")],
+    "sigmoid": [12, 5, 3],
+    "convolutional": [(3, 2, 2), xnn.Conv2D(4, 2, "tanh"), xnn.Flatten(), xnn.Dense(3)],
+}
+
+
+@pytest.fixture
+def blocks(monkeypatch):
+    """Forward passes are loops over blocks of 16 samples; return a list of how many rows each."""
+    monkeypatch.setattr("xnn.backends.cpp._WORTH_BLOCKS", 0)
+    monkeypatch.setattr("xnn.backends.cpp._BLOCK", 1)
+    looped, run = [], Blocks.run
+
+    def spied(self, *arrays):
+        looped.append(run(self, *arrays))
+        return looped[-1]
+
+    monkeypatch.setattr(Blocks, "run", spied)
+    return looped
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("kind", ["f", "d", "B", "i", "strided", "columns"])
+def test_many_samples_are_answered_as_each_alone(blocks, monkeypatch, name, kind, lanes):
+    monkeypatch.setattr("xnn.backends.cpu.CpuBackend.lanes", lambda *_: lanes)
+    net = xnn.Network(NETWORKS[name], seed=0, device="cpu")
+    x = np.random.default_rng(0).integers(0, 200, (100, 24)).astype(kind if len(kind) == 1 else "f")
+    x = {"strided": x[:, ::2], "columns": np.asfortranarray(x)[:, :12]}.get(kind, x[:, :12])
+    x = x.reshape(100, *net._engine.shapes[0])
+    found = net.predict(x)
+    assert sum(blocks) == 96
+    alone = np.concatenate([net.predict(x[i : i + 1]) for i in range(100)])
+    np.testing.assert_allclose(found, alone, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("place", [0, 40, 95, 99])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_a_number_is_found_among_many(blocks, place, bad):
+    net = xnn.Network(NETWORKS["dense"], seed=0, device="cpu")
+    x = np.zeros((100, 12), "f")
+    x[place, 7] = bad
+    with pytest.raises(ValueError, match=f"{place}"):
+        net.predict(x)
+    assert blocks
+
+
+@pytest.mark.parametrize("target", ["labels", "rows"])
+def test_many_samples_are_scored_as_few(blocks, target):
+    net = xnn.Network([12, xnn.Dense(20, "relu"), 3], "cross_entropy", seed=0, device="cpu")
+    rng = np.random.default_rng(0)
+    x, labels = rng.random((100, 12)), rng.integers(0, 3, 100)
+    y = np.eye(3)[labels] if target == "rows" else labels
+    found = net.evaluate(x, y)
+    assert sum(blocks) == 96
+    parts = [net.evaluate(x[i : i + 10], y[i : i + 10]) for i in range(0, 100, 10)]
+    assert found.cost == pytest.approx(np.mean([part.cost for part in parts]), rel=1e-6)
+    assert found.accuracy == pytest.approx(np.mean([part.accuracy for part in parts]), rel=1e-6)
 
 
 # The compiler.

@@ -25,6 +25,8 @@ from .samples import Samples, SparseRows
 
 # How often is many times.
 _REUSE = 4
+# A pass forward alone wakes threads that steps of training find waiting: it must be so much longer.
+_WAKING = 5
 
 
 class Engine:
@@ -109,7 +111,8 @@ class Engine:
         """
         if backward and not self.reuses:
             return 1
-        lanes = self.run.lanes(rows * sum(self.multiplications))
+        work = rows * sum(self.multiplications)
+        lanes = self.run.lanes(work if backward else work // _WAKING)
         return min(rows, lanes)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from .passes import Backward, split
 from .samples import Samples, SparseRows, scale
 from .workspace import Interior, Score, Workspace
 
-_BYTES = 16 * 1024 * 1024  # what samples that run in one go may take, with all between the layers
+_SPAN = 1 << 14  # samples
 _KEPT = 4  # sizes for which what runs backward is kept: whoever asks once often asks again
 
 
@@ -25,28 +25,33 @@ class Inference:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        sample = sum(engine.sizes) * engine.dtype.itemsize
-        #: The most samples in a block, a power of two.
-        self.most = 1 << min(12, max(6, (_BYTES // sample).bit_length() - 1))
         self._forwards: dict[tuple[Any, ...], Forward] = {}
         self._backwards: dict[tuple[int, float], Backward] = {}
         #: What takes one sample as it comes, by its shape ``(1, inputs)`` and dtype.
         self.ready: dict[tuple[tuple[int, ...], Any], Callable[[Any], Any | None]] = {}
 
+    def _most(self, samples: int) -> int:
+        """Return how many of some samples are to run in one go, a power of two."""
+        engine = self.engine
+        size = engine.run.block_bytes(samples * sum(engine.multiplications))
+        sample = sum(engine.sizes) * engine.dtype.itemsize
+        return 1 << int(min(12, max(4, (size // sample).bit_length() - 1)))
+
     def forward(
-        self, rows: int, dtype: Any, lane: int = 0, samples: Samples | None = None
+        self, rows: int, of: int, dtype: Any, lane: int = 0, samples: Samples | None = None
     ) -> Forward:
-        """Return what runs ``rows`` samples of a dtype forward, or more, up to `most`.
+        """Return what runs ``rows`` samples of a dtype forward, of which there are ``of`` in all.
 
         Where there are samples, targets like theirs are scored. What is for one lane may run beside
         what is for another.
         """
         # Powers of two, so that there are few of them however many sizes are asked for.
-        rows = min(1 << (rows - 1).bit_length(), self.most)
-        kind = None if samples is None else (samples.labels is None, samples.scoring)
-        key = rows, scale(dtype), lane, kind
+        most = self._most(of)
+        rows = min(1 << (rows - 1).bit_length(), most)
+        kind = None if samples is None else (*samples.arrays(), samples.scoring)
+        key = rows, most, scale(dtype), lane, kind
         if key not in self._forwards:
-            self._forwards[key] = Forward(self.engine, rows, scale(dtype), lane, samples)
+            self._forwards[key] = Forward(self.engine, rows, of, scale(dtype), lane, samples)
         return self._forwards[key]
 
     def predict(self, x: Array, finite: bool = False) -> Array:
@@ -59,43 +64,43 @@ class Inference:
         engine, shape = self.engine, (len(x), self.engine.outputs)
         run, host = engine.run, isinstance(x, np.ndarray | SparseRows)
         result = np.empty(shape, engine.dtype) if host else run.zeros(shape, engine.dtype)
-        fine = [True]
-
-        def predict(forward: Forward, rows: slice) -> None:
-            inputs, out = x[rows], result[rows]
-            run.copy(inputs, forward.inputs[: len(inputs)])
-            forward.replay()
-            if finite and not run.finite(forward.telling[: len(inputs)]):
-                fine[0] = False
-            outputs = forward.outputs[: len(inputs)]
-            if host:
-                out[...] = run.download(outputs)
-            else:
-                run.copy(outputs, out)
-
-        for start in range(0, len(x), self.most):
-            self._through(start, min(start + self.most, len(x)), x.dtype, predict)
-            if not fine[0]:
-                return None
+        if not self._through([x], [result], check=finite):
+            return None
         return result if host else run.hand_out(result)
 
     def _through(
         self,
-        start: int,
-        stop: int,
-        dtype: Any,
-        work: Callable[[Forward, slice], None],
+        given: Sequence[Array],
+        wanted: Sequence[Array],
         samples: Samples | None = None,
-    ) -> None:
-        """Do some work on a block, in lanes."""
-        engine, size = self.engine, stop - start
-        lanes = engine.lanes(size, backward=False)
-        with engine.lock, engine.stage(1) if lanes > 1 else nullcontext():
-            parts = [
-                partial(work, self.forward(own, dtype, lane, samples), slice(first, first + own))
-                for lane, (first, own) in enumerate(split(start, stop, -(-size // lanes)))
-            ]
-            engine.run.together(*parts)
+        check: bool = False,
+    ) -> bool:
+        """Run the rows of what is given, in lanes; return False where they are not finite.
+
+        What is wanted are outputs; or, where there are samples, what `Score` has of each.
+        """
+        engine, x, fine = self.engine, given[0], [True]
+
+        def work(forward: Forward, rows: slice) -> None:
+            arrays = [array[rows] for array in given], [array[rows] for array in wanted]
+            if not forward.blocks(*arrays, check):
+                fine[0] = False
+
+        # So many at a time, that Ctrl-C is heard and other threads get their turn.
+        for start in range(0, len(x), _SPAN):
+            stop = min(start + _SPAN, len(x))
+            lanes = engine.lanes(stop - start, backward=False)
+            with engine.lock, engine.stage(1) if lanes > 1 else nullcontext():
+                parts = []
+                for lane, (first, own) in enumerate(
+                    split(start, stop, -(-(stop - start) // lanes))
+                ):
+                    forward = self.forward(own, len(x), x.dtype, lane, samples)
+                    parts.append(partial(work, forward, slice(first, first + own)))
+                engine.run.together(*parts)
+            if not fine[0]:
+                return False
+        return True
 
     def answer(self, x: NDArray[Any]) -> NDArray[Any] | None:
         """Return the outputs ``(1, outputs)`` for what `make_ready` has seen the like of, or None.
@@ -115,7 +120,7 @@ class Inference:
         `Forward.telling`.
         """
         with self.engine.lock:
-            forward = self.forward(1, x.dtype)
+            forward = self.forward(1, 1, x.dtype)
             self.ready[x.shape, x.dtype] = self.engine.run.function(
                 forward.step,
                 takes=forward.inputs,
@@ -129,20 +134,8 @@ class Inference:
         The accuracy is None where targets are values of a regression.
         """
         run, n = self.engine.run, len(samples)
-        costs = run.zeros((n,), self.engine.dtype)
-        hits = run.zeros((n,), self.engine.dtype)
-
-        def score(forward: Forward, rows: slice) -> None:
-            block = samples[rows]
-            for name, array in block.arrays().items():
-                run.copy(array, forward.work.place_for(name)[: len(block)])
-            forward.replay()
-            run.copy(forward.score.costs[: len(block)], costs[rows])
-            run.copy(forward.score.hits[: len(block)], hits[rows])
-
-        for start in range(0, n, self.most):
-            stop = min(start + self.most, n)
-            self._through(start, stop, samples.x.dtype, score, samples)
+        costs, hits = (run.zeros((n,), self.engine.dtype) for _ in range(2))
+        self._through(list(samples.arrays().values()), [costs, hits], samples)
         cost = float(run.download(costs).mean(dtype=np.float64))
         if samples.scoring is None:
             return cost, None
@@ -156,8 +149,9 @@ class Inference:
         engine, n = self.engine, len(samples)
         run = engine.run
         flat = run.zeros(engine.flat.shape, engine.dtype)
-        for start in range(0, n, self.most):
-            block = samples[start : start + self.most]
+        most = self._most(n)
+        for start in range(0, n, most):
+            block = samples[start : start + most]
             backward = self.backward(len(block), samples.x.dtype)
             backward.work.place(block)
             backward.replay()
@@ -182,25 +176,29 @@ class Forward:
     """Forward for some rows, compiled; with a score of targets like those of samples, if given."""
 
     def __init__(
-        self, engine: Engine, rows: int, scale: float, lane: int, samples: Samples | None
+        self, engine: Engine, rows: int, of: int, scale: float, lane: int, samples: Samples | None
     ) -> None:
         self._engine, self._samples = engine, samples
         if samples is not None and samples.labels is not None:
             _ = engine.one_hot  # made before anything is compiled
-        self.work = Workspace(engine, rows, scale)
-        self.score = Score(engine, self.work, groups=rows, rows=rows)
-        self.inputs, self.outputs = self.work.inputs, self.work.outputs
-        self._memories = Interior(engine, rows, scale).memories(self.work)
-        # Where z has memory of its own it is the smaller, as a rule, and no number of it is finite
-        # where an input is not. Elsewhere a sigmoid or a maximum may have made it so again.
+        self.work = work = Workspace(engine, rows, scale)
+        self.score = Score(engine, work, groups=rows, rows=rows)
+        self.inputs, self.outputs = work.inputs, work.outputs
+        self._memories = Interior(engine, rows, scale).memories(work)
+        # Where z has memory of its own no number of it is finite where an input is not. Elsewhere a
+        # sigmoid or a maximum may have made it so again.
         first = self._memories[0]
-        kept = engine.layers[0].keeps_z
+        tell = [first.inputs, first.z] if engine.layers[0].keeps_z else [first.inputs]
         #: What is not finite, in a sample's row, where the inputs are not.
-        self.telling = (first.z if kept else first.inputs).values
-        # Forward alone, a dense network is products and little else.
-        work = rows * sum(engine.multiplications) if engine.reuses else 0
-        #: Compute the outputs for what is there.
-        self.replay = engine.run.compile(self.step, work, lane=lane)
+        self.telling = min((rows.values for rows in tell), key=lambda values: values.shape[1])
+        takes, gives = [self.inputs], [self.outputs]
+        if samples is not None:
+            takes = [work.place_for(name) for name in samples.arrays()]
+            gives = [self.score.costs, self.score.hits]
+        #: Run all rows of arrays, see `Backend.blockwise`.
+        self.blocks = engine.run.blockwise(
+            self.step, takes, gives, self.telling, of * sum(engine.multiplications), lane
+        )
 
     def step(self) -> None:
         """Do what is compiled."""

@@ -16,6 +16,8 @@ from .windows import Window
 # An array of whichever device: numpy.ndarray on the CPU, cupy.ndarray on a GPU.
 Array = Any
 Replay = Callable[[], None]
+#: A function of arrays that it is given and of others that it is to fill, see `Backend.blockwise`.
+Blockwise = Callable[[Sequence[Any], Sequence[Any], bool], bool]
 #: A function and the arguments that it is to be called with.
 Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
@@ -284,6 +286,50 @@ class Backend(ABC):
             self.copy(argument, takes)
             replay()
             return self.download(gives) if self.finite(checks) else None
+
+        return call
+
+    def block_bytes(self, multiplications: int) -> int:
+        """Return how much is to run forward in one go, in work of so many multiplications."""
+        return 16 * 1024 * 1024
+
+    def blockwise(
+        self,
+        step: Callable[[], None],
+        takes: Sequence[Array],
+        gives: Sequence[Array],
+        checks: Array,
+        multiplications: int = 0,
+        lane: int = 0,
+    ) -> Blockwise:
+        """Return ``step`` as a function of arrays of any length, a block of rows at a time.
+
+        What it is given, arrays of host or device, it puts where the step ``takes`` it, as many
+        rows as there is room for, and what the step ``gives`` into others. If it is to ``check``,
+        it returns False where numbers that the step leaves in ``checks`` are not finite.
+
+        ``multiplications`` is how many it is to do in a call.
+        """
+        return self._by_blocks(self.compile(step, lane=lane), takes, gives, checks)
+
+    def _by_blocks(
+        self, replay: Replay, takes: Sequence[Array], gives: Sequence[Array], checks: Array
+    ) -> Blockwise:
+        def call(given: Sequence[Any], wanted: Sequence[Any], check: bool) -> bool:
+            for start in range(0, len(given[0]), len(takes[0])):
+                rows = slice(start, min(start + len(takes[0]), len(given[0])))
+                there = slice(0, rows.stop - start)
+                for array, place in zip(given, takes, strict=True):
+                    self.copy(array[rows], place[there])
+                replay()
+                if check and not self.finite(checks[there]):
+                    return False
+                for place, array in zip(gives, wanted, strict=True):
+                    if isinstance(array, np.ndarray):
+                        array[rows] = self.host(place[there])
+                    else:
+                        self.copy(place[there], array[rows])
+            return True
 
         return call
 

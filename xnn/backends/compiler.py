@@ -79,7 +79,7 @@ def load(kernels: Iterable[str]) -> dict[str, Any]:
 
 def pointer(array: Any) -> Any:
     """Return where a NumPy array lies."""
-    return _ffi().cast("void *", array.ctypes.data)
+    return _ffi().cast("void *", array.__array_interface__["data"][0])
 
 
 def pointers(values: Sequence[Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,12 @@ TYPES = {
     "f": "float",
     "d": "double",
 }
+
+
+def kind(array: Any) -> str | None:
+    """Return the C++ name of an array's dtype, or None where it has none."""
+    return TYPES.get(array.dtype.char) if array.dtype.isnative else None
+
 
 _FUNCTIONS = """
 // NaN in an argument is NaN in the result, unlike with fmax: divergence must not hide.

@@ -20,7 +20,8 @@ from . import compiler, cplusplus, strides, threads
 from . import cpp_gemm as products
 from . import cpp_source as source
 from . import cpp_windows as windows
-from .base import Array, Call, Replay
+from .base import Array, Blockwise, Call, Replay
+from .cpp_blocks import Blocks
 from .cpu import CpuBackend, player
 from .windows import Window
 
@@ -28,6 +29,10 @@ from .windows import Window
 # for so many steps: kernels save some ten microseconds in each.
 _WORTH_KERNELS = 1_000_000
 _MANY_STEPS = 5_000
+# For outputs of many samples there are kernels from so many multiplications on, and a block of
+# samples is to stay in a cache, with what is between the layers.
+_WORTH_BLOCKS = 10_000_000
+_BLOCK = 1024 * 1024
 # Multiplications that are worth telling a thread that waits for them.
 _WORTH_PART = 500_000
 # Rows, columns and numbers are divided by multiples of this.
@@ -66,8 +71,8 @@ class CppBackend(CpuBackend):
     def compile(
         self, step: Callable[[], None], multiplications: int = 0, times: int = 1, lane: int = 0
     ) -> Replay:
-        worth = multiplications >= _WORTH_KERNELS or times >= _MANY_STEPS
-        if not worth or CppBackend._broken or compiler.command() is None:
+        least = 0 if times >= _MANY_STEPS else _WORTH_KERNELS
+        if not self._has_kernels(multiplications, least):
             return super().compile(step, lane=lane)
         self._noting, self._blas_divides = True, False
         try:
@@ -79,6 +84,49 @@ class CppBackend(CpuBackend):
         finally:
             self._noting = False
         return super().compile(step, lane=lane)
+
+    def block_bytes(self, multiplications: int) -> int:
+        whole = super().block_bytes(multiplications)
+        return _BLOCK if self._has_kernels(multiplications, _WORTH_BLOCKS) else whole
+
+    def blockwise(
+        self,
+        step: Callable[[], None],
+        takes: Sequence[Array],
+        gives: Sequence[Array],
+        checks: Array,
+        multiplications: int = 0,
+        lane: int = 0,
+    ) -> Blockwise:
+        # As in `Backend`, but without Python from block to block.
+        if not self._has_kernels(multiplications, _WORTH_BLOCKS):
+            return super().blockwise(step, takes, gives, checks, multiplications, lane)
+        bad = np.zeros(1, np.int64)
+
+        def checked() -> None:
+            divided, self._divided = self._divided, True
+            step()
+            self._divided = divided
+            if self._noting:
+                sizes = [*checks.shape, strides.row(checks)]
+                self._note(source.finite(str(cplusplus.kind(checks))), [checks, bad], sizes)
+
+        replay = self.compile(checked, max(multiplications, _WORTH_KERNELS), lane=lane)
+        singly = self._by_blocks(replay, takes, gives, checks)
+        calls = getattr(replay, "calls", [])
+        if [function for function, _ in calls] != [self._functions.get(source.PLAY)]:
+            return singly
+        blocks = Blocks((calls[0][0], *calls[0][1]), takes, gives)
+
+        def call(given: Sequence[Any], wanted: Sequence[Any], check: bool) -> bool:
+            bad[0] = 0
+            done = blocks.run(given, wanted)
+            if check and bad[0]:
+                return False
+            rest = [array[done:] for array in given], [array[done:] for array in wanted]
+            return singly(*rest, check)
+
+        return call
 
     # Operations.
 
@@ -101,7 +149,7 @@ class CppBackend(CpuBackend):
                 return
             arrays = [a, b, out, *(np.asarray(number, out.dtype) for number in (alpha, beta))]
             steps = [*strides.matrix(a), *strides.matrix(b), strides.row(out)]
-            text = products.gemm(str(_kind(out)), strides.by_columns(a))
+            text = products.gemm(str(cplusplus.kind(out)), strides.by_columns(a))
             self._note(text, arrays, [*out.shape, a.shape[1], *steps])
 
         if strides.by_columns(b) and out.shape[1] >= 4 * _UNIT:
@@ -132,10 +180,10 @@ class CppBackend(CpuBackend):
         """Note the kernel of a formula; the first of the arrays is for what comes out."""
         out, (shape, steps) = arrays[0], strides.flattened(arrays[0].shape, arrays)
         told = tuple(
-            (name, _kind(v) if _is_array(v) else None, min(inner, 2))
+            (name, cplusplus.kind(v) if _is_array(v) else None, min(inner, 2))
             for (name, v), (_, inner) in zip(used.items(), steps[1:], strict=True)
         )
-        text = source.elementwise(formula, str(_kind(out)), min(steps[0][1], 2), told)
+        text = source.elementwise(formula, str(cplusplus.kind(out)), min(steps[0][1], 2), told)
         self._note(text, arrays, [*shape, *(n for pair in steps for n in pair)])
 
     def update(self, program: str, **operands: float | Array) -> None:
@@ -145,8 +193,8 @@ class CppBackend(CpuBackend):
         if not alike or not self._suits(program, first, operands):
             super().update(program, **operands)
             return
-        told = tuple((n, _kind(v) if _is_array(v) else None) for n, v in operands.items())
-        text = source.update(program, str(_kind(first)), told, frozenset(swept))
+        told = tuple((n, cplusplus.kind(v) if _is_array(v) else None) for n, v in operands.items())
+        text = source.update(program, str(cplusplus.kind(first)), told, frozenset(swept))
         given: dict[str, Any] = {
             n: v if _is_array(v) else np.array(v, first.dtype) for n, v in operands.items()
         }
@@ -162,10 +210,10 @@ class CppBackend(CpuBackend):
             super().softmax(z, out)
             return
         rows = strides.row(z), strides.row(out)
-        self._note(source.softmax(str(_kind(out))), [z, out], [*z.shape, *rows])
+        self._note(source.softmax(str(cplusplus.kind(out))), [z, out], [*z.shape, *rows])
 
     def row_sums(self, values: Array, out: Array) -> None:
-        kind = _kind(out)
+        kind = cplusplus.kind(out)
         alike = kind is not None and values.dtype == out.dtype and out.flags.c_contiguous
         if not self._noting or not alike or _gaps(values):
             super().row_sums(values, out)
@@ -174,7 +222,7 @@ class CppBackend(CpuBackend):
         self._note(source.row_sums(str(kind)), [values, out], sizes)
 
     def argmax(self, values: Array, out: Array) -> None:
-        kinds = _kind(values), _kind(out)
+        kinds = cplusplus.kind(values), cplusplus.kind(out)
         if not self._noting or not all(kinds) or _gaps(values) or not out.flags.c_contiguous:
             super().argmax(values, out)
             return
@@ -191,10 +239,10 @@ class CppBackend(CpuBackend):
         if rows.ndim == out.ndim == 1:
             rows, out = rows[:, None], out[:, None]
         arrays = [rows, index, out]
-        if not self._noting or rows.ndim != 2 or not all(map(_kind, arrays)):
+        if not self._noting or rows.ndim != 2 or not all(map(cplusplus.kind, arrays)):
             super().gather(rows, index, out)
             return
-        text = source.gather(*(str(_kind(array)) for array in arrays))
+        text = source.gather(*(str(cplusplus.kind(array)) for array in arrays))
         steps = [strides.row(rows), strides.row(out)]
 
         def fetch(part: slice) -> None:
@@ -207,7 +255,11 @@ class CppBackend(CpuBackend):
         if not self._noting:
             super().unfold(x, out, window)
             return
-        kind, image, place = str(_kind(x)), strides.placement(x), strides.places(out, x, window)
+        kind, image, place = (
+            str(cplusplus.kind(x)),
+            strides.placement(x),
+            strides.places(out, x, window),
+        )
         by_rows = not _gaps(out)
         text = windows.unfold(kind, window, image, place, by_rows)
         column = 0 if by_rows else out.strides[1] // out.itemsize
@@ -218,13 +270,15 @@ class CppBackend(CpuBackend):
             super().fold(columns, out, window)
             return
         placements = strides.placement(out), strides.places(columns, out, window)
-        self._note(windows.fold(str(_kind(out)), window, *placements), [columns, out], [len(out)])
+        self._note(
+            windows.fold(str(cplusplus.kind(out)), window, *placements), [columns, out], [len(out)]
+        )
 
     def max_pool(self, x: Array, out: Array, index: Array, window: Window) -> None:
         if not self._noting:
             super().max_pool(x, out, index, window)
             return
-        kinds = str(_kind(x)), str(_kind(index))
+        kinds = str(cplusplus.kind(x)), str(cplusplus.kind(index))
         placements = strides.placement(x), strides.placement(out)
         self._note(windows.max_pool(*kinds, window, *placements), [x, out, index], [len(x)])
 
@@ -232,7 +286,7 @@ class CppBackend(CpuBackend):
         if not self._noting:
             super().max_pool_backward(delta, index, out, window)
             return
-        kinds = str(_kind(out)), str(_kind(index))
+        kinds = str(cplusplus.kind(out)), str(cplusplus.kind(index))
         placements = strides.placement(out), strides.placement(delta)
         self._note(
             windows.max_pool_backward(*kinds, window, *placements), [delta, index, out], [len(out)]
@@ -243,7 +297,9 @@ class CppBackend(CpuBackend):
             super().sum_pool(x, out, window)
             return
         placements = strides.placement(x), strides.placement(out)
-        self._note(windows.sum_pool(str(_kind(x)), window, *placements), [x, out], [len(x)])
+        self._note(
+            windows.sum_pool(str(cplusplus.kind(x)), window, *placements), [x, out], [len(x)]
+        )
 
     def sum_pool_backward(self, delta: Array, out: Array, window: Window) -> None:
         if not self._noting:
@@ -251,7 +307,7 @@ class CppBackend(CpuBackend):
             return
         placements = strides.placement(out), strides.placement(delta)
         self._note(
-            windows.sum_pool_backward(str(_kind(out)), window, *placements),
+            windows.sum_pool_backward(str(cplusplus.kind(out)), window, *placements),
             [delta, out],
             [len(out)],
         )
@@ -260,14 +316,18 @@ class CppBackend(CpuBackend):
         if not self._noting or not rows.flags.c_contiguous or not columns.flags.c_contiguous:
             super().resample(x, rows, columns, out)
             return
-        text = windows.resample(str(_kind(x)), strides.placement(x), strides.placement(out))
+        text = windows.resample(
+            str(cplusplus.kind(x)), strides.placement(x), strides.placement(out)
+        )
         self._note(text, [x, rows, columns, out], [len(x)])
 
     def uniform(self, rng_state: Array, number: int, out: Array, first: int = 0) -> None:
         if not self._noting:
             super().uniform(rng_state, number, out, first)
             return
-        self._note(source.uniform(str(_kind(out))), [rng_state, out], [out.size, number, first])
+        self._note(
+            source.uniform(str(cplusplus.kind(out))), [rng_state, out], [out.size, number, first]
+        )
 
     # How kernels are noted, and played.
 
@@ -287,14 +347,17 @@ class CppBackend(CpuBackend):
         self.together(*(partial(do, part) for part in parts))
 
     def stage(self, multiplications: int) -> AbstractContextManager[None]:
-        kernels = compiler.command() is not None and not CppBackend._broken
-        return super().stage(
-            0 if kernels and multiplications < products.LARGE**3 else multiplications
-        )
+        light = self._has_kernels() and multiplications < products.LARGE**3
+        return super().stage(0 if light else multiplications)
+
+    def _has_kernels(self, multiplications: int = 0, least: int = 0) -> bool:
+        """Return whether there is a compiler, and work that is worth it."""
+        there = not CppBackend._broken and compiler.command() is not None
+        return there and multiplications >= least
 
     def _suits(self, text: str, out: Array, operands: dict[str, Any]) -> bool:
         arrays = (v for v in operands.values() if _is_array(v))
-        known = out.dtype.char in "fd" and all(_kind(v) is not None for v in arrays)
+        known = out.dtype.char in "fd" and all(cplusplus.kind(v) is not None for v in arrays)
         return self._noting and known and source.suits(text, out.size)
 
     def _do(self, function: Callable[..., Any], *arguments: Any, keep: Sequence[Any] = ()) -> None:
@@ -415,11 +478,6 @@ def _is_array(value: Any) -> bool:
 
 def _is_c(function: Any) -> bool:
     return type(function).__module__ == "_cffi_backend"
-
-
-def _kind(array: Array) -> str | None:
-    """Return the C++ name of the dtype, or None where it has none here."""
-    return cplusplus.TYPES.get(array.dtype.char) if array.dtype.isnative else None
 
 
 def _gaps(array: Array) -> bool:

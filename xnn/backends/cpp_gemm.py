@@ -68,7 +68,7 @@ typedef long long I;
 typedef {kind} T;
 typedef T V __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));
 typedef {integer} M __attribute__((vector_size(BYTES)));
-enum : I {{ L = BYTES / sizeof(T), WIDEST = REGISTERS / 8, DEEPEST = 128, BLOCK = 192 }};
+enum : I {{ L = BYTES / sizeof(T), WIDEST = REGISTERS / 8, PACKED = 256 * WIDEST, BLOCK = 192 }};
 {_mixes(size)}
 {_PARTS}
 {_tiles(_OF_32, _OF_16, a_by_columns)}
@@ -244,20 +244,22 @@ APART void tile{rows}x{vectors}(const Panel& p, V* sums) {{
 # at once is packed but once.
 _WHOLE = """
 static inline I least(I a, I b) { return a < b ? a : b; }
+static inline I up(I a, I b) { return (a + b - 1) / b; }
 extern "C" void NAME(void** p, const I* v) {
     const I rows = v[0], columns = v[1], depth = v[2], row = v[7], block = v[6] == 1 ? BLOCK : rows;
-    const I panels = (columns + WIDEST * L - 1) / (WIDEST * L);
-    T packed[DEEPEST * WIDEST * L] __attribute__((aligned(64)));
+    const I vectors = up(columns, L), panels = up(vectors, WIDEST), widest = up(vectors, panels);
+    const I deepest = up(depth, up(depth, PACKED / widest));
+    V packed[PACKED] __attribute__((aligned(64)));
     for (I i = 0; i < rows; i += block)
-        for (I k = 0; k < depth; k += DEEPEST)
+        for (I k = 0; k < depth; k += deepest)
             for (I j = 0, panel = panels; j < columns; panel--) {
                 // Of as many vectors as the others, or one less.
-                const I width = ((columns - j + L - 1) / L + panel - 1) / panel * L;
+                const I width = up(up(columns - j, L), panel) * L;
                 Panel part = {(const T*)p[0] + i * v[3] + k * v[4], v[3], v[4],
-                              (const T*)p[1] + k * v[5] + j * v[6], v[5], least(DEEPEST, depth - k),
+                              (const T*)p[1] + k * v[5] + j * v[6], v[5], least(deepest, depth - k),
                               (T*)p[2] + i * row + j, row, least(width, columns - j),
                               *(const T*)p[3], k ? T(1) : *(const T*)p[4]};
-                if (v[6] != 1 || part.columns % L) pack(part, v[5], v[6], packed);
+                if (v[6] != 1 || part.columns % L) pack(part, v[5], v[6], (T*)packed);
                 run(part, least(block, rows - i));
                 j += width;
             }

@@ -202,6 +202,18 @@ extern "C" void NAME(void** p, const long long* v) {{
 }}
 """
 
+#: Plays kernels several times. At ``p`` three pointers for each; then, for each number that is to
+#: grow from one time to the next, where it lies. In ``v`` how many times, how many kernels, how
+#: many numbers, and by how much each grows.
+EACH = f"""{_CALL}
+extern "C" void NAME(void** p, const long long* v) {{
+    for (long long time = 0; time < v[0]; time++) {{
+        for (long long i = 0; i < v[1]; i++) call(p + 3 * i);
+        for (long long i = 0; i < v[2]; i++) *(long long*)p[3 * v[1] + i] += v[3 + i];
+    }}
+}}
+"""
+
 # A box holds a kernel that is to be called, for a thread that serves it. Whoever begins the kernel
 # takes it out first: the thread, or who put it there and has waited for nobody.
 _BOX = f"""{_CALL}
@@ -303,6 +315,29 @@ extern "C" void NAME(void** p, const long long* v) {{
         }}
         (({kind}*)p[1])[row] = ({kind})total;
     }}
+}}
+"""
+
+
+@lru_cache(maxsize=8)
+def finite(kind: str) -> str:
+    """Return the kernel that adds 1 where not all numbers are finite.
+
+    At ``p``: values, and what it adds to. In ``v``: rows, columns, the stride.
+    """
+    return f"""
+extern "C" void NAME(void** p, const long long* v) {{
+    {kind} sums[64] = {{}}, sum = 0;  // of 0 times a number, which is 0 where that is finite
+    for (long long first = 0; first < v[1]; first += 64) {{
+        const long long columns = v[1] - first < 64 ? v[1] - first : 64;
+        for (long long row = 0; row < v[0]; row++) {{
+            const {kind}* values = (const {kind}*)p[0] + row * v[2] + first;
+#pragma omp simd
+            for (long long j = 0; j < columns; j++) sums[j] += 0 * values[j];
+        }}
+    }}
+    for (long long j = 0; j < 64; j++) sum += sums[j];
+    *(long long*)p[1] += !(sum == 0);
 }}
 """
 

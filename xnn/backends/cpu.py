@@ -21,7 +21,7 @@ from . import cpu_random, cpu_windows, denormals, formulas, threads
 from .base import Array, Backend, Call, Replay
 from .windows import Window
 
-# Multiplications that are worth a thread's waking up.
+# Multiplications that are worth a lane.
 _WORTH_LANE = 2_000_000
 # Multiplications in a matrix product from which on BLAS's threads are worth waking.
 _WORTH_THREADS = 8_000_000
@@ -292,7 +292,7 @@ class CpuBackend(Backend):
         # Asking NumPy not to warn takes 0.9 µs: much, where one sample is classified in 5.
         loud = any(self._loud(f) for f, _ in calls)
         chosen = quiet_replay if loud else replay
-        chosen.kept = kept  # type: ignore[attr-defined]
+        chosen.kept, chosen.calls = kept, calls  # type: ignore[attr-defined]
         return chosen
 
     def _loud(self, function: Callable[..., Any]) -> bool:
