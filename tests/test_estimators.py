@@ -251,7 +251,10 @@ def test_sparse_inputs_are_written_out_by_mini_batch(solver, monkeypatch):
     if solver == "adam":
         assert max(rows) == room // (50 * wide[0].nbytes) * 50 < len(X)
         np.testing.assert_allclose(ours.loss_curve_, dense.loss_curve_, rtol=1e-12)
+    monkeypatch.setattr(type(select()), "block_bytes", lambda *_: room)
+    rows.clear()
     np.testing.assert_allclose(ours.predict_proba(sparse), dense.predict_proba(wide), rtol=1e-9)
+    assert max(rows) * wide[0].nbytes <= room < wide.nbytes
     early = MLPClassifier(early_stopping=True, max_iter=3, random_state=0)
     found = early.fit(sparse.tocsc(), Y).validation_scores_
     assert found == clone(early).fit(wide, Y).validation_scores_

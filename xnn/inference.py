@@ -16,7 +16,7 @@ from .passes import Backward, split
 from .samples import Samples, SparseRows, scale
 from .workspace import Interior, Score, Workspace
 
-_SPAN = 1 << 14  # samples
+_SPAN = 3_000_000_000  # multiplications
 _KEPT = 4  # sizes for which what runs backward is kept: whoever asks once often asks again
 
 
@@ -86,15 +86,17 @@ class Inference:
             if not forward.blocks(*arrays, check):
                 fine[0] = False
 
-        # So many at a time, that Ctrl-C is heard and other threads get their turn.
-        for start in range(0, len(x), _SPAN):
-            stop = min(start + _SPAN, len(x))
+        most = self._most(len(x))
+        if not isinstance(x, SparseRows):  # of which no more are to be written out
+            # So many at a time, that Ctrl-C is heard and other threads get their turn.
+            most = max(most, _SPAN // max(1, sum(engine.multiplications)))
+        for start in range(0, len(x), most):
+            stop = min(start + most, len(x))
             lanes = engine.lanes(stop - start, backward=False)
             with engine.lock, engine.stage(1) if lanes > 1 else nullcontext():
                 parts = []
-                for lane, (first, own) in enumerate(
-                    split(start, stop, -(-(stop - start) // lanes))
-                ):
+                shares = split(start, stop, -(-(stop - start) // lanes))
+                for lane, (first, own) in enumerate(shares):
                     forward = self.forward(own, len(x), x.dtype, lane, samples)
                     parts.append(partial(work, forward, slice(first, first + own)))
                 engine.run.together(*parts)
