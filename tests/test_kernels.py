@@ -146,26 +146,37 @@ def test_gather_of_numbers(kind):
     np.testing.assert_array_equal(found[2], index)
 
 
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+FUNCTIONS = {"exp": np.exp, "log": np.log, "log1p": np.log1p, "tanh": np.tanh, "sigmoid": sigmoid}
+
+
 @pytest.mark.parametrize("dtype", ["f", "d"])
-def test_exp(dtype):
-    """Against NumPy's in twice the precision, or what the machine has."""
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions(name, dtype):
+    """Right to three units in the last place, by NumPy's in the most precision there is."""
     rng = np.random.default_rng(0)
-    x = np.concatenate([rng.uniform(-5, 5, 20_000), rng.uniform(-90, 90, 20_000)])
-    edges = np.array([np.nan, np.inf, -np.inf, 0, 88.72, 709.78, 1e30, -1e30, 1e-30], dtype)
-    x = np.concatenate([x, 8 * x, edges]).astype(dtype)
-    found, _ = both(lambda run, x, out: run.elementwise("exp(x)", out, x=x), x, np.zeros_like(x))
-    with np.errstate(over="ignore"):
-        wanted = np.exp(x.astype(np.longdouble))
-        rounded = wanted.astype(dtype)
-    made, usual = found[1], np.finfo(dtype).tiny <= rounded
-    usual &= np.isfinite(rounded)
-    assert (abs(made[usual] - wanted[usual]) <= 1.1 * np.spacing(rounded[usual])).all()
-    np.testing.assert_array_equal(np.isnan(made), np.isnan(rounded))
-    np.testing.assert_array_equal(np.isinf(made), np.isinf(rounded))
-    small = rounded < np.finfo(dtype).tiny
-    assert small.any()
-    assert (made[small] <= np.finfo(dtype).tiny).all()
-    assert (made[~np.isnan(made)] >= 0).all()
+    some = rng.uniform(-1, 1, 20_000), rng.uniform(-90, 90, 20_000), rng.uniform(-720, 720, 9000)
+    tiny = np.exp(rng.uniform(-80, 80, 20_000))
+    edges = [np.nan, np.inf, -np.inf, 0, 1, -1, -2, 0.5, 88.72, 709.78, 1e30, -1e30, 1e-30]
+    x = np.concatenate([*some, tiny, -tiny, np.array(edges, dtype)]).astype(dtype)
+    found, _ = both(
+        lambda run, x, out: run.elementwise(f"{name}(x)", out, x=x), x, np.zeros_like(x)
+    )
+    made = found[1]
+    with np.errstate(all="ignore"):
+        exact = FUNCTIONS[name](x.astype(np.longdouble))
+        wanted = exact.astype(dtype)
+        least = np.finfo(dtype).tiny
+        normal = np.isfinite(wanted) & (abs(wanted) >= least)
+        assert (abs(made - exact) <= 3 * np.spacing(abs(wanted)))[normal].all()
+    np.testing.assert_array_equal(np.isnan(made), np.isnan(wanted))
+    infinite = np.isinf(wanted)
+    np.testing.assert_array_equal(np.isinf(made), infinite)
+    np.testing.assert_array_equal(made[infinite], wanted[infinite])
+    assert (abs(made) <= least)[abs(wanted) < least].all()
 
 
 @pytest.mark.parametrize("dtype", ["f", "d"])

@@ -6,65 +6,15 @@ the compiler can make vectors of it.
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 
-from . import cplusplus, cpu_random, formulas
+from . import cplusplus, cpp_math, cpu_random, formulas
 from .cpu_random import SPREAD
 
 # Functions for which NumPy has vectors and a compiler has not, …
-_SLOW = {"log", "log1p", "sin", "cos", "tanh"}
+_SLOW = {"sin", "cos"}
 # … which counts from so many numbers on.
 _FEW = 512
-
-
-def _exp(kind: str, integer: str, bits: tuple[int, int], ends: tuple[int, int], terms: int) -> str:
-    """Return exp of one kind of number, so that a compiler can make vectors of it.
-
-    exp x = 2ⁿ exp r with n = x / ln 2, rounded, and r = x - n ln 2 by two subtractions, the first
-    of which is exact (Cody and Waite 1980, chapter 6); exp r by Taylor's series. It is right to a
-    unit in the last place, but for what is below the smallest normal number.
-    """
-    fraction, exponent = bits
-    round_ = f"T({3 << (fraction - 1)}.0)"  # numbers so large have no fraction
-    series = " ".join(
-        f"p = p * r + T({1 / math.factorial(i)!r});" for i in reversed(range(2, terms))
-    )
-    # ln 2 to 9 bits, and the rest
-    return f"""
-static inline {kind} scaled({kind} x, {integer} n) {{
-    {integer} bits = (n + {(1 << (exponent - 1)) - 1}) << {fraction};
-    {kind} power;
-    __builtin_memcpy(&power, &bits, sizeof power);
-    return x * power;
-}}
-static inline {kind} exp({kind} x) {{
-    typedef {kind} T;
-    x = x > T({ends[1]}) ? T({ends[1]}) : x < T({ends[0]}) ? T({ends[0]}) : x;
-    const T n = (x * T({1 / math.log(2)!r}) + {round_}) - {round_};
-    const T r = (x - n * T(0.693359375)) - n * T(-2.1219444005469058e-4);
-    T p = T({1 / math.factorial(terms)!r});
-    {series}
-    p = p * r * r + r + T(1);
-    const {integer} whole = (int)n, half = whole >> 1;
-    return scaled(scaled(p, half), whole - half);
-}}
-"""
-
-
-_FUNCTIONS = "".join(
-    [
-        cplusplus.functions("static inline"),
-        *(
-            f"static inline float {name}(float a) {{ return __builtin_{name}f(a); }}\n"
-            f"static inline double {name}(double a) {{ return __builtin_{name}(a); }}\n"
-            for name in ("fabs", "sqrt", "log", "log1p", "sin", "cos", "tanh")
-        ),
-        _exp("float", "int", (23, 8), (-104, 89), 7),
-        _exp("double", "long long", (52, 11), (-746, 710), 13),
-        "template <typename T> static inline T sigmoid(T z) { return T(1) / (T(1) + exp(-z)); }\n",
-    ]
-)
 
 #: Calls the ``gemm`` of a BLAS with 13 pointers; its own comes last.
 GEMM = f"""
@@ -79,9 +29,10 @@ def suits(text: str, size: int) -> bool:
     return size <= _FEW or not any(f"{name}(" in text for name in _SLOW)
 
 
-def head(kind: str) -> str:
-    """Return what comes before a kernel on numbers of one kind."""
-    return f"typedef {kind} T;{_FUNCTIONS}"
+def head(kind: str, formula: str = "") -> str:
+    """Return what comes before a kernel on numbers of one kind that computes a formula."""
+    functions = cplusplus.functions("static inline") + cpp_math.functions(kind, formula)
+    return f"typedef {kind} T;{functions}"
 
 
 @lru_cache(maxsize=1024)
@@ -105,7 +56,7 @@ def elementwise(
         load = f"const T v_{name} = T(p_{name}[{_times('j', stride, 3 + 2 * at)}]);"
         (within if stride else before).append(load)
     tree = formulas.parse(formula)
-    return f"""{head(out)}
+    return f"""{head(out, formula)}
 extern "C" void NAME(void** p, const long long* v) {{
     const long long rows = v[0], columns = v[1];
     for (long long row = 0; row < rows; row++) {{
@@ -142,7 +93,7 @@ def update(
         else:
             before.append(f"const T v_{name} = T(*(const {other or 'T'}*)p[{at}]);")
     stores = [f"p_{name}[i] = v_{name};" for name, _ in operands if name in written]
-    return f"""{head(kind)}
+    return f"""{head(kind, program)}
 extern "C" void NAME(void** p, const long long* v) {{
     const long long size = v[0];
     {" ".join(before)}
@@ -273,7 +224,7 @@ extern "C" void NAME(void** p, const long long* v) {{
 @lru_cache(maxsize=8)
 def softmax(kind: str) -> str:
     """Return the kernel; at ``p``: ``z`` and ``out``; in ``v``: rows, columns, their strides."""
-    return f"""{head(kind)}
+    return f"""{head(kind, "exp(")}
 extern "C" void NAME(void** p, const long long* v) {{
     const long long rows = v[0], columns = v[1];
     auto to = [&](long long row) {{ return (T*)p[1] + row * v[3]; }};
