@@ -25,7 +25,7 @@ from .cpp_blocks import Blocks
 from .cpu import CpuBackend, player
 from .windows import Window
 
-# A compiler takes half a second once. That is worth it for a step of so many multiplications, or
+# A compiler takes a second once. That is worth it for a step of so many multiplications, or
 # for so many steps: kernels save some ten microseconds in each.
 _WORTH_KERNELS = 1_000_000
 _MANY_STEPS = 5_000
@@ -34,12 +34,12 @@ _MANY_STEPS = 5_000
 _WORTH_BLOCKS = 10_000_000
 _BLOCK = 1024 * 1024
 # Multiplications that are worth telling a thread that waits for them.
-_WORTH_PART = 500_000
+_WORTH_PART = 1_000_000
 # Rows, columns and numbers are divided by multiples of this.
 _UNIT = 16
 # How many multiplications take as long as a number that is gone over, or a parameter changed.
-_PASS = 10
-_UPDATE = 20
+_PASS = 20
+_UPDATE = 40
 
 
 @dataclass(frozen=True)
