@@ -537,6 +537,23 @@ time.sleep(0.5)
         assert tried(code) == ([], "")
 
 
+def test_a_thread_may_compile_when_the_main_thread_has_ended(tmp_path):
+    fit = HEAVY_FIT.replace("\n", "\n    ")
+    code = f"""
+import threading
+import xnn
+
+def work():
+    threading.main_thread().join()
+    {fit}
+
+threading.Thread(target=work).start()
+"""
+    (_, kernels), said = tried(code, XDG_CACHE_HOME=str(tmp_path))
+    assert int(kernels) > 3
+    assert not said
+
+
 def test_a_compiler_that_fails_is_told_of(tmp_path):
     environment = {"XDG_CACHE_HOME": str(tmp_path), "XNN_CXX": "false"}
     (_, kernels), said = tried(HEAVY_FIT, **environment)

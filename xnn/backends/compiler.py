@@ -18,9 +18,11 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
+
+from . import threads
 
 # What is computed may differ in the last bit, for a product and a sum may be one rounding; NaN and
 # infinity are what they are.
@@ -105,25 +107,29 @@ def _made_ffi() -> Any:
 
 
 def _load(kernels: list[str]) -> dict[str, Any]:
-    from concurrent.futures import ThreadPoolExecutor
-
     # Long ones each for itself: other networks need them too, and compilers run side by side.
+    # Not in a pool of concurrent.futures, which takes no work once the main thread has ended.
     short = [text for text in kernels if len(text) < _LONG]
     lots = [[text] for text in kernels if len(text) >= _LONG] + ([short] if short else [])
+    paths: dict[int, Path] = {}
+
+    def compiled(number: int) -> None:
+        paths[number] = _compiled(_source(lots[number]))
+
+    threads.together([partial(compiled, number) for number in range(len(lots))])
     ffi, functions = _ffi(), dict[str, Any]()
-    with ThreadPoolExecutor(len(lots)) as pool:
-        for lot, path in zip(lots, pool.map(_compiled, map(_source, lots)), strict=True):
-            names = {_name(text): text for text in lot}
-            declared = "\n".join(f"void {name}(void **, long long *);" for name in names)
-            ffi.cdef(declared, override=True)
-            # Never closed: a thread may be in it when the interpreter goes.
-            flags = ffi.RTLD_NOW | getattr(ffi, "RTLD_NODELETE", 0)
-            try:
-                library = ffi.dlopen(str(path), flags)
-            except OSError as error:  # from the cache, and not for this machine
-                path.unlink(missing_ok=True)
-                raise CompilerError(str(error)) from None
-            functions |= {text: ffi.addressof(library, name) for name, text in names.items()}
+    for number, lot in enumerate(lots):
+        names = {_name(text): text for text in lot}
+        declared = "\n".join(f"void {name}(void **, long long *);" for name in names)
+        ffi.cdef(declared, override=True)
+        # Never closed: a thread may be in it when the interpreter goes.
+        flags = ffi.RTLD_NOW | getattr(ffi, "RTLD_NODELETE", 0)
+        try:
+            library = ffi.dlopen(str(paths[number]), flags)
+        except OSError as error:  # from the cache, and not for this machine
+            paths[number].unlink(missing_ok=True)
+            raise CompilerError(str(error)) from None
+        functions |= {text: ffi.addressof(library, name) for name, text in names.items()}
     return functions
 
 
