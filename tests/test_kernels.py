@@ -451,6 +451,31 @@ def test_what_is_not_a_number_is_found_among_many(blocks, place, bad):
     assert blocks
 
 
+def test_numbers_that_lie_askew_are_not_copied_by_a_kernel_for_others(blocks):
+    net = xnn.Network(NETWORKS["sigmoid"], seed=0, device="cpu")
+    x = numbers((32, 12))
+    askew = np.frombuffer(b"x" + x.tobytes(), "f", offset=1).reshape(x.shape)
+    np.testing.assert_array_equal(net.predict(x), net.predict(askew))
+    assert blocks == [32, 0]
+
+
+def test_a_compiler_may_fail_for_what_copies_samples(blocks, monkeypatch):
+    net = xnn.Network(NETWORKS["sigmoid"], seed=0, device="cpu")
+    x = np.arange(32 * 12, dtype="h").reshape(32, 12) % 100
+    wanted = net.predict(x.astype("f"))
+
+    def failing(texts):
+        raise compiler.CompilerError("no room")
+
+    monkeypatch.setattr(compiler, "load", failing)
+    monkeypatch.setattr(CppBackend, "_broken", False)
+    with pytest.warns(RuntimeWarning, match="without kernels.*no room"):
+        found = net.predict(x)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    with warnings.catch_warnings(action="error"):
+        net.predict(x)
+
+
 @pytest.mark.parametrize("target", ["labels", "rows"])
 def test_many_samples_are_scored_as_few(blocks, target):
     net = xnn.Network([12, xnn.Dense(20, "relu"), 3], "cross_entropy", seed=0, device="cpu")

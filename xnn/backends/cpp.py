@@ -78,9 +78,7 @@ class CppBackend(CpuBackend):
         try:
             return super().compile(step, lane=lane)
         except compiler.CompilerError as error:
-            CppBackend._broken = True
-            told = f"xnn goes on without kernels, which is slower: {error}"
-            warnings.warn(told, RuntimeWarning, stacklevel=2)
+            _give_up(error)
         finally:
             self._noting = False
         return super().compile(step, lane=lane)
@@ -119,8 +117,11 @@ class CppBackend(CpuBackend):
         blocks = Blocks((calls[0][0], *calls[0][1]), takes, gives)
 
         def call(given: Sequence[Any], wanted: Sequence[Any], check: bool) -> bool:
-            bad[0] = 0
-            done = blocks.run(given, wanted)
+            bad[0], done = 0, 0
+            try:
+                done = blocks.run(given, wanted)
+            except compiler.CompilerError as error:  # of what copies these arrays
+                _give_up(error)
             if check and bad[0]:
                 return False
             rest = [array[done:] for array in given], [array[done:] for array in wanted]
@@ -455,6 +456,12 @@ class CppBackend(CpuBackend):
         told = compiler.integers([len(lanes)])
         self._owners += [*each, made, told]
         return made, told
+
+
+def _give_up(error: compiler.CompilerError) -> None:
+    CppBackend._broken = True
+    told = f"xnn goes on without kernels, which is slower: {error}"
+    warnings.warn(told, RuntimeWarning, stacklevel=3)
 
 
 def _serve(serve: Any, place: Any, over: Any, box: Any) -> None:

@@ -36,8 +36,9 @@ class Blocks:
         arrays = [*given, *wanted]
         if times == 0 or not all(isinstance(array, np.ndarray) for array in arrays):
             return 0
-        key = tuple((array.dtype, array.strides) for array in arrays)
+        key = tuple((array.dtype, array.strides, array.flags.aligned) for array in arrays)
         if key not in self._loops:
+            self._loops[key] = None  # as it stays where the compiler fails
             self._loops[key] = self._made(*([array[:rows] for array in a] for a in (given, wanted)))
         loop = self._loops[key]
         if loop is None:
