@@ -188,3 +188,31 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_process_that_was_forked_makes_threads_of_its_own():
     subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], check=True, timeout=60)
+
+
+FORKED_WHILE_ASKED = """
+import os, signal, threading, time
+from xnn.backends import cpu
+
+asked, told = threading.Event(), cpu._threads
+
+def slow():
+    asked.set()
+    time.sleep(0.5)
+    return told()
+
+cpu._threads = slow
+threading.Thread(target=cpu._ONE_THREAD.outside).start()
+asked.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    cpu._ONE_THREAD.outside()
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_process_may_be_forked_while_a_thread_asks_for_the_number_of_threads():
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED_WHILE_ASKED], check=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import math
+import os
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -470,9 +471,14 @@ class _OneThread(AbstractContextManager[None]):
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._inside = 0
         self._limits: Any = None
+        if hasattr(os, "register_at_fork"):  # else a copy may wait for a thread that it has not
+            free = self._lock.release
+            os.register_at_fork(
+                before=self._lock.acquire, after_in_parent=free, after_in_child=free
+            )
 
     def outside(self) -> int:
         """Return how many threads BLAS has while nobody is inside."""
