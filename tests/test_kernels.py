@@ -403,6 +403,14 @@ def test_networks_train_as_without_kernels(monkeypatch, optimizer):
         np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-11)
 
 
+def test_a_network_without_parameters_may_be_trained(monkeypatch):
+    monkeypatch.setattr("xnn.backends.cpp._MANY_STEPS", 0)
+    net = xnn.Network([(4, 4, 1), xnn.MaxPool2D(2), xnn.Flatten()], seed=0, device="cpu")
+    x, y = numbers((40, 4, 4, 1)), numbers((40, 4))
+    cost = net.fit(x, y, epochs=2, batch_size=10, optimizer=xnn.Adam(), progress=False).cost
+    assert cost[0] == pytest.approx(cost[1])
+
+
 NETWORKS = {
     "dense": [12, xnn.Dense(20, "relu"), xnn.BatchNorm(), xnn.Dense(3, "softmax")],
     "sigmoid": [12, 5, 3],

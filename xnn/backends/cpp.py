@@ -343,6 +343,8 @@ class CppBackend(CpuBackend):
         """Do something of so many multiplications in lanes, where that is quicker."""
         most = 1 if self._divided else min(work // _WORTH_PART, size // _UNIT)
         lanes = min(most, self._threads()) if most > 1 else 1
+        if size == 0:  # the parameters of a network that has none
+            return
         own = -(-size // lanes // _UNIT) * _UNIT
         parts = [slice(start, min(start + own, size)) for start in range(0, size, own)]
         self.together(*(partial(do, part) for part in parts))
