@@ -102,9 +102,11 @@ class CppBackend(CpuBackend):
         bad = np.zeros(1, np.int64)
 
         def checked() -> None:
-            divided, self._divided = self._divided, True
-            step()
-            self._divided = divided
+            divided, self._divided = self._divided, True  # there are lanes of whole blocks
+            try:
+                step()
+            finally:
+                self._divided = divided
             if self._noting:
                 sizes = [*checks.shape, strides.row(checks)]
                 self._note(source.finite(str(cplusplus.kind(checks))), [checks, bad], sizes)
@@ -341,10 +343,10 @@ class CppBackend(CpuBackend):
 
     def _divide(self, work: int, size: int, do: Callable[[slice], None]) -> None:
         """Do something of so many multiplications in lanes, where that is quicker."""
-        most = 1 if self._divided else min(work // _WORTH_PART, size // _UNIT)
-        lanes = min(most, self._threads()) if most > 1 else 1
         if size == 0:  # the parameters of a network that has none
             return
+        most = 1 if self._divided else min(work // _WORTH_PART, size // _UNIT)
+        lanes = min(most, self._threads()) if most > 1 else 1
         own = -(-size // lanes // _UNIT) * _UNIT
         parts = [slice(start, min(start + own, size)) for start in range(0, size, own)]
         self.together(*(partial(do, part) for part in parts))
