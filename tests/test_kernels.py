@@ -234,6 +234,7 @@ def test_products(dtype, case, alpha, beta, room, lanes):
     bound = abs(alpha) * (abs(a.astype("d")) @ abs(b.astype("d"))) + abs(before)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("xnn.backends.cpp._WORTH_PART", 1 if lanes else 10**18)
+        patch.setattr("xnn.backends.cpp._WORTH_WAKING", 0)
         patch.setattr("xnn.backends.cpu._threads", lambda: 3)
         patch.setattr("xnn.backends.cpp_gemm.suits", lambda a, b, out: True)
         run = CppBackend()

@@ -216,3 +216,22 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_process_may_be_forked_while_a_thread_asks_for_the_number_of_threads():
     subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED_WHILE_ASKED], check=True)
+
+
+@pytest.mark.skipif(compiler.command() is None, reason="there is no C++ compiler here")
+@pytest.mark.parametrize(("times", "wakes"), [(1, False), (30, True)])
+def test_threads_are_woken_where_a_replay_saves_more_than_that_takes(monkeypatch, times, wakes):
+    monkeypatch.setattr("xnn.backends.cpu._threads", lambda: 2)
+    run = cpp.CppBackend()
+    a, b, out = (run.zeros((100, 100), "f") for _ in range(3))
+    b[...] = 1
+
+    def step():
+        for _ in range(times):
+            run.gemm(a, b, out[:, :100], alpha=1.0)
+            run.update("w = w + 1", w=a.reshape(-1))
+
+    monkeypatch.setattr("xnn.backends.cpp._WORTH_PART", 400_000)
+    run.compile(step, 10**9)()
+    assert bool(run._boxes) == wakes
+    np.testing.assert_array_equal(out, 100 * (times - 1))

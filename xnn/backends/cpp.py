@@ -33,8 +33,10 @@ _MANY_STEPS = 5_000
 # samples is to stay in a cache, with what is between the layers.
 _WORTH_BLOCKS = 10_000_000
 _BLOCK = 1024 * 1024
-# Multiplications that are worth telling a thread that waits for them.
+# Multiplications that are worth telling a thread that waits for them, and what such threads must
+# save a replay, which wakes them.
 _WORTH_PART = 1_000_000
+_WORTH_WAKING = 10_000_000
 # Rows, columns and numbers are divided by multiples of this.
 _UNIT = 16
 # How many multiplications take as long as a number that is gone over, or a parameter changed.
@@ -63,6 +65,7 @@ class CppBackend(CpuBackend):
         self._noting = False
         self._divided = False  # whether this is a lane of it …
         self._blas_divides = False  # whether there are products that BLAS divides among threads
+        self._saved = 0  # how many multiplications are done at the same time as others
         self._functions: dict[str, Any] = {}
         # Of the replay that is being made: its boxes for lanes, and whatever has pointers to it.
         self._boxes: list[Any] = []
@@ -74,7 +77,7 @@ class CppBackend(CpuBackend):
         least = 0 if times >= _MANY_STEPS else _WORTH_KERNELS
         if not self._has_kernels(multiplications, least):
             return super().compile(step, lane=lane)
-        self._noting, self._blas_divides = True, False
+        self._noting, self._blas_divides, self._saved = True, False, 0
         try:
             return super().compile(step, lane=lane)
         except compiler.CompilerError as error:
@@ -350,6 +353,10 @@ class CppBackend(CpuBackend):
         own = -(-size // lanes // _UNIT) * _UNIT
         parts = [slice(start, min(start + own, size)) for start in range(0, size, own)]
         self.together(*(partial(do, part) for part in parts))
+        if lanes > 1:
+            assert self._tape is not None
+            self._tape[-1] = _in_parts, self._tape[-1][1]
+            self._saved += work - work // lanes
 
     def stage(self, multiplications: int) -> AbstractContextManager[None]:
         light = self._has_kernels() and multiplications < products.LARGE**3
@@ -385,11 +392,12 @@ class CppBackend(CpuBackend):
         texts = set(_texts(tape))
         if not texts:
             return super()._replay(tape, kept)
-        if self._blas_divides:  # its threads and ours would be in each other's way
+        # BLAS's threads and ours would be in each other's way.
+        if self._blas_divides or self._saved < _WORTH_WAKING:
             tape = [
                 call
                 for one in tape
-                for call in (chain(*one[1][0]) if one[0] is threads.together else [one])
+                for call in (chain(*one[1][0]) if one[0] is _in_parts else [one])
             ]
         self._functions = compiler.load({*texts, source.PLAY, source.LANES, source.SERVE})
         self._boxes = []
@@ -434,7 +442,7 @@ class CppBackend(CpuBackend):
             if isinstance(function, _Kernel):
                 run.extend([self._functions[function.text], *arguments])
                 continue
-            if function is not threads.together:
+            if function not in (threads.together, _in_parts):
                 close()
                 calls.append((function, arguments))
                 continue
@@ -468,6 +476,11 @@ def _give_up(error: compiler.CompilerError) -> None:
     warnings.warn(told, RuntimeWarning, stacklevel=3)
 
 
+def _in_parts(parts: list[Callable[[], None]]) -> None:
+    """Stand for `threads.together` where one operation is divided."""
+    threads.together(parts)
+
+
 def _serve(serve: Any, place: Any, over: Any, box: Any) -> None:
     serve(place, over)
 
@@ -478,7 +491,7 @@ def _texts(tape: list[Call]) -> list[str]:
     for function, arguments in tape:
         if isinstance(function, _Kernel):
             found.append(function.text)
-        elif function is threads.together:
+        elif function in (threads.together, _in_parts):
             found += [text for part in arguments[0] for text in _texts(part)]
     return found
 
