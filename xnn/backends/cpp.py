@@ -143,11 +143,12 @@ class CppBackend(CpuBackend):
         if not self._noting or not fits or _gaps(out):
             super().gemm(a, b, out, alpha, beta)
             return
-        if min(*a.shape, b.shape[1]) >= products.LARGE:
+        work, own = out.size * a.shape[1], products.suits(a, b, out)
+        least = min(*a.shape, b.shape[1])
+        if least >= products.LARGE or (work >= products.LARGE**3 and not own):
             self._blas_divides |= not self._divided
             super().gemm(a, b, out, alpha, beta)
             return
-        work, own = out.size * a.shape[1], products.suits(a, b, out)
 
         def product(a: Array, b: Array, out: Array) -> None:
             if not own:

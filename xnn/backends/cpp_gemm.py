@@ -14,8 +14,8 @@ from functools import lru_cache
 from . import strides
 from .base import Array
 
-#: Where all three sizes are as large as this, packing pays, and so do BLAS's threads.
-LARGE = 512
+#: Where all three sizes are as large as this BLAS is as quick, and its own threads quicker.
+LARGE = 256
 # Fewer rows are not worth packing, and fewer sums not worth what comes before and after them.
 _FEW = 16
 
@@ -31,8 +31,9 @@ def suits(a: Array, b: Array, out: Array) -> bool:
     (rows, depth), columns = a.shape, b.shape[1]
     if columns < 4 or rows < 4:
         return False
-    least = rows if strides.by_columns(b) else depth
-    return bool(least >= _FEW or rows * depth * columns <= 4096)
+    if strides.by_columns(b):
+        return bool(rows >= _FEW or rows * depth * columns <= 4096)
+    return not strides.by_columns(a) or bool(depth >= _FEW or rows * depth * columns <= 4096)
 
 
 @lru_cache(maxsize=4)
