@@ -1,4 +1,5 @@
 import os
+import signal
 
 import pytest
 
@@ -22,6 +23,8 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     """Networks that a test makes without naming a device are on the one under test."""
     os.environ["XNN_DEVICE"] = config.getoption("--device")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as with `nohup … &`
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Tests of files, pages, processes and allocations on the host, which are the same on every device.
