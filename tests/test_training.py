@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import xnn
+from xnn.steps import Trainer
 
 from . import standin
 from .helpers import copies, parameters
@@ -273,6 +274,22 @@ def test_a_schedule_goes_on_through_epochs_that_are_run_as_one(device):
     net = network(device)
     net.fit(x, y, epochs=24, batch_size=12, optimizer=rates)
     assert asked == list(range(24))
+
+
+@pytest.mark.parametrize("epochs", [1, 12, 30, 700])
+def test_short_trainings_are_compiled_by_few_steps(epochs, device, compile_cost, monkeypatch):
+    """n steps by chunks of c: as c is compiled, and n / c times there is what a chunk costs."""
+    x, y = problem(18)
+    net, other = network(device), network(device)
+    net.fit(x, y, epochs=epochs, batch_size=6)  # as tests do, 3 steps at a time and more
+    monkeypatch.setattr(xnn.backends.Backend, "compile_cost", compile_cost)
+    compiled = []
+    chunk = Trainer._chunk
+    monkeypatch.setattr(Trainer, "_chunk", lambda *a: compiled.append(a[-1]) or chunk(*a))
+    other.fit(x, y, epochs=epochs, batch_size=6)
+    costs = [compile_cost * c + 3 * epochs / c for c in range(1, 33)]
+    assert compile_cost * sum(compiled) + 3 * epochs / max(compiled) <= 1.3 * min(costs)
+    np.testing.assert_array_equal(parameters(net), parameters(other))
 
 
 def test_divergence_in_epochs_that_are_run_as_one_is_told_with_its_own(device):

@@ -26,9 +26,10 @@ class Objective:
         self.samples = engine.upload(samples) if engine.fits(samples) else samples
         #: The gradient, in the places of the parameters.
         self.gradient: Array = engine.run.zeros(engine.flat.shape, engine.dtype)
+        self._nothing = engine.run.zeros(engine.flat.shape, engine.dtype)
         factor, weighted = scale(self.samples.x.dtype), samples.weights is not None
         self._blocks = {
-            rows: Backward(engine, rows, factor, weighted)
+            rows: Backward(engine, rows, factor, weighted, self._add)
             for rows in {min(_ROWS, self.n), self.n % _ROWS or _ROWS}
         }
         self._placed = False
@@ -37,7 +38,7 @@ class Objective:
         """Compute `gradient` and return the cost."""
         run, cost = self.engine.run, 0.0
         with self.engine.lock:
-            run.elementwise("0", self.gradient)
+            run.copy(self._nothing, self.gradient)
             for start in range(0, self.n, _ROWS):
                 rows = min(_ROWS, self.n - start)
                 block = self._blocks[rows]
@@ -45,7 +46,10 @@ class Objective:
                     block.work.place(self.samples[start : start + rows])
                     self._placed = True
                 block.replay()
-                sums = {"sum": self.gradient, "g": block.flat, "n": self.n}
-                run.elementwise("sum + g / n", self.gradient, **sums)
                 cost += float(run.download(block.costs).sum(dtype=np.float64))
         return cost / self.n
+
+    def _add(self, gradient: Array) -> None:
+        """Add what a block's gradient comes to in the mean, within its step."""
+        sums = {"sum": self.gradient, "g": gradient, "n": self.n}
+        self.engine.run.elementwise("sum + g / n", self.gradient, **sums)

@@ -7,7 +7,7 @@ Gradients add up: those of the first lane where they are wanted, those of the ot
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -105,10 +105,17 @@ class Backward:
     """A pass over ``rows`` samples, compiled.
 
     ``flat`` gets the gradient summed over them, in the places of the parameters, and ``costs`` the
-    cost of each.
+    cost of each. ``then`` is what is to be done with ``flat`` in the same step.
     """
 
-    def __init__(self, engine: Engine, rows: int, scale: float, weighted: bool = False) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        rows: int,
+        scale: float,
+        weighted: bool = False,
+        then: Callable[[Array], None] | None = None,
+    ) -> None:
         run = engine.run
         self.work = work = Workspace(engine, rows, scale)
         self.flat = flat = run.zeros(engine.flat.shape, engine.dtype)
@@ -120,6 +127,8 @@ class Backward:
             for aside in through.asides:
                 run.elementwise("a + b", flat, a=flat, b=aside)
             score.record(None, weighted)
+            if then is not None:
+                then(flat)
 
         self._engine, self._lanes = engine, through.lanes
         self._replay = run.compile(step, through.multiplications)

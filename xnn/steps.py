@@ -153,8 +153,14 @@ class Trainer:
         most_laps = most // full if join else 1
         #: A divisor of all epochs, so that there is one plan for all.
         self.laps = max((laps for laps in range(1, most_laps + 1) if not epochs % laps), default=1)
-        most = min(most, full * self.laps)
-        whole, rest = divmod(full * self.laps, most)
+        steps = full * self.laps
+
+        def cost(chunk: int) -> float:
+            """Return what chunks of so many steps cost: to compile them, and what each adds."""
+            return run.compile_cost * (chunk + steps % chunk) + epochs * self.steps / chunk
+
+        most = min(range(1, min(most, steps) + 1), key=cost)
+        whole, rest = divmod(steps, most)
         self._source: _Resident | _Streamed
         if fits:
             self._source = _Resident(engine, samples)

@@ -69,6 +69,8 @@ class Backend(ABC):
     chunk_steps: ClassVar[int] = 32
     #: And multiplications in them: others wait for the end of a chunk, and Ctrl-C does.
     chunk_multiplications: ClassVar[int] = 1_000_000_000
+    #: To compile a step takes as long as what is done once a chunk takes in so many chunks.
+    compile_cost: ClassVar[float] = 12.0
     #: Whether `unfold` wants the rows of its matrix to lie without gaps, and not its columns.
     by_rows: ClassVar[bool] = False
     #: How many bytes the columns of a convolution may take at a time.

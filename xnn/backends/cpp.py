@@ -165,6 +165,9 @@ class CppBackend(CpuBackend):
             self._divide(work, out.shape[0], lambda part: product(a[part], b, out[part]))
 
     def elementwise(self, formula: str, out: Array, **operands: float | Array) -> None:
+        if not self._noting:
+            super().elementwise(formula, out, **operands)
+            return
         used = {name: operands[name] for name in sorted(cplusplus.names(formula))}
         if not self._suits(formula, out, used):
             super().elementwise(formula, out, **operands)
@@ -194,6 +197,9 @@ class CppBackend(CpuBackend):
         self._note(text, arrays, [*shape, *(n for pair in steps for n in pair)])
 
     def update(self, program: str, **operands: float | Array) -> None:
+        if not self._noting:
+            super().update(program, **operands)
+            return
         swept: dict[str, Any] = {name: v for name, v in operands.items() if np.ndim(v)}
         first = next(iter(swept.values()))
         alike = all(v.shape == first.shape and v.dtype == first.dtype for v in swept.values())

@@ -7,7 +7,6 @@ SciPy publishes for Cython: NumPy's own ``matmul`` has neither ``alpha`` nor ``b
 
 from __future__ import annotations
 
-import ast
 import math
 import os
 import threading
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from . import cpu_random, cpu_windows, denormals, formulas, threads
+from . import cpu_formulas, cpu_random, cpu_windows, denormals, threads
 from .base import Array, Backend, Call, Replay
 from .windows import Window
 
@@ -30,8 +29,6 @@ _WORTH_THREADS = 8_000_000
 _BLOCK = 128 * 1024
 # From this many elements on, BLAS uses threads for a scalar product.
 _MANY = 10_000
-# Below this many elements SciPy's one call is quicker than NumPy's four vectorised ones.
-_SMALL = 300
 
 
 class CpuBackend(Backend):
@@ -48,7 +45,7 @@ class CpuBackend(Backend):
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
         dtype = np.dtype(dtype)
-        size = int(np.prod(shape)) * dtype.itemsize
+        size = math.prod(shape) * dtype.itemsize
         memory = np.zeros(size + self.alignment, np.uint8)
         start = -memory.ctypes.data % self.alignment
         return memory[start : start + size].view(dtype).reshape(shape)
@@ -76,48 +73,47 @@ class CpuBackend(Backend):
         trans_out, ld_out = _layout(out)
         if trans_out != b"N":
             raise ValueError("gemm: out must be stored by rows")
-        owners = (
-            blas.char(trans_b),
-            blas.char(trans_a),
-            blas.int(out.shape[1]),
-            blas.int(out.shape[0]),
-            blas.int(a.shape[1]),
-            blas.scalar(alpha),
-            b,
-            blas.int(ld_b),
-            a,
-            blas.int(ld_a),
-            blas.scalar(beta),
-            out,
-            blas.int(ld_out),
+        scalars = blas.scalar(alpha), blas.scalar(beta)
+        arguments = (
+            blas.letter(trans_b),
+            blas.letter(trans_a),
+            blas.size(out.shape[1]),
+            blas.size(out.shape[0]),
+            blas.size(a.shape[1]),
+            blas.pointer(scalars[0]),
+            blas.pointer(b),
+            blas.size(ld_b),
+            blas.pointer(a),
+            blas.size(ld_a),
+            blas.pointer(scalars[1]),
+            blas.pointer(out),
+            blas.size(ld_out),
         )
-        self._do(blas.gemm, *map(blas.pointer, owners), keep=owners)
+        self._do(blas.gemm, *arguments, keep=(*scalars, b, a, out))
 
     def elementwise(self, formula: str, out: Array, **operands: float | Array) -> None:
-        tree = formulas.parse(formula)
-
-        def calls(out: Array, operands: dict[str, Any]) -> list[Call]:
-            return _Lowering(out, operands, self._scratch).calls(tree)
-
         operands |= {n: o.reshape(()) for n, o in _swept(operands).items() if o.size == 1}
-        arrays = _swept(operands)
-        even = all(o.shape == out.shape and o.flags.c_contiguous for o in (out, *arrays.values()))
-        if even and out.nbytes > _BLOCK and len(calls(out, operands)) > 1:
+        plan, arrays = cpu_formulas.formula(formula, out, operands), _swept(operands)
+        large = out.nbytes > _BLOCK and len(plan.calls) > 1
+        if large and all(
+            o.shape == out.shape and o.flags.c_contiguous for o in (out, *arrays.values())
+        ):
             for part in _blocks(out.size, out.itemsize):
                 block = {name: o.reshape(-1)[part] for name, o in arrays.items()}
-                self._do_all(calls(out.reshape(-1)[part], {**operands, **block}))
+                own = out.reshape(-1)[part]
+                self._do_all(plan.bound(own, {**operands, **block}, self._scratch))
         else:
-            self._do_all(calls(out, operands))
+            self._do_all(plan.bound(out, operands, self._scratch))
 
     def update(self, program: str, **operands: float | Array) -> None:
-        statements, arrays = formulas.program(program), _swept(operands)
+        arrays = _swept(operands)
         first = next(iter(arrays.values()))
         if any(o.shape != first.shape or o.dtype != first.dtype for o in arrays.values()):
             raise ValueError("update: arrays differ in shape or dtype")
+        plan = cpu_formulas.program(program, operands, first.size)
         for part in _blocks(first.size, first.itemsize):
             block = {name: o[part] for name, o in arrays.items()}
-            lowering = _Lowering(first[part], {**operands, **block}, self._scratch)
-            self._do_all(lowering.program(statements))
+            self._do_all(plan.bound(first[part], {**operands, **block}, self._scratch))
 
     def softmax(self, z: Array, out: Array) -> None:
         column = self.scratch((len(z), 1), z.dtype)
@@ -312,124 +308,16 @@ class CpuBackend(Backend):
         ]
 
 
-# From how many are taken already, a shape and a dtype to scratch memory.
-_Scratch = Callable[[int, tuple[int, ...], Any], Array]
-
-
 def _swept(operands: dict[str, Any]) -> dict[str, Array]:
     """Return those of the operands that hold more than one number, or may."""
-    return {name: operand for name, operand in operands.items() if np.ndim(operand)}
+    arrays = ((n, operand) for n, operand in operands.items() if isinstance(operand, np.ndarray))
+    return {name: array for name, array in arrays if array.ndim}
 
 
 def _blocks(size: int, itemsize: int) -> list[slice]:
     """Return the parts in which to work through so many numbers."""
     step = _BLOCK // itemsize
     return [slice(start, min(start + step, size)) for start in range(0, size, step)]
-
-
-class _Lowering:
-    """Turns formulas into NumPy calls, which write into ``out`` and little scratch."""
-
-    def __init__(self, out: Array, operands: dict[str, Any], scratch: _Scratch) -> None:
-        self.out = out
-        self.operands = operands
-        self.list: list[Call] = []
-        arrays = [o for o in operands.values() if isinstance(o, np.ndarray)]
-        alone = not any(np.may_share_memory(out, o) for o in arrays)
-        self.free = [out] if alone and out.flags.c_contiguous else []
-        self.scratch: list[Array] = list(self.free)
-        self.make, self.made = scratch, 0
-
-    def calls(self, tree: ast.expr) -> list[Call]:
-        """Return the calls that evaluate a formula into ``out``."""
-        self.assign(tree, self.out)
-        return self.list
-
-    def program(self, statements: tuple[tuple[str, ast.expr], ...]) -> list[Call]:
-        """Return the calls of a program, where ``out`` is only an example of its arrays."""
-        written = {name for name, _ in statements} & self.operands.keys()
-        own = {name for name, _ in statements} - written
-        for name, tree in statements:
-            if name in written:
-                self.assign(tree, self.operands[name])
-            elif isinstance(tree, ast.Name) and tree.id not in written | own:
-                self.operands[name] = self.operands[tree.id]  # another name for it
-            else:
-                # Kept to the end of the program, and so no scratch any more.
-                kept = self.take()
-                self.scratch = [s for s in self.scratch if s is not kept]
-                self.assign(tree, kept)
-                self.operands[name] = kept
-        return self.list
-
-    def assign(self, tree: ast.expr, into: Array) -> None:
-        if isinstance(tree, ast.Name | ast.Constant):
-            self.list.append((np.copyto, (into, self.value(tree))))
-        else:
-            self.value(tree, into)
-
-    def value(self, node: ast.expr, into: Array | None = None) -> Array:
-        if isinstance(node, ast.Constant):
-            return np.array(node.value, self.out.dtype)
-        if isinstance(node, ast.Name):
-            operand = self.operands[node.id]
-            is_array = isinstance(operand, np.ndarray)
-            return operand if is_array else np.array(operand, self.out.dtype)
-        name, children = formulas.operation(node)
-        masks = [name == "multiply" and _compares(child) for child in children]
-        if all(masks):
-            masks = [False for _ in children]
-        arguments = [
-            self.value(child, np.empty(self.out.shape, np.bool_) if mask else None)
-            for child, mask in zip(children, masks, strict=True)
-        ]
-        for argument in arguments:
-            if any(argument is s for s in self.scratch):
-                self.free.append(argument)
-        if into is None:
-            into = self.take()
-        if name == "sigmoid":
-            self.sigmoid(arguments[0], into)
-        elif name in ("maximum", "minimum"):
-            # Their third positional argument is deprecated in NumPy 2.4.
-            self.list.append((_CLIPS[name], (*arguments, into)))
-        else:
-            self.list.append((getattr(np, name), (*arguments, into)))
-        return into
-
-    def take(self) -> Array:
-        if not self.free:
-            self.free.append(self.make(self.made, self.out.shape, self.out.dtype))
-            self.scratch.append(self.free[-1])
-            self.made += 1
-        return self.free.pop()
-
-    def sigmoid(self, z: Array, out: Array) -> None:
-        if out.size < _SMALL:
-            from scipy.special import expit
-
-            self.list.append((expit, (z, out)))
-            return
-        one = np.array(1, out.dtype)  # exp(-z) may overflow to infinity: 1 / ∞ = 0 is right
-        self.list += [
-            (np.negative, (z, out)),
-            (np.exp, (out, out)),
-            (np.add, (out, one, out)),
-            (np.divide, (one, out, out)),
-        ]
-
-
-def _compares(node: ast.expr) -> bool:
-    """Return whether a comparison is at the root. As a factor its bits are quicker than numbers."""
-    return isinstance(node, ast.Compare)
-
-
-def _maximum(a: Array, b: Array, out: Array) -> None:
-    np.maximum(a, b, out=out)
-
-
-def _minimum(a: Array, b: Array, out: Array) -> None:
-    np.minimum(a, b, out=out)
 
 
 def player(tape: list[Call]) -> Replay:
@@ -444,7 +332,6 @@ def player(tape: list[Call]) -> Replay:
 
 # Functions that never make NumPy warn of overflow or of an invalid value.
 _SILENT = {"expit", "tanh"}
-_CLIPS = {"maximum": _maximum, "minimum": _minimum}
 
 
 def _layout(x: Array) -> tuple[bytes, int]:
@@ -542,11 +429,21 @@ class _Blas:
         pointers = ", ".join(["void *"] * 13)
         self.gemm = self.ffi.cast(f"void (*)({pointers})", address)
 
-    def char(self, value: bytes) -> Any:
-        return self.ffi.new("char *", value)
+        self._constants: dict[bytes | int, tuple[Any, Any]] = {}
 
-    def int(self, value: int) -> Any:
-        return self.ffi.new("int *", value)
+    def letter(self, value: bytes) -> Any:
+        """Return where there is a letter. It stays there."""
+        return self._constant("char *", value)
+
+    def size(self, value: int) -> Any:
+        """Return where there is a whole number. It stays there."""
+        return self._constant("int *", value)
+
+    def _constant(self, ctype: str, value: bytes | int) -> Any:
+        if value not in self._constants:
+            owner = self.ffi.new(ctype, value)
+            self._constants[value] = owner, self.pointer(owner)
+        return self._constants[value][1]
 
     def scalar(self, value: float | Array) -> Any:
         return value if isinstance(value, np.ndarray) else self.ffi.new(f"{self.ctype} *", value)

@@ -236,6 +236,9 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
     def _encode(self, y: NDArray[Any]) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
         if self.out_activation_ == "softmax":
             return np.searchsorted(self.classes_, y), None
+        if self._single() and len(self.classes_) == 2:
+            # What the binarizer gives, without its checks, which y has had.
+            return None, (y == self.classes_[1])[:, None].astype(self.network_.dtype)
         return None, np.asarray(self._label_binarizer.transform(y), self.network_.dtype)
 
     def _decode(self, outputs: Any) -> Any:
