@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import xnn
-from xnn.backends import Window, compiler
+from xnn.backends import Window, compiler, cpp_gemm
 from xnn.backends.cpp import CppBackend
 from xnn.backends.cpp_blocks import Blocks
 from xnn.backends.cpu import CpuBackend
@@ -259,6 +259,20 @@ def test_a_product_of_what_is_not_a_number_is_none():
         assert np.isnan(found[2]).sum() == (40 if place == 0 else 20)
 
 
+def test_products_by_small_blocks(monkeypatch):
+    """Large matrices are copied by blocks, of which there are several here along each axis."""
+    for name, value in {"_DEEPEST": 24, "_BLOCK": 24 * 24, "_TALLEST": 48}.items():
+        monkeypatch.setattr(cpp_gemm, name, value)
+    monkeypatch.setattr(cpp_gemm, "_NEAR", 256)
+    monkeypatch.setattr(cpp_gemm, "_PACKED", 3 * 24 * 4 * 64)  # three panels of the widest
+    cpp_gemm.gemm.cache_clear()
+    try:
+        for dtype in "fd":
+            test_products(dtype)
+    finally:
+        cpp_gemm.gemm.cache_clear()
+
+
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="other registers")
 @pytest.mark.parametrize("vectors", ["-mno-avx512f", "-mno-avx"])
 def test_products_by_smaller_vectors(vectors):
@@ -272,6 +286,7 @@ def test_products_by_smaller_vectors(vectors):
             "-p",
             "no:cacheprovider",
             f"{__file__}::test_products",
+            f"{__file__}::test_products_by_small_blocks",
         ],
         env={**os.environ, "XNN_CXX": command},
         capture_output=True,

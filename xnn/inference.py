@@ -17,7 +17,6 @@ from .samples import Samples, SparseRows, scale
 from .workspace import Interior, Score, Workspace
 
 _SPAN = 3_000_000_000  # multiplications
-_MANY = 4 * 1024 * 1024  # bytes of parameters that no cache keeps
 _KEPT = 4  # sizes for which what runs backward is kept: whoever asks once often asks again
 
 
@@ -35,8 +34,7 @@ class Inference:
         """Return how many of some samples are to run in one go, a power of two."""
         engine = self.engine
         size = engine.run.block_bytes(samples * sum(engine.multiplications))
-        if engine.flat.nbytes > _MANY:  # which are read once for each block
-            size = 16 * _MANY
+        size = max(size, 2 * engine.flat.nbytes)  # of the parameters, read once for each block
         sample = sum(engine.sizes) * engine.dtype.itemsize
         return 1 << int(min(12, max(4, (size // sample).bit_length() - 1)))
 

@@ -37,8 +37,12 @@ _BLOCK = 1024 * 1024
 # save a replay, which wakes them.
 _WORTH_PART = 1_000_000
 _WORTH_WAKING = 10_000_000
+# Products that are not ours, from so many multiplications on, are for BLAS and its threads.
+_WORTH_BLAS = 16_000_000
 # Rows, columns and numbers are divided by multiples of this.
 _UNIT = 16
+# The place of the room for products among what a lane has; others are counted from 0.
+_ROOM = -1
 # How many multiplications take as long as a number that is gone over, or a parameter changed.
 _PASS = 20
 _UPDATE = 40
@@ -65,6 +69,7 @@ class CppBackend(CpuBackend):
         self._noting = False
         self._divided = False  # whether this is a lane of it …
         self._blas_divides = False  # whether there are products that BLAS divides among threads
+        self._blas_divided = False  # … or have been
         self._saved = 0  # how many multiplications are done at the same time as others
         self._functions: dict[str, Any] = {}
         # Of the replay that is being made: its boxes for lanes, and whatever has pointers to it.
@@ -144,9 +149,9 @@ class CppBackend(CpuBackend):
             super().gemm(a, b, out, alpha, beta)
             return
         work, own = out.size * a.shape[1], products.suits(a, b, out)
-        least = min(*a.shape, b.shape[1])
-        if least >= products.LARGE or (work >= products.LARGE**3 and not own):
+        if work >= _WORTH_BLAS and not own:
             self._blas_divides |= not self._divided
+            self._blas_divided |= self._blas_divides
             super().gemm(a, b, out, alpha, beta)
             return
 
@@ -154,15 +159,24 @@ class CppBackend(CpuBackend):
             if not own:
                 CpuBackend.gemm(self, a, b, out, alpha, beta)
                 return
-            arrays = [a, b, out, *(np.asarray(number, out.dtype) for number in (alpha, beta))]
+            size, of_b = products.room(b.shape[0], b.shape[1], out.itemsize)
+            scalars = [np.asarray(number, out.dtype) for number in (alpha, beta)]
+            arrays = [a, b, out, *scalars, self._room(size * out.itemsize)]
             steps = [*strides.matrix(a), *strides.matrix(b), strides.row(out)]
             text = products.gemm(str(cplusplus.kind(out)), strides.by_columns(a))
-            self._note(text, arrays, [*out.shape, a.shape[1], *steps])
+            self._note(text, arrays, [*out.shape, a.shape[1], *steps, of_b])
 
         if strides.by_columns(b) and out.shape[1] >= 4 * _UNIT:
             self._divide(work, out.shape[1], lambda part: product(a, b[:, part], out[:, part]))
         else:
             self._divide(work, out.shape[0], lambda part: product(a[part], b, out[part]))
+
+    def _room(self, size: int) -> Array:
+        """Return so many bytes for a product, which the next one in this lane uses again."""
+        held = self._blocks.get(_ROOM)
+        if held is None or held.nbytes < size:
+            held = self._blocks[_ROOM] = self.zeros((size,), np.uint8)
+        return held
 
     def elementwise(self, formula: str, out: Array, **operands: float | Array) -> None:
         if not self._noting:
@@ -366,7 +380,7 @@ class CppBackend(CpuBackend):
             self._saved += work - work // lanes
 
     def stage(self, multiplications: int) -> AbstractContextManager[None]:
-        light = self._has_kernels() and multiplications < products.LARGE**3
+        light = self._has_kernels() and not self._blas_divided
         return super().stage(0 if light else multiplications)
 
     def _has_kernels(self, multiplications: int = 0, least: int = 0) -> bool:

@@ -1,10 +1,10 @@
-"""A matrix product in C++, for shapes at which a BLAS wastes time: few rows, few columns, both.
+"""A matrix product in C++, also for shapes at which a BLAS wastes time: few rows or columns.
 
 ``out ← alpha · a @ b + beta · out`` is made of *tiles*: some rows by some vectors of ``out``, small
 enough that their sums stay in registers while a loop goes over the depth. ``a`` is read where it
-lies, number by number; so is ``b``, vector by vector, or it is packed before, a *panel* of its
-columns at a time, where they lie otherwise or are not whole vectors. A BLAS packs both, always.
-(Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008.)
+lies, number by number; so is ``b``, vector by vector, a *panel* of its columns at a time. They are
+packed before where they lie otherwise, or far apart, or are not whole vectors; a BLAS packs both,
+always. (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008.)
 """
 
 from __future__ import annotations
@@ -14,10 +14,18 @@ from functools import lru_cache
 from . import strides
 from .base import Array
 
-#: Where all three sizes are as large as this BLAS is as quick, and its own threads quicker.
-LARGE = 256
 # Fewer rows are not worth packing, and fewer sums not worth what comes before and after them.
 _FEW = 16
+
+# The depth is divided into blocks of so many, of narrower panels up to four times that; rows into
+# blocks of 24, or more where they have fewer numbers than these, and at most of so many.
+_DEEPEST = 384
+_BLOCK = 24 * _DEEPEST
+_TALLEST = 192
+# So many bytes are near, eight times as many lie on as many pages as a processor knows at a time,
+# and so much of b is packed at a time.
+_NEAR = 32 * 1024
+_PACKED = 1024 * 1024
 
 _Heights = dict[int, tuple[int, ...]]
 # Tiles: for so many vectors of columns so many rows at a time. A processor with vectors of 64 bytes
@@ -36,13 +44,20 @@ def suits(a: Array, b: Array, out: Array) -> bool:
     return not strides.by_columns(a) or bool(depth >= _FEW or rows * depth * columns <= 4096)
 
 
+def room(depth: int, columns: int, itemsize: int) -> tuple[int, int]:
+    """Return how many numbers the kernel needs room for, and how many of these for ``b``."""
+    vector = 64 // itemsize
+    of_b = min(depth * (columns // vector + 1) * vector, _PACKED // itemsize)
+    return of_b + min(4 * _BLOCK, _TALLEST * depth), of_b
+
+
 @lru_cache(maxsize=4)
 def gemm(kind: str, a_by_columns: bool) -> str:
     """Return the kernel.
 
-    At ``p``: ``a``, ``b``, ``out``, ``alpha``, ``beta``. In ``v``: rows, columns and depth; of
-    ``a``, then of ``b``, the strides from row to row and from column to column, one of which is 1;
-    that from row to row of ``out``.
+    At ``p``: ``a``, ``b``, ``out``, ``alpha``, ``beta``, `room`. In ``v``: rows, columns and depth;
+    of ``a``, then of ``b``, the strides from row to row and from column to column, one of which is
+    1; that from row to row of ``out``; how many numbers of ``b`` there is room for.
     """
     integer, size = {"float": ("int", 4), "double": ("long long", 8)}[kind]
     return f"""
@@ -69,7 +84,8 @@ typedef long long I;
 typedef {kind} T;
 typedef T V __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));
 typedef {integer} M __attribute__((vector_size(BYTES)));
-enum : I {{ L = BYTES / sizeof(T), WIDEST = REGISTERS / 8, PACKED = 256 * WIDEST, BLOCK = 192 }};
+enum : I {{ L = BYTES / sizeof(T), WIDEST = REGISTERS / 8, MOST = 64, TALLEST = {_TALLEST} }};
+enum : I {{ NEAR = {_NEAR} / sizeof(T), FAR = 8 * NEAR, DEEPEST = {_DEEPEST}, BLOCK = {_BLOCK} }};
 {_mixes(size)}
 {_PARTS}
 {_tiles(_OF_32, _OF_16, a_by_columns)}
@@ -98,6 +114,9 @@ def _mixes(size: int) -> str:
 
 
 _PARTS = """
+// What is read four rows on.
+#define SOON(j) if (j * BYTES % 64 == 0) __builtin_prefetch(b + 4 * p.next + j * L)
+
 struct Panel {
     const T* a; I down, across;
     const T* b; I next;  // from row to row
@@ -191,11 +210,14 @@ static inline void tiles(Panel& p, I& rows) {
 
 
 def _tiles(of_32: _Heights, of_16: _Heights, columns: bool) -> str:
-    """Return all tiles, and what takes them for a panel: as high ones as there are rows for."""
+    """Return all tiles, and what takes them for a panel: as high ones as there are rows for.
+
+    It leaves the panel at the rows that come next.
+    """
     both = []
     for choice in (of_32, of_16):
         text = "".join(_tile(h, n, columns) for n, heights in choice.items() for h in heights)
-        text += "static void run(Panel p, I rows) {\n    switch ((p.columns + L - 1) / L) {\n"
+        text += "static void run(Panel& p, I rows) {\n    switch ((p.columns + L - 1) / L) {\n"
         for n, heights in choice.items():
             calls = " ".join(f"tiles<tile{h}x{n}, {h}, {n}>(p, rows);" for h in heights)
             text += f"    case {n}: {calls} break;\n"
@@ -221,6 +243,7 @@ def _tile(rows: int, vectors: int, by_columns: bool) -> str:
         go_on = " ".join(f"a{i}++;" for i in range(0, rows, 3))
     zeros = ", ".join(f"s{i}_{j} = {{}}" for i in range(rows) for j in across)
     loads = ", ".join(f"b{j} = *(const V*)(b + {j} * L)" for j in across)
+    soon = " ".join(f"SOON({j});" for j in across)
     sums = "\n".join(
         f"        {{ const T n = {place}; {' '.join(f's{i}_{j} += n * b{j};' for j in across)} }}"
         for i, place in enumerate(places)
@@ -233,6 +256,7 @@ APART void tile{rows}x{vectors}(const Panel& p, V* sums) {{
     {begin}
     for (I k = 0; k < p.depth; k++) {{
         const V {loads};
+        {soon}
 {sums}
         b += p.next; {go_on}
     }}
@@ -241,28 +265,57 @@ APART void tile{rows}x{vectors}(const Panel& p, V* sums) {{
 """
 
 
-# Blocks of rows, and of the depth, are as large as caches hold. A panel that is packed for all rows
-# at once is packed but once.
+# The depth is gone through in blocks, and of b as many panels of one as the room holds; rows in
+# blocks within that. So a panel comes from one cache, and a block of rows of a, of which each panel
+# makes use, from a nearer one.
 _WHOLE = """
 static inline I least(I a, I b) { return a < b ? a : b; }
 static inline I up(I a, I b) { return (a + b - 1) / b; }
+
+// Copies a block of columns, so that they lie on few pages.
+static void gather(const T* from, I across, I depth, I rows, T* to, I next) {
+    const I full = rows / L;
+    for (I k = 0; k < depth; k++, from += across, to += next) {
+        for (I i = 0; i < full; i++) *(V*)(to + i * L) = *(const V*)(from + i * L);
+        few(to + full * L, from + full * L, rows % L);
+    }
+}
+
 extern "C" void NAME(void** p, const I* v) {
-    const I rows = v[0], columns = v[1], depth = v[2], row = v[7], block = v[6] == 1 ? BLOCK : rows;
+    const I rows = v[0], columns = v[1], depth = v[2], row = v[7];
     const I vectors = up(columns, L), panels = up(vectors, WIDEST), widest = up(vectors, panels);
-    const I deepest = up(depth, up(depth, PACKED / widest));
-    V packed[PACKED] __attribute__((aligned(64)));
-    for (I i = 0; i < rows; i += block)
-        for (I k = 0; k < depth; k += deepest)
-            for (I j = 0, panel = panels; j < columns; panel--) {
-                // Of as many vectors as the others, or one less.
-                const I width = up(up(columns - j, L), panel) * L;
-                Panel part = {(const T*)p[0] + i * v[3] + k * v[4], v[3], v[4],
-                              (const T*)p[1] + k * v[5] + j * v[6], v[5], least(deepest, depth - k),
-                              (T*)p[2] + i * row + j, row, least(width, columns - j),
-                              *(const T*)p[3], k ? T(1) : *(const T*)p[4]};
-                if (v[6] != 1 || part.columns % L) pack(part, v[5], v[6], (T*)packed);
-                run(part, least(block, rows - i));
+    const I wide = vectors - panels * (widest - 1);  // of the panels; others have a vector less
+    const I deepest = up(depth, up(depth, DEEPEST * WIDEST / widest));
+    const I block = least(TALLEST, up(BLOCK / deepest, 24) * 24);
+    const bool packs = v[6] != 1 || (rows >= TALLEST && deepest * v[5] > NEAR);
+    const bool gathers = v[3] == 1 && panels > 1 && deepest * v[4] > FAR;
+    const I held = least(MOST, v[8] / (deepest * widest * L));
+    const I group = rows > block || gathers ? up(panels, up(panels, held)) : 1;
+    T *const of_b = (T*)p[5], *const of_a = of_b + v[8];
+    Panel parts[MOST];
+    for (I k = 0; k < depth; k += deepest)
+        for (I first = 0, j = 0; first < panels; first += group) {
+            const I deep = least(deepest, depth - k), count = least(group, panels - first);
+            for (I n = 0; n < count; n++) {
+                const I width = (widest - (first + n >= wide)) * L;
+                parts[n] = {(const T*)p[0] + k * v[4], v[3], v[4],
+                            (const T*)p[1] + k * v[5] + j * v[6], v[5], deep,
+                            (T*)p[2] + j, row, least(width, columns - j),
+                            *(const T*)p[3], k ? T(1) : *(const T*)p[4]};
+                if (packs || parts[n].columns % L)
+                    pack(parts[n], v[5], v[6], of_b + n * deepest * widest * L);
+                if (gathers) parts[n].across = block;
                 j += width;
             }
+            const T* from = parts[0].a;
+            for (I i = 0; i < rows; i += block, from += block) {
+                const I high = least(block, rows - i);
+                if (gathers) gather(from, v[4], deep, high, of_a, block);
+                for (I n = 0; n < count; n++) {
+                    if (gathers) parts[n].a = of_a;
+                    run(parts[n], high);
+                }
+            }
+        }
 }
 """

@@ -40,8 +40,8 @@ class CpuBackend(Backend):
         super().__init__()
         self.device = "cpu"
         self.xp = np
-        self._blocks: list[Array] = []
-        self._more_blocks: dict[int, list[Array]] = {}  # of what runs beside it, by its number
+        self._blocks: dict[int, Array] = {}
+        self._more_blocks: dict[int, dict[int, Array]] = {}  # of what runs beside it, by its number
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
         dtype = np.dtype(dtype)
@@ -199,7 +199,7 @@ class CpuBackend(Backend):
     ) -> Replay:
         blocks = self._blocks
         if lane:
-            self._blocks = self._more_blocks.setdefault(lane, [])
+            self._blocks = self._more_blocks.setdefault(lane, {})
         try:
             return super().compile(step, multiplications, times, lane)
         finally:
@@ -240,7 +240,7 @@ class CpuBackend(Backend):
             for number, part in enumerate(parts):
                 self._tape = []
                 if number:  # the first may use what the step uses before and after
-                    self._blocks = self._more_blocks.setdefault(number, [])
+                    self._blocks = self._more_blocks.setdefault(number, {})
                 part()
                 tapes.append(self._tape)
         finally:
@@ -262,8 +262,8 @@ class CpuBackend(Backend):
         size = math.prod(shape) * dtype.itemsize
         if size > _BLOCK:
             return np.empty(shape, dtype)
-        if taken == len(self._blocks):
-            self._blocks.append(CpuBackend.zeros(self, (_BLOCK,), np.uint8))
+        if taken not in self._blocks:
+            self._blocks[taken] = CpuBackend.zeros(self, (_BLOCK,), np.uint8)
         memory: Array = self._blocks[taken][:size].view(dtype).reshape(shape)
         return memory
 

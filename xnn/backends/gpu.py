@@ -269,6 +269,9 @@ class GpuBackend(Backend):
     def chunk_bytes(self, multiplications: int) -> int:
         return 16 * 1024 * 1024
 
+    def block_bytes(self, multiplications: int) -> int:
+        return 128 * 1024 * 1024
+
     def synchronize(self) -> None:
         with self._told():
             self._stream.synchronize()
