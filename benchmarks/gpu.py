@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from . import harness, networks
-from .gpu_workers import Task
+from .gpu_workers import CUBLAS, Task
 
 BARE = "bare matrix products"
 PEERS = (
@@ -147,7 +147,7 @@ def planned(
         work = partial(worker, job, who, task)
         jobs[name, peer] = lambda left: attempt(lambda: work(seconds=min(left, limit)), left)
 
-    for peer in ("xnn", *peers):
+    for peer in ("xnn", CUBLAS, *peers):
         plan(title(small), peer, "training", small)
     for task in others:
         convolutional = networks.convolutional(task.sizes)

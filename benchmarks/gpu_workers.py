@@ -27,6 +27,8 @@ import numpy as np
 
 from . import networks
 
+#: xnn without its own kernels for small products.
+CUBLAS = "xnn, all products by cuBLAS"
 #: At most so many training steps are unrolled into one CUDA graph; xnn takes as many.
 SEVERAL = 64
 #: After so many seconds a sweep measures no further task.
@@ -274,7 +276,11 @@ def training(task: Task, peer: str) -> dict:
     """Measure training steps."""
     x, y = task.data()
     figures = {}
-    if peer == "xnn":
+    if peer == CUBLAS:
+        from xnn.backends.gpu import GpuBackend
+
+        GpuBackend.small_product = 0
+    if peer in ("xnn", CUBLAS):
         net, history = fitted(task, x, y)
         seconds, rows = history.seconds[1:], slice(0, 50_000)
         accuracy = net.evaluate(x[rows], y[rows]).accuracy
@@ -349,9 +355,10 @@ def calls(task: Task, peer: str) -> dict:
     engine, run = net._engine, net._engine.run
     x, y = task.data()
     samples, recipe = Samples(x, y, None, "argmax"), Recipe(xnn.SGD(task.rate), task.batch)
-    steps = Trainer(engine, samples, recipe).plan[0].steps
-    with noted(run) as operations:
-        trainer = Trainer(engine, samples[: steps * task.batch], recipe)
+    steps = Trainer(engine, samples, recipe, epochs=1 + task.epochs).plan[0].steps
+    with noted(run) as operations:  # of so many epochs that all steps of one are a chunk
+        trainer = Trainer(engine, samples[: steps * task.batch], recipe, epochs=1_000_000)
+    assert [chunk.steps for chunk in trainer.plan] == [steps]
     # Run once, for a product times 0 would cost nothing.
     list(trainer.epoch(np.arange(steps * task.batch), np.full(steps, task.rate)))
     found: dict[str, list] = {}

@@ -774,6 +774,8 @@ _library = _Cublas()
 class EmulatedBackend(gpu.GpuBackend):
     """`GpuBackend` on the GPU of this module."""
 
+    small_product = 1000  # so that tests have products of both kinds
+
     def __init__(self, number=0, precision="float32"):
         load, cublas.load = cublas.load, lambda: _library
         try:

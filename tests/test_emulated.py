@@ -112,6 +112,35 @@ def test_what_is_not_captured_is_played(data, monkeypatch):
     np.testing.assert_array_equal(parameters(played), parameters(wanted))
 
 
+@pytest.mark.parametrize(
+    ("shapes", "by_columns"),
+    [
+        (((10, 785), (785, 30)), (False, True)),  # 784-30-10, mini-batch 10: forward …
+        (((10, 31), (31, 10)), (False, True)),
+        (((10, 10), (10, 30)), (False, False)),  # … and back
+        (((10, 10), (10, 31)), (True, False)),
+        (((30, 10), (10, 785)), (True, False)),
+        (((3, 1000), (1000, 3)), (True, False)),
+    ],
+)
+def test_small_products_are_kernels(shapes, by_columns, monkeypatch):
+    monkeypatch.setattr(EmulatedBackend, "small_product", gpu.GpuBackend.small_product)
+    monkeypatch.setattr(emulated._Cublas, "_gemm", None)
+    run, rng = EmulatedBackend(), np.random.default_rng(0)
+    a, b = (rng.standard_normal(shape).astype("f") for shape in shapes)
+    there = [
+        run.upload(v.T.copy()).T if columns else run.upload(v)
+        for v, columns in zip((a, b), by_columns, strict=True)
+    ]
+    out = run.upload(np.ones((len(a), b.shape[1]), "f"))
+    run.gemm(*there, out, alpha=0.5, beta=2.0)
+    wanted = 0.5 * (a.astype("d") @ b) + 2
+    np.testing.assert_allclose(run.download(out), wanted, rtol=1e-5, atol=1e-5)
+    out = run.upload(np.full(out.shape, np.nan, "f"))
+    run.gemm(*there, out)
+    np.testing.assert_allclose(run.download(out), (wanted - 2) * 2, rtol=1e-5, atol=1e-4)
+
+
 def test_a_capture_that_fails_tells_the_cause_and_keeps_what_it_points_to():
     run = EmulatedBackend()
     a, seen = run.upload(np.eye(3, dtype=np.float32)), []

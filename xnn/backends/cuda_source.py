@@ -199,6 +199,39 @@ extern "C" __global__ void run(long long rows, long long parts, long long column
 
 
 @lru_cache(maxsize=8)
+def product(kind: str, lanes: int) -> str:
+    """Return the kernel ``run``: ``out ← alpha · a @ b + beta · out``, for products of little work.
+
+    Each number of ``out`` is summed by one thread, or by the 32 ``lanes`` of a warp. Parameters:
+    rows, columns, depth; the pointer and both strides of ``a``, ``b`` and ``out``; the pointers of
+    ``alpha`` and ``beta``.
+    """
+    strides = ", ".join(f"long long {name}_r, long long {name}_c" for name in "ab")
+    return f"""{_head(kind)}{_ROWS}
+extern "C" __global__ void run(long long rows, long long columns, long long depth, const T* a,
+                               const T* b, T* out, {strides}, long long out_r, const T* alpha,
+                               const T* beta) {{
+    const int lanes = {lanes};
+    long long i = (blockIdx.x * (long long)blockDim.x + threadIdx.x) / lanes;
+    if (i >= rows * columns) return;
+    long long row = (unsigned)i / (unsigned)columns, column = i - row * columns;
+    int first = threadIdx.x % lanes;
+    a += row * a_r + first * a_c;
+    b += column * b_c + first * b_r;
+    T sum = 0;
+    #pragma unroll 8
+    for (int k = first; k < (int)depth; k += lanes, a += lanes * a_c, b += lanes * b_r)
+        sum += *a * *b;
+    if (lanes > 1) sum = warp_sum(sum);
+    if (first) return;
+    T old = *beta, made = *alpha * sum;
+    out += row * out_r + column;
+    *out = old == 0 ? made : made + old * *out;
+}}
+"""
+
+
+@lru_cache(maxsize=8)
 def argmax(kind: str) -> str:
     """Return the kernel ``run``: rows, columns; pointer and row stride of values; ``out``.
 

@@ -33,6 +33,8 @@ from .windows import Window
 _DATA_SHARE = 0.8
 # CuPy brings arrays over by way of pinned memory, which it keeps; those of more bytes go directly.
 _STAGED = 64 * 1024 * 1024
+# Sums of more numbers are shared by a warp.
+_DEEP = 64
 # So few bytes are quicker to bring to the host than to reduce.
 _FEW = 64 * 1024
 # DLPack's kinds of device whose memory a kernel can read: CUDA's own, and managed memory.
@@ -47,6 +49,9 @@ def open_gpu(number: int, precision: str = "float32") -> GpuBackend:
 class GpuBackend(Backend):
     """One NVIDIA GPU."""
 
+    #: Of products of at most so many multiplications cuBLAS makes one or two slow launches: they
+    #: are a kernel of our own.
+    small_product = 1_000_000
     # A graph of many small steps hides the cost of its launch; memory is no concern.
     chunk_steps = 64
     by_rows = True
@@ -136,6 +141,13 @@ class GpuBackend(Backend):
         if a.shape[1] != b.shape[0] or out.shape != (a.shape[0], b.shape[1]):
             raise ValueError(f"gemm: {a.shape} @ {b.shape} does not give {out.shape}")
         scalars = self._number(alpha, out.dtype), self._number(beta, out.dtype)
+        if out.size * a.shape[1] <= self.small_product:
+            lanes = 32 if a.shape[1] > _DEEP else 1
+            steps = *strides.matrix(a), *strides.matrix(b), strides.row(out)
+            text = cuda.product(cuda.ctype(out.dtype), lanes)
+            parameters = (*out.shape, a.shape[1], a, b, out, *steps, *scalars)
+            self._launch(text, out.size * lanes, cuda.WARPS, parameters)
+            return
         function, arguments = self._cublas.gemm(a, b, out, *scalars)
         self._do(function, *arguments, keep=(a, b, out, *scalars))
 
