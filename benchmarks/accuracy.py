@@ -30,7 +30,7 @@ def main(args) -> int:
     def chapter_3(seed):
         layers = [784, *(xnn.Dense(n, initializer="scaled_normal") for n in (100, 10))]
         net = xnn.Network(layers, "cross_entropy", seed=seed, device=args.device)
-        return net, {"epochs": 60, "optimizer": xnn.SGD(0.1, weight_decay=5.0)}
+        return net, {"epochs": 60, "optimizer": xnn.SGD(0.1, lmbda=5.0)}
 
     results, reached = {}, True
     for name, make in (("784-30-10", chapter_1), ("784-100-10", chapter_3)):

@@ -35,7 +35,7 @@ def main() -> int:
     return 0 if seconds else 1
 
 
-def network(device: str, seed: int) -> xnn.Network:
+def network(device: str | None, seed: int) -> xnn.Network:
     layers = [
         (28, 28, 1),
         xnn.Conv2D(20, 5, "relu"),
@@ -54,12 +54,12 @@ def train(net: xnn.Network, data, validation, args: argparse.Namespace) -> float
     reached: list[float] = []
     began = time.perf_counter()
 
-    def watch(run) -> None:
-        accuracy = run.history.validation_accuracy[-1]
-        print(f"Epoch {run.epoch}: {accuracy:.2%} on validation data")
+    def watch(training) -> None:
+        accuracy = training.history.validation_accuracy[-1]
+        print(f"Epoch {training.epoch + 1}: {accuracy:.2%} on validation data")
         if 100 * accuracy >= args.target:
             reached.append(time.perf_counter() - began)
-            run.stop("the target is reached")
+            training.stop("the target is reached")
 
     net.fit(
         *data,
@@ -80,7 +80,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--target", type=float, default=99.0, metavar="PERCENT", help="(default 99.0)")
     add("--epochs", type=int, default=3, metavar="N", help="at most so many (default 3)")
     add("--lr", type=float, default=0.003, metavar="RATE", help="highest rate (default 0.003)")
-    add("--device", default="auto", help="auto, cpu, gpu or gpu:N (default: a GPU if one works)")
+    add("--device", help="cpu, gpu, gpu:N or auto (default: XNN_DEVICE, else cpu)")
     add("--data", metavar="PATH", help="a folder with MNIST's files, mnist.npz or mnist.pkl.gz")
     add("--seed", type=int, default=0, metavar="N", help="(default 0)")
     return parser.parse_args()

@@ -74,7 +74,7 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--device", default="auto", help="auto, cpu, gpu or gpu:N (default: a GPU if one works)")
+    add("--device", help="cpu, gpu, gpu:N or auto (default: XNN_DEVICE, else cpu)")
     add("--dataset", default="auto", choices=["auto", "mnist", "digits"])
     add("--data", metavar="PATH", help="a folder with MNIST's files, mnist.npz or mnist.pkl.gz")
     add("--hidden", type=int, default=30, metavar="N", help="hidden neurons (default 30)")

@@ -56,9 +56,9 @@ def trained(name: str, seed: int, data, args: argparse.Namespace):
     reached: list[float] = []
     began = time.perf_counter()
 
-    def watch(run) -> None:
-        accuracy = run.history.validation_accuracy[-1]
-        print(f"Epoch {run.epoch}: {accuracy:.2%} on validation data", flush=True)
+    def watch(training) -> None:
+        accuracy = training.history.validation_accuracy[-1]
+        print(f"Epoch {training.epoch + 1}: {accuracy:.2%} on validation data", flush=True)
         if 100 * accuracy >= args.target:
             reached.append(time.perf_counter() - began)
 
@@ -121,7 +121,7 @@ def parse_arguments() -> argparse.Namespace:
     kinds = "taken in turn (default: small on a CPU, on a GPU the three others)"
     add("--networks", nargs="+", choices=RECIPES, help=kinds)
     add("--epochs", type=int, metavar="N", help="at most so many (default 30 of small, else 150)")
-    add("--device", default="auto", help="auto, cpu, gpu or gpu:N (default: a GPU if one works)")
+    add("--device", help="cpu, gpu, gpu:N or auto (default: XNN_DEVICE, else cpu)")
     add("--data", metavar="PATH", help="a folder with MNIST's files, mnist.npz or mnist.pkl.gz")
     add("--seed", type=int, default=0, metavar="N", help="of the first (default 0)")
     return parser.parse_args()

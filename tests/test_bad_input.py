@@ -495,7 +495,16 @@ WRONG = BOOK | {
         lambda: SGD(1, nesterov=True),
         "nesterov is True, but momentum is 0; give a momentum such as 0.9",
     ),
-    "negative decay": (lambda: SGD(1, weight_decay=-5), "weight_decay is -5, but must be a number"),
+    "Nesterov in numbers": (lambda: SGD(1, 0.9, nesterov=1e-4), "nesterov is 0.0001, but must be"),
+    "two decays": (
+        lambda: SGD(1, lmbda=5, weight_decay=1e-4),
+        "lmbda and weight_decay are both given, but are the same",
+    ),
+    "centered in words": (lambda: RMSprop(centered="no"), "centered is 'no', but must be True or"),
+    "restore in words": (lambda: EarlyStopping(restore="no"), "restore is 'no', but must be True"),
+    "shuffle in words": (lambda: fit(shuffle="no"), "shuffle is 'no', but must be True or False"),
+    "progress in words": (lambda: fit(progress="no"), "progress is 'no', but must be True or"),
+    "negative decay": (lambda: SGD(1, lmbda=-5), "lmbda is -5, but must be a number"),
     "clip at zero": (lambda: SGD(1, clip_norm=0), "clip_norm is 0, but must be a positive number"),
     "clip in words": (lambda: SGD(1, clip_value="1"), "clip_value is '1', but must be a positive"),
     "alpha of one": (

@@ -61,7 +61,7 @@ def watching():
 RUNS = {
     "plain": (plain, xnn.SGD(0.5), none, True),
     "in order": (plain, xnn.SGD(0.5, momentum=0.9), none, False),
-    "everything": (everything, xnn.SGD(0.1, momentum=0.5, weight_decay=0.1), none, True),
+    "everything": (everything, xnn.SGD(0.1, momentum=0.5, lmbda=0.1), none, True),
     "Adam": (everything, xnn.AdamW(xnn.schedules.Cosine(0.01, 4)), watching, True),
     "RMSprop": (plain, xnn.RMSprop(momentum=0.5, centered=True, clip_norm=1.0), none, True),
     "averages": (everything, xnn.Averaged(xnn.Adam(0.01), 0.9), watching, True),

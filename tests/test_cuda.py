@@ -45,7 +45,7 @@ def sources():
     for hidden in reference.ACTIVATIONS:
         run([xnn.Dense(5, hidden), xnn.Dense(3)], "quadratic", x, rows)
     for options in (
-        {"momentum": 0.5, "weight_decay": 1.0},
+        {"momentum": 0.5, "lmbda": 1.0},
         {"momentum": 0.5, "nesterov": True, "weight_decay": 1.0},
         {"clip_norm": 1.0, "clip_value": 1.0},
         {"clip_value": 1.0},

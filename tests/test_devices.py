@@ -38,7 +38,7 @@ def trained(layers, device, *, steps, dtype, **options):
 @pytest.mark.parametrize("layers", LAYERS.values(), ids=LAYERS)
 @pytest.mark.parametrize(
     "optimizer",
-    [xnn.SGD(0.5), xnn.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=1.0, clip_norm=1.0)],
+    [xnn.SGD(0.5), xnn.SGD(0.1, momentum=0.9, nesterov=True, lmbda=1.0, clip_norm=1.0)],
     ids=["plain", "everything"],
 )
 @pytest.mark.parametrize(

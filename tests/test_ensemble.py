@@ -135,6 +135,31 @@ def test_wrong_calls(make, message):
     assert message in str(caught.value)
 
 
+def test_each_fold_has_the_weights_of_its_samples(device):
+    rng = np.random.default_rng(0)
+    x, y, weights = rng.random((30, 4)), rng.integers(0, 2, 30), rng.random(30)
+
+    def make():
+        return xnn.Network([4, 2], seed=0, device=device)
+
+    options = {"epochs": 2, "optimizer": 1.0}
+    found = xnn.cross_validate(make, x, y, k=3, seed=0, sample_weight=weights, **options)
+    for (train, _), (net, _) in zip(xnn.folds(30, 3, seed=0), found, strict=True):
+        wanted = make()
+        wanted.fit(x[train], y[train], sample_weight=weights[train], **options)
+        np.testing.assert_array_equal(parameters(net), parameters(wanted))
+    with pytest.raises(ValueError, match=r"sample_weight has shape \(20,\), but must have"):
+        xnn.cross_validate(make, x, y, sample_weight=weights[:20])
+
+
+@pytest.mark.parametrize("how", ["write", "resume"])
+def test_checkpoints_are_not_for_several_trainings(how, tmp_path):
+    x, y = np.random.default_rng(0).random((20, 4)), np.arange(20) % 2
+    options = {"callbacks": [xnn.Checkpoints(tmp_path)]} if how == "write" else {"resume": tmp_path}
+    with pytest.raises(ValueError, match="checkpoints are of one training"):
+        xnn.cross_validate(lambda: xnn.Network([4, 2]), x, y, **options)
+
+
 def test_an_interrupted_fold_ends_cross_validation():
     """A network that was cut short is no equal of the others."""
 

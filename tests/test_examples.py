@@ -153,7 +153,7 @@ def test_the_record_tells_times_and_accuracies(scribbles):
     assert done.stderr == ""
     text = done.stdout
     assert re.findall(r"^small, seed (\d)$", text, re.MULTILINE) == ["3", "4"]
-    assert len(re.findall(r"^Epoch 0: \d+\.\d\d% on validation data$", text, re.MULTILINE)) == 2
+    assert len(re.findall(r"^Epoch 1: \d+\.\d\d% on validation data$", text, re.MULTILINE)) == 2
     times = re.findall(r"^1\.0 % after (\d+\.\d) s; (\d+\.\d) s in all$", text, re.MULTILINE)
     assert len(times) == 2
     assert all(float(reached) <= float(whole) for reached, whole in times)

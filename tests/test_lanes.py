@@ -68,7 +68,7 @@ def same(found, wanted):
     "optimizer",
     [
         xnn.SGD(0.1),
-        xnn.SGD(0.1, momentum=0.9, weight_decay=0.1),
+        xnn.SGD(0.1, momentum=0.9, lmbda=0.1),
         xnn.SGD(0.1, momentum=0.9, nesterov=True, clip_norm=0.5),
         xnn.Averaged(xnn.Adam(0.01)),
     ],

@@ -397,7 +397,7 @@ def test_gradients_in_training_are_those_of_central_differences(layers, device):
 def test_pieces_of_a_mini_batch_add_up(device, monkeypatch):
     """A column buffer too small for two samples at once changes nothing but the last digits."""
     layers = [Conv2D(4, 3, "tanh", groups=2), Conv2D(3, 2, "tanh"), Flatten(), Dense(2)]
-    optimizers = [xnn.SGD(0.1, weight_decay=1.0), xnn.SGD(0.1, momentum=0.5, nesterov=True)]
+    optimizers = [xnn.SGD(0.1, lmbda=1.0), xnn.SGD(0.1, momentum=0.5, nesterov=True)]
     for optimizer in [*optimizers, xnn.SGD(0.1, momentum=0.5)]:
         trained = []
         for size in (1 << 20, 1):
@@ -553,8 +553,8 @@ def test_layers_that_do_not_fit(layers, message):
     ("make", "message"),
     [
         (lambda: Conv2D(0, 3), "filters is 0"),
-        (lambda: Conv2D(2, 0), "kernel is 0"),
-        (lambda: Conv2D(2, (3, 3, 3)), "kernel is (3, 3, 3), but must be a number or a pair"),
+        (lambda: Conv2D(2, 0), "kernel_size is 0"),
+        (lambda: Conv2D(2, (3, 3, 3)), "kernel_size is (3, 3, 3), but must be a number or"),
         (lambda: Conv2D(3, 3, groups=2), "filters is 3, but must be a multiple of groups"),
         (lambda: Conv2D(2, 3, "sine"), "activation is 'sine'"),
         (lambda: Conv2D(2, 3, "softmax"), "activation is 'softmax', but that is for"),
@@ -566,7 +566,7 @@ def test_layers_that_do_not_fit(layers, message):
         (lambda: AveragePool2D(1.5), "size is 1.5"),
         (lambda: Dropout(1), "rate is 1, but must be a number of at least 0 and less than 1"),
         (lambda: BatchNorm(momentum=1), "momentum is 1"),
-        (lambda: BatchNorm(epsilon=0), "epsilon is 0"),
+        (lambda: BatchNorm(eps=0), "eps is 0"),
         (lambda: RandomAffine(shift=-1), "shift is -1"),
         (lambda: RandomAffine(shear=90), "shear is 90"),
         (lambda: ElasticTransform(smoothness=0), "smoothness is 0"),

@@ -33,8 +33,8 @@ def warm_trainer(optimizer, layers, batch=10, n=205):
     "optimizer",
     [
         xnn.SGD(1.0),
-        xnn.SGD(1.0, weight_decay=1.0),
-        xnn.SGD(0.1, momentum=0.9, weight_decay=1.0),
+        xnn.SGD(1.0, lmbda=1.0),
+        xnn.SGD(0.1, momentum=0.9, lmbda=1.0),
         xnn.SGD(0.1, momentum=0.9, nesterov=True, clip_norm=1.0, clip_value=0.1),
         xnn.RMSprop(momentum=0.9, centered=True, weight_decay=0.1),
         xnn.Adam(),

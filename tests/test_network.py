@@ -332,3 +332,29 @@ def test_load_blames_the_argument_that_is_wrong(tmp_path):
         xnn.load(tmp_path / "net", device="tpu")
     with pytest.raises(ValueError, match="seed is -1"):
         xnn.load(tmp_path / "net", seed=-1)
+
+
+def test_a_move_to_where_it_is_leaves_arrays_live(device):
+    net = xnn.Network([3, 2], seed=0, device=device)
+    weights = net.weights[0]
+    assert net.to(device) is net
+    weights[...] = 0
+    assert not np.asarray(copies(net)[0]).any()
+
+
+def test_a_pickled_network_comes_back_where_its_device_is_not():
+    net = xnn.Network([3, 2], seed=0, device="cpu")
+    state = {**net.__getstate__(), "device": "gpu:99"}
+    there = xnn.Network.__new__(xnn.Network)
+    there.__setstate__(state)
+    assert there.device == "cpu"
+    np.testing.assert_array_equal(parameters(there), parameters(net))
+
+
+@pytest.mark.parametrize(("cost", "rate"), [("quadratic", 0.5), ("cross_entropy", 0.1)])
+def test_without_an_optimizer_it_is_sgd_at_a_rate_for_the_cost(cost, rate, device):
+    x, y = np.random.default_rng(0).random((20, 3)), np.arange(20) % 2
+    nets = [xnn.Network([3, 2], cost, seed=0, device=device) for _ in range(2)]
+    nets[0].fit(x, y, epochs=2)
+    nets[1].fit(x, y, epochs=2, optimizer=xnn.SGD(rate))
+    np.testing.assert_array_equal(*map(parameters, nets))

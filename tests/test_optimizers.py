@@ -38,7 +38,7 @@ def test_sgd_is_the_books(batch_size, decay, device):
     """Sizes of which none divides the other, so that every epoch has a last, smaller batch."""
     net, x, y = start(device)
     weights, biases = copies(net)
-    optimizer = xnn.SGD(0.7, weight_decay=decay)
+    optimizer = xnn.SGD(0.7, lmbda=decay)
     net.fit(x, y, epochs=3, batch_size=batch_size, optimizer=optimizer, shuffle=False)
     for _ in range(3):
         reference.book_epoch(
@@ -85,14 +85,15 @@ RULES = {
     "optimizer",
     [
         xnn.SGD(0.4, momentum=0.9),
-        xnn.SGD(0.4, momentum=0.9, weight_decay=3.0),
+        xnn.SGD(0.4, momentum=0.9, lmbda=3.0),
         xnn.SGD(0.4, momentum=0.5, nesterov=True),
-        xnn.SGD(0.4, momentum=0.9, nesterov=True, weight_decay=3.0),
+        xnn.SGD(0.4, weight_decay=0.1),
+        xnn.SGD(0.4, momentum=0.9, nesterov=True, lmbda=3.0),
         xnn.SGD(0.4, clip_norm=0.05),
         xnn.SGD(0.4, clip_norm=1e9),
         xnn.SGD(0.4, clip_value=0.002),
-        xnn.SGD(0.4, clip_value=0.002, weight_decay=3.0),
-        xnn.SGD(0.4, momentum=0.9, clip_norm=0.1, clip_value=0.01, weight_decay=1.0),
+        xnn.SGD(0.4, clip_value=0.002, lmbda=3.0),
+        xnn.SGD(0.4, momentum=0.9, clip_norm=0.1, clip_value=0.01, lmbda=1.0),
         xnn.RMSprop(),
         xnn.RMSprop(0.03, alpha=0.5, eps=1e-3, weight_decay=0.1),
         xnn.RMSprop(0.03, momentum=0.9, clip_value=0.01),
@@ -120,13 +121,12 @@ def test_optimizers_follow_their_formulas(optimizer, device):
 
     weights, biases = copies(net)
     options = {**vars(optimizer), "lr": optimizer.learning_rate}
-    of_all = len(x) if isinstance(optimizer, xnn.SGD) else 1
     wanted = reference.optimize(
         RULES[type(optimizer)],
         [*weights, *biases],
         gradients,
         40,
-        decay=optimizer.weight_decay / of_all,
+        decay=optimizer.weight_decay or getattr(optimizer, "lmbda", 0) / len(x),
         decoupled=isinstance(optimizer, xnn.AdamW),
         **options,
     )
@@ -244,15 +244,16 @@ PYTORCHS = [
     (xnn.SGD(0.01), "SGD", {}, {}),
     (xnn.SGD(0.01, momentum=0.8), "SGD", {"momentum": 0.8}, {}),
     (xnn.SGD(0.01, momentum=0.8, nesterov=True), "SGD", {"momentum": 0.8, "nesterov": True}, {}),
-    (xnn.SGD(0.01, weight_decay=40.0), "SGD", {"weight_decay": 2.0}, {}),
+    (xnn.SGD(0.01, lmbda=40.0), "SGD", {"weight_decay": 2.0}, {}),
+    (xnn.SGD(0.01, weight_decay=2.0), "SGD", {"weight_decay": 2.0}, {}),
     (
-        xnn.SGD(0.01, momentum=0.8, weight_decay=40.0),
+        xnn.SGD(0.01, momentum=0.8, lmbda=40.0),
         "SGD",
         {"momentum": 0.8, "weight_decay": 2.0},
         {},
     ),
     (
-        xnn.SGD(0.01, momentum=0.8, nesterov=True, weight_decay=40.0),
+        xnn.SGD(0.01, momentum=0.8, nesterov=True, lmbda=40.0),
         "SGD",
         {"momentum": 0.8, "nesterov": True, "weight_decay": 2.0},
         {},
@@ -342,7 +343,7 @@ def averages(history, decay):
 
 @pytest.mark.parametrize(
     "optimizer",
-    [xnn.SGD(0.7, weight_decay=1.0), xnn.SGD(0.3, momentum=0.8), xnn.AdamW(0.01)],
+    [xnn.SGD(0.7, lmbda=1.0), xnn.SGD(0.3, momentum=0.8), xnn.AdamW(0.01)],
     ids=["plain", "momentum", "AdamW"],
 )
 def test_averages_are_what_is_evaluated_and_kept(optimizer, device):
@@ -537,9 +538,7 @@ def test_schedule_changes_the_rate_within_an_epoch_and_a_function_between(decay,
     net, x, y = start(device, n=20)
     weights, biases = copies(net)
     schedule = xnn.schedules.Cosine(1.0, epochs=2)
-    net.fit(
-        x, y, epochs=2, batch_size=5, shuffle=False, optimizer=xnn.SGD(schedule, weight_decay=decay)
-    )
+    net.fit(x, y, epochs=2, batch_size=5, shuffle=False, optimizer=xnn.SGD(schedule, lmbda=decay))
     for step in range(8):
         rows = np.arange(20)[step % 4 * 5 : step % 4 * 5 + 5]
         rate = (1 + np.cos(np.pi * step / 8)) / 2

@@ -201,8 +201,8 @@ UNSCALED = xnn.Dropout(0.4, scale_training=False)
         [(5, 6, 2), UNSCALED, xnn.Conv2D(3, 3, "relu", padding="same"), UNSCALED, xnn.Flatten(), 3],
         [(5, 6, 2), UNSCALED, xnn.AveragePool2D(2), xnn.GlobalAveragePool2D(), xnn.Dense(3)],
         [7, xnn.Dense(4), UNSCALED, xnn.Activation("leaky_relu"), xnn.Dense(3, "softmax")],
-        [7, xnn.Dense(4), UNSCALED, UNSCALED, xnn.BatchNorm(epsilon=0.1), UNSCALED, 3],
-        [(5, 6, 2), UNSCALED, xnn.BatchNorm(epsilon=0.1), xnn.Flatten(), 3],
+        [7, xnn.Dense(4), UNSCALED, UNSCALED, xnn.BatchNorm(eps=0.1), UNSCALED, 3],
+        [(5, 6, 2), UNSCALED, xnn.BatchNorm(eps=0.1), xnn.Flatten(), 3],
     ],
 )
 def test_dropout_that_does_not_scale_in_training_scales_the_next_weights(layers, device):

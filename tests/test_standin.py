@@ -25,7 +25,7 @@ def network(layers=(20, 30, 3), **options):
     "optimizer",
     [
         xnn.SGD(1.0),
-        xnn.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=1.0, clip_norm=1.0),
+        xnn.SGD(0.1, momentum=0.9, nesterov=True, lmbda=1.0, clip_norm=1.0),
         xnn.AdamW(),
         xnn.Averaged(xnn.SGD(1.0)),
     ],
@@ -109,7 +109,7 @@ def test_it_computes_what_the_cpu_does(data):
     figures = []
     for device in ("cpu", "standin"):
         net = xnn.Network([20, Dense(9, "relu"), Dense(3, "softmax")], seed=0, device=device)
-        optimizer = xnn.SGD(0.1, momentum=0.9, weight_decay=1.0)
+        optimizer = xnn.SGD(0.1, momentum=0.9, lmbda=1.0)
         history = net.fit(*data, epochs=3, optimizer=optimizer, validation_data=data)
         figures.append((history.cost, history.accuracy, history.validation_cost))
     assert figures[0] == figures[1]

@@ -354,6 +354,7 @@ def test_ctrl_c_in_an_epoch_leaves_averages(device, monkeypatch):
         before = parameters(net)
         history = net.fit(x, y, epochs=3, batch_size=2, optimizer=optimizer, progress=False)
         assert history.stopped == "interrupted in epoch 1/3"
+        assert history.interrupted
         ends.append(np.linalg.norm(parameters(net) - before))
     assert 0 < ends[1] < ends[0] / 5
 
@@ -743,7 +744,7 @@ def test_label_smoothing_and_weights_are_those_of_pytorch(device):
 @pytest.mark.parametrize(
     "optimizer",
     [
-        xnn.SGD(0.5, weight_decay=1.0),
+        xnn.SGD(0.5, lmbda=1.0),
         xnn.SGD(0.2, momentum=0.9),
         xnn.Adam(),
         xnn.Averaged(xnn.SGD(0.5), decay=0.5),

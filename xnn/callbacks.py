@@ -209,7 +209,7 @@ class EarlyStopping(_Watching):
         restore: bool = True,
     ) -> None:
         super().__init__(monitor, patience, min_delta)
-        self.restore = restore
+        self.restore = checks.truth("restore", restore)
 
     def begin(self, training: Training) -> None:
         super().begin(training)

@@ -15,7 +15,7 @@ from .backends import DeviceError
 from .checkpoints import Checkpoints
 from .info import facts
 from .layers import Dense
-from .network import Network, load
+from .network import Network, default_rate, load
 from .version import __version__
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
@@ -166,7 +166,7 @@ def train(
     layers = [Dense(units, activation) for units in hidden]
     outputs = Dense(10, _OUTPUTS[cost])
     if lr is None and optimizer == "sgd":
-        lr = 0.5 if cost == "quadratic" else 0.1  # gradients of the quadratic cost are smaller
+        lr = default_rate(cost)
     net = Network([x.shape[1], *layers, outputs], cost, seed=seed, device=device, dtype=dtype)
     keeps = None if checkpoint is None else Checkpoints(checkpoint, every=every or 1)
     newest = keeps.newest() if keeps and resume else None
@@ -186,8 +186,7 @@ def train(
         progress=False if as_json else None,
         resume=newest,
     )
-    interrupted = (history.stopped or "").startswith("interrupted")
-    if newest is not None and not trained and not interrupted:
+    if newest is not None and not trained and not history.interrupted:
         already = f"{newest} has {len(history.cost)} epochs already"
         click.echo(f"xnn: nothing to train: {already}, and --epochs counts them all", err=True)
     net.save(model)
@@ -197,7 +196,7 @@ def train(
         click.echo(json.dumps(told))
     else:
         click.echo(f"{model}: test accuracy {found.accuracy:.2%}")
-    if interrupted:
+    if history.interrupted:
         raise click.exceptions.Exit(_INTERRUPTED)
 
 

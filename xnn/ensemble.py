@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import checks
+from .checkpoints import Checkpoints
 from .network import Evaluation, Network, chosen, generator
 from .samples import classes
 
@@ -152,10 +153,12 @@ def cross_validate(
 ) -> list[tuple[Network, Evaluation]]:
     """Train k networks, each without another part of the samples, and evaluate them on that part.
 
-    ``make`` makes a network that is not trained, ``options`` are those of `Network.fit`; an
-    evaluation is on the samples that its network was trained without.
+    ``make`` makes a network that is not trained, ``options`` are those of `Network.fit`, with
+    ``sample_weight`` for all samples; an evaluation is on the samples that its network was trained
+    without. ``x`` and ``y`` are arrays of the host.
 
-    Raises `ValueError` where ``make`` makes no network, and as `folds` and `Network.fit` do; and
+    Raises `ValueError` where ``make`` makes no network, for checkpoints, which are of one training,
+    and as `folds` and `Network.fit` do; and
     `KeyboardInterrupt` at Ctrl-C, for a network that was interrupted cannot be compared with the
     others.
 
@@ -170,7 +173,17 @@ def cross_validate(
     >>> len(found), min(evaluation.accuracy for _, evaluation in found) > 0.8
     (4, True)
     """
-    x, y = np.asarray(x), np.asarray(y)
+    x, y, weights = np.asarray(x), np.asarray(y), options.pop("sample_weight", None)
+    if weights is not None and np.shape(weights) != (len(x),):
+        raise ValueError(
+            f"sample_weight has shape {np.shape(weights)}, but must have shape ({len(x)},)"
+        )
+    callbacks = options.get("callbacks", ())
+    written = isinstance(callbacks, Sequence) and any(
+        isinstance(callback, Checkpoints) for callback in callbacks
+    )
+    if written or options.get("resume") is not None:
+        raise ValueError("checkpoints are of one training: write none in cross_validate")
     results = []
     for train, held_out in folds(len(x), k, seed):
         net = make() if callable(make) else None
@@ -179,8 +192,9 @@ def cross_validate(
                 "make must be a function that returns a new network: "
                 "lambda: xnn.Network([784, 30, 10])"
             )
-        history = net.fit(x[train], y[train], **options)
-        if (history.stopped or "").startswith("interrupted"):
+        own = None if weights is None else np.asarray(weights)[train]
+        history = net.fit(x[train], y[train], sample_weight=own, **options)
+        if history.interrupted:
             raise KeyboardInterrupt
         results.append((net, net.evaluate(x[held_out], y[held_out])))
     return results

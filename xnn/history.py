@@ -24,6 +24,8 @@ class History:
         Of each epoch, validation included.
     stopped
         Why training ended before its last epoch; None where it did not.
+    interrupted
+        Whether that was Ctrl-C.
     """
 
     FIGURES: ClassVar[tuple[str, ...]] = (
@@ -39,6 +41,7 @@ class History:
     validation_accuracy: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     stopped: str | None = None
+    interrupted: bool = False
 
     def __repr__(self) -> str:
         """Return the last epoch's figures; the lists themselves hold one an epoch."""
@@ -79,4 +82,6 @@ class History:
                 raise ValueError(f"its history of {name} is not one of {count} epochs")
         if not isinstance(history.stopped, str | None):
             raise ValueError(f"its history ended because of {history.stopped!r}")
+        if not isinstance(history.interrupted, bool):
+            raise ValueError(f"its history has interrupted as {history.interrupted!r}")
         return history

@@ -56,7 +56,9 @@ class Network:
     layers
         The number of inputs, or their shape ``(height, width, channels)``; then the layers. A
         number stands for the book's first layer,
-        ``Dense(number, activation="sigmoid", initializer="normal")``.
+        ``Dense(number, activation="sigmoid", initializer="normal")``. Its weights of standard
+        deviation 1 learn poorly with many inputs or neurons; those of ``Dense(number)`` are
+        Glorot's.
     cost
         ``"quadratic"``, ``"cross_entropy"``, ``"log_likelihood"``, ``"log_loss"``, ``"poisson"``,
         ``"mean_squared_error"`` or ``"mean_absolute_error"``; None is log-likelihood after softmax
@@ -256,7 +258,8 @@ class Network:
             How often to go through all samples, and how many to a step. The last step of an epoch
             takes what is left.
         optimizer
-            Such as ``xnn.SGD(3.0)``; a number is its learning rate; None is ``SGD(0.1)``.
+            Such as ``xnn.SGD(3.0)``; a number is its learning rate; None is ``SGD(0.5)`` for the
+            quadratic cost and ``SGD(0.1)`` for all others.
         sample_weight
             How much each sample counts, ``(n,)``: its cost and its gradient are multiplied by this.
         class_weight
@@ -321,7 +324,7 @@ class Network:
         if label_smoothing and samples.scoring is None:
             raise ValueError("label_smoothing is given, but the targets are no classes")
         recipe = Recipe(
-            _optimizer(optimizer),
+            _optimizer(optimizer, self.cost),
             checks.whole("batch_size", batch_size),
             None
             if micro_batch_size is None
@@ -336,13 +339,16 @@ class Network:
                     f"but is a {type(validation_data).__name__}"
                 )
             validation = self._samples(*validation_data, ("validation x", "validation y"))
+        shuffle = checks.truth("shuffle", shuffle)
+        if progress is not None:
+            checks.truth("progress", progress)
         source = None if resume is None else checkpoints.find(resume)
         return self._train(
             samples,
             recipe=recipe,
             epochs=checks.whole("epochs", epochs),
             orders=_orders(len(samples), self._rng if shuffle else None),
-            shuffled=bool(shuffle),
+            shuffled=shuffle,
             validation=validation,
             callbacks=callbacks,
             progress=progress,
@@ -421,11 +427,13 @@ class Network:
     def to(self, device: str) -> Network:
         """Move the network to a device and return it.
 
+        Arrays taken from `weights` or `biases` before belong to the device that it leaves.
+
         Raises `ValueError` for a name that is none, `xnn.DeviceError` where it is not to be had.
         """
-        select(device)
-        with self._lock:
-            self.__setstate__({**self.__getstate__(), "device": device})
+        if select(device, self._precision).device != self.device:
+            with self._lock:
+                self._restore({**self.__getstate__(), "device": device})
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -481,6 +489,13 @@ class Network:
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        """Become what was pickled: on its device, or on the CPU where that is not to be had."""
+        try:
+            self._restore(state)
+        except DeviceError:
+            self._restore({**state, "device": "cpu"})
+
+    def _restore(self, state: dict[str, Any]) -> None:
         described = state["description"]
         self._rng = state["rng"]
         made = [layers.from_description(d) for d in described["layers"]]
@@ -555,7 +570,7 @@ class Network:
         except DeviceError as error:
             if error.parameters is None:  # before the first step
                 raise
-            self.__setstate__({**self._state(error.parameters), "device": "cpu"})
+            self._restore({**self._state(error.parameters), "device": "cpu"})
             what = "the network is on the CPU now, with the weights from before the epoch"
             raise DeviceError(f"{error}; {what}") from None
 
@@ -665,7 +680,7 @@ def load(
 def restored(description: dict[str, Any], arrays: dict[str, NDArray[Any]], **state: Any) -> Network:
     """Return a network of its description and arrays, named ``"0.weights"`` and so on."""
     network = Network.__new__(Network)
-    network.__setstate__({"description": description, "arrays": arrays, **state})
+    network._restore({"description": description, "arrays": arrays, **state})
     return network
 
 
@@ -710,17 +725,22 @@ def generator(seed: Any) -> np.random.Generator:
     return np.random.default_rng(None if seed is None else checks.whole("seed", seed, least=0))
 
 
+def default_rate(cost: str) -> float:
+    """Return SGD's learning rate where none is given."""
+    return 0.5 if cost == "quadratic" else 0.1  # its gradients are smaller
+
+
 def _orders(n: int, rng: np.random.Generator | None) -> Iterator[NDArray[np.intp]]:
     """Yield the order of the samples in each epoch: a new one, or without ``rng`` as they come."""
     while True:
         yield np.arange(n) if rng is None else rng.permutation(n)
 
 
-def _optimizer(given: Any) -> Optimizer:
+def _optimizer(given: Any, cost: str) -> Optimizer:
     if isinstance(given, Optimizer):
         return given
     if given is None:
-        return SGD(0.1)
+        return SGD(default_rate(cost))
     if isinstance(given, int | float | np.number):
         return SGD(given)  # type: ignore[arg-type]
     raise ValueError(

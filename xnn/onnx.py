@@ -161,7 +161,7 @@ def _add(graph: _Graph, layer: Layer, inputs: Shape, outputs: Shape, arrays: Arr
             if len(inputs) == 3:
                 graph.channels_first()
             moments = [own[name] for name in ("weights", "biases", "mean", "variance")]
-            graph.node("BatchNormalization", *moments, epsilon=float(layer.epsilon))
+            graph.node("BatchNormalization", *moments, epsilon=float(layer.eps))
         case kinds.Flatten() | kinds.Reshape():
             graph.reshape(outputs)
         case kinds.Activation():

@@ -45,7 +45,8 @@ def from_torch(
         The number of inputs or their shape ``(height, width, channels)``; None is what the first
         layer says where it is a ``Linear``.
     cost, seed, device, precision
-        As for `Network`.
+        As for `Network`. A module that ends in a ``Linear`` gets the quadratic cost: for one that
+        was trained with ``CrossEntropyLoss`` put ``Softmax(dim=1)`` behind it.
 
     Returns
     -------
@@ -272,7 +273,7 @@ class _Writer:
                 if self.order is not None:
                     own = {name: array[np.argsort(self.order)] for name, array in own.items()}
                 kind = nn.BatchNorm1d if len(inputs) == 1 else nn.BatchNorm2d
-                momentum, eps = 1 - float(layer.momentum), float(layer.epsilon) / self.factor**2
+                momentum, eps = 1 - float(layer.momentum), float(layer.eps) / self.factor**2
                 self._put(kind(inputs[-1], eps=eps, momentum=momentum), own)
                 self.factor = 1.0
             case kinds.MaxPool2D():

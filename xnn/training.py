@@ -135,6 +135,7 @@ class Run:
             if self.finite and not np.isfinite(self.snapshot()).all():
                 self.restore(self.good)  # it had diverged, and that may be why
             self.stop(f"interrupted in epoch {self.count}")
+            self.history.interrupted = True
             _trim(self.history)
             print(f"\nxnn: {self.history.stopped}; the network keeps its weights", file=sys.stderr)
         except DeviceError:

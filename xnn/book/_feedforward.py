@@ -180,7 +180,7 @@ def sgd(eta: Any, lmbda: Any = 0.0) -> SGD:
     """Return plain SGD with the book's η and λ. Raises `ValueError` where they are no such."""
     checks.positive("eta", eta)
     checks.number("lmbda", lmbda, "a number of at least 0", least=0)
-    return SGD(eta, weight_decay=lmbda)
+    return SGD(eta, lmbda=lmbda)
 
 
 def _shuffles(order: list[int]) -> Iterator[NDArray[np.intp]]:

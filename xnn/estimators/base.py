@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from ..backends import DeviceError, select
+from ..backends import select
 from ..layers import Layer
 from ..network import Network
 from ..samples import Samples
@@ -278,10 +278,7 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc]
         super().__setstate__(state)
         if stored is not None:
             self.network_ = Network.__new__(Network)
-            try:
-                self.network_.__setstate__(stored)
-            except DeviceError:
-                self.network_.__setstate__({**stored, "device": "cpu"})
+            self.network_.__setstate__(stored)
             self._show()
 
     def __sklearn_tags__(self) -> Any:

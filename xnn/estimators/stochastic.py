@@ -94,7 +94,7 @@ def fit(
         finite=False,
     )
     estimator._optimizer.pause()
-    if (history.stopped or "").startswith("interrupted"):
+    if history.interrupted:
         warnings.warn("Training interrupted by user.", stacklevel=4)
     elif history.stopped is None and not incremental:
         warnings.warn(

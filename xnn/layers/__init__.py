@@ -64,6 +64,10 @@ _KINDS: dict[str, type[Layer]] = {
 }
 
 
+# What arguments were called when files were written that are there.
+_NOW = {"kernel": "kernel_size", "epsilon": "eps"}
+
+
 def from_description(description: dict[str, Any]) -> Layer:
     """Return the layer that `Layer.describe` described.
 
@@ -71,7 +75,7 @@ def from_description(description: dict[str, Any]) -> Layer:
     """
     try:
         fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
+            _NOW.get(name, name): tuple(value) if isinstance(value, list) else value
             for name, value in description.items()
         }
         return _KINDS[fields.pop("kind")](**fields)

@@ -29,7 +29,7 @@ class BatchNorm(Layer):
     momentum
         The share of the running averages that stays at each step, at least 0 and less than 1
         (1 minus what PyTorch calls so).
-    epsilon
+    eps
         ε, a positive number.
 
     Raises
@@ -40,12 +40,12 @@ class BatchNorm(Layer):
     """
 
     momentum: float = 0.9
-    epsilon: float = 1e-5
+    eps: float = 1e-5
 
     def __post_init__(self) -> None:
         wanted = "a number of at least 0 and less than 1"
         checks.number("momentum", self.momentum, wanted, least=0, below=1)
-        checks.positive("epsilon", self.epsilon)
+        checks.positive("eps", self.eps)
 
     def outputs(self, inputs: Shape) -> Shape:
         return inputs
@@ -114,8 +114,7 @@ class BatchNorm(Layer):
         room, gamma = at.own, at.parameters[0].matrix(at.flat)[:1]
         if mean is not room.mean:
             run.copy(mean, room.mean)
-        epsilon = float(self.epsilon)
-        run.elementwise("1 / sqrt(v + e)", room.inverse, v=variance, e=epsilon)
+        run.elementwise("1 / sqrt(v + e)", room.inverse, v=variance, e=float(self.eps))
         run.elementwise("g * i", room.scale, g=gamma, i=room.inverse)
 
     def _normalise(self, run: Backend, at: Memory, room: _Room) -> None:

@@ -31,7 +31,7 @@ class Conv2D(Layer):
     ----------
     filters
         The number of channels that come out.
-    kernel
+    kernel_size
         The window's size: a number, or a pair (height, width).
     activation
         σ, as in `Dense`.
@@ -71,7 +71,7 @@ class Conv2D(Layer):
     """
 
     filters: int
-    kernel: int | tuple[int, int]
+    kernel_size: int | tuple[int, int]
     activation: str = "linear"
     stride: int | tuple[int, int] = 1
     padding: Padding = "valid"
@@ -84,7 +84,7 @@ class Conv2D(Layer):
 
     def __post_init__(self) -> None:
         checks.whole("filters", self.filters)
-        for name in ("kernel", "stride", "dilation"):
+        for name in ("kernel_size", "stride", "dilation"):
             pair(name, getattr(self, name))
         checks.whole("groups", self.groups)
         if self.filters % self.groups:
@@ -103,7 +103,7 @@ class Conv2D(Layer):
     @cached_property
     def window(self) -> Window:
         """The window that the arguments mean."""
-        return geometry.window(self.kernel, self.stride, self.padding, self.dilation)
+        return geometry.window(self.kernel_size, self.stride, self.padding, self.dilation)
 
     def outputs(self, inputs: Shape) -> Shape:
         channels = image(inputs, "Conv2D")[2]

@@ -24,7 +24,9 @@ def pair(name: str, given: Any, least: int = 1) -> tuple[int, int]:
     return number, number
 
 
-def window(size: Any, stride: Any, padding: Any, dilation: Any = 1, name: str = "kernel") -> Window:
+def window(
+    size: Any, stride: Any, padding: Any, dilation: Any = 1, name: str = "kernel_size"
+) -> Window:
     """Return the window that a layer's arguments mean. Raises `ValueError` where they mean none."""
     bare = Window(pair(name, size), pair("stride", stride), pair("dilation", dilation))
     if isinstance(padding, str):

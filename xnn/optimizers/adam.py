@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -38,8 +38,7 @@ class Adam(Optimizer):
     eps
         ε, positive.
     weight_decay
-        λ, not divided by the number of samples as it is in `SGD`. Where it is not 0, `AdamW` is
-        most often the better choice.
+        λ. Where it is not 0, `AdamW` is most often the better choice.
     clip_norm, clip_value
         As in `SGD`.
 
@@ -52,6 +51,7 @@ class Adam(Optimizer):
     learning_rate: LearningRate = 0.001
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
+    _: KW_ONLY
     weight_decay: float = 0.0
     clip_norm: float | None = None
     clip_value: float | None = None
@@ -85,6 +85,7 @@ class AdamW(Adam):
     way: W ← (1 - ηλ) W before the step.
     """
 
+    _: KW_ONLY
     weight_decay: float = 0.01
 
     _decoupled: ClassVar[bool] = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from .. import checks
 from ..backends import Array, Backend
@@ -39,7 +39,7 @@ class RMSprop(Optimizer):
     centered
         Whether the gradient's variance takes the place of its mean square.
     weight_decay
-        λ, not divided by the number of samples as it is in `SGD`.
+        λ.
     clip_norm, clip_value
         As in `SGD`.
 
@@ -50,6 +50,7 @@ class RMSprop(Optimizer):
     """
 
     learning_rate: LearningRate = 0.01
+    _: KW_ONLY
     alpha: float = 0.99
     eps: float = 1e-8
     momentum: float = 0.0
@@ -63,6 +64,7 @@ class RMSprop(Optimizer):
         share("alpha", self.alpha)
         checks.positive("eps", self.eps)
         share("momentum", self.momentum)
+        checks.truth("centered", self.centered)
 
     def start(
         self,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
+from .. import checks
 from ..backends import Array, Backend
 from ..parameters import Parameter
 from ..schedules import LearningRate
@@ -19,12 +20,13 @@ class SGD(Optimizer):
     At each step, by Nielsen's equations 20 and 93, 107 and 108, and by Sutskever et al. 2013 and
     Bengio 2012:
 
-        plain       W ← (1 - ηλ/n) W - η g
-        momentum    v ← μ v - η (g + λ/n W),  W ← W + v
-        Nesterov    v as above,  W ← W + μ v - η (g + λ/n W)
+        plain       W ← (1 - ηd) W - η g
+        momentum    v ← μ v - η (g + d W),  W ← W + v
+        Nesterov    v as above,  W ← W + μ v - η (g + d W)
 
-    g is the gradient of the cost averaged over the mini-batch. η is part of the velocity, as in the
-    book; in PyTorch it is not, which differs where the rate changes from step to step.
+    g is the gradient of the cost averaged over the mini-batch, d is ``weight_decay`` or λ/n. η is
+    part of the velocity, as in the book; in PyTorch it is not, which differs where the rate changes
+    from step to step.
 
     Parameters
     ----------
@@ -35,9 +37,11 @@ class SGD(Optimizer):
         μ, at least 0 and less than 1.
     nesterov
         Whether momentum looks ahead.
+    lmbda
+        λ as the book defines it: at each step weights shrink by ηλ/n, with n training samples.
     weight_decay
-        λ as the book defines it: at each step weights shrink by ηλ/n. It is n times what PyTorch
-        calls ``weight_decay``.
+        The same as other optimizers and PyTorch define it: at each step weights shrink by η times
+        this. It is λ/n; give one of the two.
     clip_norm
         The gradient of all parameters together is scaled down to this Euclidean norm
         (Pascanu et al. 2013).
@@ -56,7 +60,7 @@ class SGD(Optimizer):
     >>> rate = xnn.schedules.Cosine(0.1, epochs=20)
     >>> rate(0), round(rate(10), 6), rate(20)
     (0.1, 0.05, 0.0)
-    >>> optimizer = xnn.SGD(rate, momentum=0.9, weight_decay=5.0)
+    >>> optimizer = xnn.SGD(rate, momentum=0.9, lmbda=5.0)
     >>> net = xnn.Network([2, 8, 1], seed=0)
     >>> x, y = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), np.array([0, 1, 1, 0])
     >>> history = net.fit(x, y, epochs=20, batch_size=4, optimizer=optimizer)
@@ -66,7 +70,9 @@ class SGD(Optimizer):
 
     learning_rate: LearningRate
     momentum: float = 0.0
+    _: KW_ONLY
     nesterov: bool = False
+    lmbda: float = 0.0
     weight_decay: float = 0.0
     clip_norm: float | None = None
     clip_value: float | None = None
@@ -74,6 +80,10 @@ class SGD(Optimizer):
     def __post_init__(self) -> None:
         check(self)
         share("momentum", self.momentum)
+        checks.truth("nesterov", self.nesterov)
+        checks.number("lmbda", self.lmbda, "a number of at least 0", least=0)
+        if self.lmbda and self.weight_decay:
+            raise ValueError("lmbda and weight_decay are both given, but are the same: λ/n")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov is True, but momentum is 0; give a momentum such as 0.9")
 
@@ -85,7 +95,7 @@ class SGD(Optimizer):
         examples: int,
         parts: bool = False,
     ) -> Updates:
-        decay = self.weight_decay / examples
+        decay = self.weight_decay or self.lmbda / examples
         clips = self.clip_norm is not None or self.clip_value is not None
         if not self.momentum and not clips and not parts:
             return _Plain(run, flat, parameters, examples, decay)
