@@ -1,12 +1,14 @@
-"""Write the tables of README.md and docs/from-the-book.md from benchmarks/results/."""
+"""Write the tables of README.md and of pages in docs/ from benchmarks/results/."""
 
 import json
 from pathlib import Path
+from statistics import median
 
 from . import harness, ladder
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{p}.md" for p in ("from-the-book", "estimators"))]
+DOCS = ("benchmarks", "from-the-book", "estimators")
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{page}.md" for page in DOCS)]
 
 
 def add_arguments(parser) -> None:
@@ -29,6 +31,37 @@ def fill(text: str) -> str:
         _, _, after = rest.partition(end)
         text = f"{before}{begin}\n{table()}{end}{after}"
     return text
+
+
+def summary() -> str:
+    """Return the ratios to each peer's best way, and in a sentence those of `wide`."""
+    peers = ("JAX", "PyTorch", "scikit-learn", "book's loop")
+    heads = ("JAX", "PyTorch", "scikit-learn", "plain NumPy")
+    lines = [f"| | µs, xnn | {' | '.join(heads)} |", "|---|---:|" + "---:|" * len(heads)]
+    measured = {name: _read(name) for name in ("mlp", "cnn", "wide")}
+    for task, results in [*measured["mlp"]["results"].items(), *measured["cnn"]["results"].items()]:
+        ours = results["xnn"]["seconds"]
+        cells = [task, f"{ours * 1e6:,.1f}"]
+        for peer in peers:
+            best = [f["seconds"] for name, f in results.items() if name.startswith(peer)]
+            cells.append(f"{min(best) / ours:.1f}" if best else "")
+        lines.append(f"| {' | '.join(cells)} |")
+    ratios = {
+        name: sorted(
+            results["PyTorch eager"][name] / results["xnn"][name]
+            for results in measured["wide"]["results"].values()
+        )
+        for name in ("seconds", "answers")
+    }
+    told = [
+        f"{min(r):.2g} to {max(r):.2g} times, {median(r):.2g} in the median"
+        for r in ratios.values()
+    ]
+    said = (
+        f"{len(ratios['seconds'])} networks of many kinds, beside PyTorch eager: a training step "
+        f"{told[0]}; the answers for thousands of samples in one call {told[1]}."
+    )
+    return "\n".join([_where(measured["mlp"]), "", *lines, "", said, ""])
 
 
 def mlp() -> str:
@@ -98,19 +131,21 @@ def gpu(measured: dict, name: str) -> str:
             "",
         ]
     text = "Training steps a second by the size of a mini-batch"
-    return "\n".join([*lines, f"![{text}](docs/{name}.png)", ""])
+    return "\n".join([*lines, f"![{text}]({name}.png)", ""])
 
 
 def _speeds(task: str, results: dict, each: str) -> list[str]:
     """Return the table of a task: how long each peer takes, and how that compares with xnn."""
     there = {peer: figures for peer, figures in results.items() if "absent" not in figures}
-    lines = [f"| {task} | µs {each} | samples a second | xnn is |", "|---|---:|---:|---:|"]
+    most = max(figures["seconds"] for figures in there.values())
+    unit, scale = next(pair for pair in _UNITS if most * pair[1] < 10_000)
+    lines = [f"| {task} | {unit} {each} | samples a second | xnn is |", "|---|---:|---:|---:|"]
     for peer, figures in there.items():
         seconds = figures["seconds"]
         ratio = seconds / results["xnn"]["seconds"]
         times = "" if peer == "xnn" else f"{ratio:.2f} times as fast"
-        low, high = (f"{f(figures['runs']) * 1e6:,.1f}" for f in (min, max))
-        took = f"{seconds * 1e6:,.1f} ({low} to {high})"
+        low, high = (f"{f(figures['runs']) * scale:,.1f}" for f in (min, max))
+        took = f"{seconds * scale:,.1f} ({low} to {high})"
         lines.append(f"| {peer} | {took} | {figures['samples'] / seconds:,.0f} | {times} |")
     absent = [peer for peer in results if peer not in there]
     return [*lines, "", *([f"Absent: {', '.join(absent)}.", ""] if absent else [])]
@@ -195,11 +230,15 @@ def rungs() -> str:
     return "\n".join([*lines, ""])
 
 
+_UNITS = (("µs", 1e6), ("ms", 1e3), ("s", 1.0))
+
+
 def _read(name: str) -> dict:
     return json.loads((harness.RESULTS / f"{name}.json").read_text())
 
 
 TABLES = {
+    "summary": summary,
     "mlp": mlp,
     "cnn": cnn,
     "wide": wide,

@@ -170,7 +170,7 @@ def test_where_results_lie_is_printed(tmp_path, monkeypatch, capsys):
     assert json.loads((tmp_path / there).read_text()) == {"c": 1}
 
 
-def test_what_a_peer_lacks_is_told():
+def test_what_pytorch_lacks_is_told():
     pytest.importorskip("torch")
     described = json.dumps(gpu.asdict(TASKS["small"]))
     absent = gpu_workers.main("training", "PyTorch CUDA graph", described)
@@ -283,17 +283,17 @@ def test_tables_of_a_gpu(made_up, tmp_path, monkeypatch):
     for name in ("mlp", "accuracy"):
         shutil.copy(harness.RESULTS / f"{name}.json", tmp_path)
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
-    readme = (report.ROOT / "README.md").read_text(encoding="utf-8")
+    page = (report.ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     begin, end = "<!-- gpu: made by python -m benchmarks report -->\n", "<!-- /gpu -->"
     assert report.gpus() == "Nothing has been run or measured on a GPU yet.\n"
     harness.write("gpu-nvidia-z9", made_up, tmp_path)
-    filled = report.fill(readme).partition(begin)[2].partition(end)[0]
+    filled = report.fill(page).partition(begin)[2].partition(end)[0]
     assert filled.startswith("**NVIDIA Z9** (80 GiB; driver of CUDA 13.0). Measured ")
     assert "| PyTorch eager | 300.0 (300.0 to 300.0) | 33,333 | 15.00 times as fast |" in filled
     assert "Absent: PyTorch CUDA graph." in filled
     assert "| `gemm (10, 785) @ (785, 30)` | 1 | 3.00 |" in filled
     assert "it takes 3.2 s" in filled
-    assert filled.endswith("(docs/gpu-nvidia-z9.png)\n")
+    assert filled.endswith("(gpu-nvidia-z9.png)\n")
 
 
 def test_plot(made_up, tmp_path, capsys):
@@ -308,6 +308,16 @@ def test_plot(made_up, tmp_path, capsys):
     capsys.readouterr()
     assert plot.main(argparse.Namespace(results=tmp_path / "docs", output=tmp_path)) == 0
     assert capsys.readouterr().out.startswith("No gpu-*.json in ")
+
+
+def test_picture_of_the_peers(tmp_path):
+    pytest.importorskip("matplotlib")
+    measured = [
+        json.loads((harness.RESULTS / f"{name}.json").read_text()) for name in ("mlp", "cnn")
+    ]
+    drawn = [plot.draw_peers(*measured, tmp_path / f"{i}.svg").read_text() for i in range(2)]
+    assert drawn[0] == drawn[1]
+    assert drawn[0].count("fill: #d62728") == 3  # xnn, in three networks
 
 
 def test_slug():
@@ -439,7 +449,7 @@ def test_tables_of_the_ladder(climb):
     assert seven.startswith("| 7. two hidden layers of 1,000 with dropout | 5 | 98.00% | 98.00% |")
 
 
-def test_networks_of_many_kinds_are_the_same_for_both(monkeypatch):
+def test_networks_of_many_kinds_are_those_of_pytorch(monkeypatch):
     """As many numbers are trained by each peer, and each gives an answer for every sample."""
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(wide, "_SECONDS", 0)

@@ -73,7 +73,7 @@ def test_steps_are_captured(device):
     assert net._engine.run.uncaptured is None
 
 
-def test_arrays_of_other_libraries(device):
+def test_arrays_of_pytorch(device):
     if device == "standin":
         pytest.skip("needs a GPU")
     torch = pytest.importorskip("torch")

@@ -1,5 +1,6 @@
 """What the README says is what is there."""
 
+import ast
 import json
 import os
 import re
@@ -19,8 +20,13 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BRIDGE = (ROOT / "docs" / "from-the-book.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("text", "tables"), [(README, 5), (BRIDGE, 2)], ids=["README", "book"])
-def test_tables_are_those_of_the_results(text, tables):
+@pytest.mark.parametrize(
+    ("page", "tables"),
+    [*zip(report.PAGES, (2, 4, 2, 1), strict=True)],
+    ids=lambda v: getattr(v, "stem", ""),
+)
+def test_tables_are_those_of_the_results(page, tables):
+    text = page.read_text(encoding="utf-8")
     assert text.count("made by python -m benchmarks report") == tables
     assert report.fill(text) == text
 
@@ -65,8 +71,24 @@ def test_commands_and_files_of_the_readme_exist():
     for command in re.findall(r"python -m benchmarks (\w+)", README):
         assert (ROOT / "benchmarks" / f"{command}.py").exists()
     noxfile = (ROOT / "noxfile.py").read_text(encoding="utf-8")
-    for session in re.findall(r"nox -s (\w+)", README):
-        assert f"def {session}(" in noxfile
+    sessions = set(re.findall(r"^def (\w+)\(", noxfile, re.MULTILINE))
+    sessions |= set(re.findall(r'name="([\w-]+)"', noxfile))
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    for page in pages:
+        named = re.findall(r"nox -s ([\w-]+)", page.read_text(encoding="utf-8"))
+        assert set(named) <= sessions, page
+
+
+def test_what_asks_for_pytorch_is_named_after_it():
+    """By that name `nox -s torch` finds it."""
+    asked = 0
+    for path in (ROOT / "tests").glob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                asks = 'importorskip("torch"' in ast.unparse(node).replace("'", '"')
+                asked += asks
+                assert not asks or "pytorch" in path.stem + node.name, f"{path.name}: {node.name}"
+    assert asked > 10
 
 
 def test_what_the_readme_lists_is_what_there_is():
