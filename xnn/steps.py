@@ -120,6 +120,28 @@ def check_sizes(engine: Engine, n: int, recipe: Recipe) -> None:
             )
 
 
+def _lengths(engine: Engine, batch: int, full: int, epochs: int, join: bool) -> tuple[int, int]:
+    """Return how many epochs are to be run as one, and how many steps are to be compiled together.
+
+    An epoch has ``full`` whole mini-batches. It is run with others where these ``join``.
+    """
+    run = engine.run
+    row = run.padded(engine.sizes[0] + 1, engine.dtype) * engine.dtype.itemsize
+    heavy = batch * sum(engine.multiplications)
+    held = run.chunk_bytes(heavy) // (batch * row)
+    most = max(1, min(held, run.chunk_steps, run.chunk_multiplications // max(1, heavy)))
+    # A divisor of all epochs, so that there is one plan for all.
+    several = range(1, most // full + 1) if join else range(0)
+    laps = max((laps for laps in several if not epochs % laps), default=1)
+    steps = full * laps
+
+    def takes(chunk: int) -> float:
+        """Return how long chunks of so many steps take: to compile, and each beside its steps."""
+        return run.compile_cost * (chunk + steps % chunk) + epochs * full / chunk
+
+    return laps, min(range(1, min(most, steps) + 1), key=takes)
+
+
 class Trainer:
     """Training steps over samples, compiled.
 
@@ -143,24 +165,10 @@ class Trainer:
             _ = engine.one_hot  # made before anything is compiled
         self.batch = batch = min(recipe.batch, n)
         self.steps = -(-n // batch)
-        row = run.padded(engine.sizes[0] + 1, engine.dtype) * engine.dtype.itemsize
         full, last = divmod(n, batch)
-        heavy = batch * sum(engine.multiplications)
-        held = run.chunk_bytes(heavy) // (batch * row)
-        most = max(1, min(held, run.chunk_steps, run.chunk_multiplications // max(1, heavy)))
         fits = engine.fits(samples)
-        join = joined and fits and not last
-        most_laps = most // full if join else 1
-        #: A divisor of all epochs, so that there is one plan for all.
-        self.laps = max((laps for laps in range(1, most_laps + 1) if not epochs % laps), default=1)
-        steps = full * self.laps
-
-        def cost(chunk: int) -> float:
-            """Return what chunks of so many steps cost: to compile them, and what each adds."""
-            return run.compile_cost * (chunk + steps % chunk) + epochs * self.steps / chunk
-
-        most = min(range(1, min(most, steps) + 1), key=cost)
-        whole, rest = divmod(steps, most)
+        self.laps, most = _lengths(engine, batch, full, epochs, joined and fits and not last)
+        whole, rest = divmod(full * self.laps, most)
         self._source: _Resident | _Streamed
         if fits:
             self._source = _Resident(engine, samples)
