@@ -276,20 +276,73 @@ def test_a_schedule_goes_on_through_epochs_that_are_run_as_one(device):
     assert asked == list(range(24))
 
 
-@pytest.mark.parametrize("epochs", [1, 12, 30, 700])
+@pytest.mark.parametrize("epochs", [1, 3, 20, 400])
 def test_short_trainings_are_compiled_by_few_steps(epochs, device, compile_cost, monkeypatch):
-    """n steps by chunks of c: as c is compiled, and n / c times there is what a chunk costs."""
-    x, y = problem(18)
+    """To compile more costs at once, and spares what comes once a chunk, in each epoch."""
+    x, y = problem(180)
     net, other = network(device), network(device)
-    net.fit(x, y, epochs=epochs, batch_size=6)  # as tests do, 3 steps at a time and more
+    options = {"epochs": epochs, "batch_size": 6, "callbacks": [lambda training: None]}
+    net.fit(x, y, **options)  # as tests do, all 30 steps at a time
     monkeypatch.setattr(xnn.backends.Backend, "compile_cost", compile_cost)
     compiled = []
     chunk = Trainer._chunk
     monkeypatch.setattr(Trainer, "_chunk", lambda *a: compiled.append(a[-1]) or chunk(*a))
-    other.fit(x, y, epochs=epochs, batch_size=6)
-    costs = [compile_cost * c + 3 * epochs / c for c in range(1, 33)]
-    assert compile_cost * sum(compiled) + 3 * epochs / max(compiled) <= 1.3 * min(costs)
+    other.fit(x, y, **options)
+    costs = {c: compile_cost * (c + 30 % c) + epochs * -(-30 // c) for c in range(1, 31)}
+    assert costs[compiled[0]] == min(costs.values())
+    assert sum(compiled) == compiled[0] + 30 % compiled[0]
     np.testing.assert_array_equal(parameters(net), parameters(other))
+
+
+@pytest.mark.parametrize(
+    ("n", "batch", "epochs"), [(4, 4, 12), (12, 4, 30), (12, 4, 12), (40, 4, 6), (8, 1, 4)]
+)
+def test_figures_may_be_looked_at_at_any_time(n, batch, epochs, device, compile_cost, monkeypatch):
+    """Where epochs are run as one, which is one chunk, there is nothing to be seen within."""
+    monkeypatch.setattr("xnn.training._GLANCE", 0.0)
+    x, y = problem(n)
+    ends = []
+    for cost in (1e-9, compile_cost):
+        monkeypatch.setattr(xnn.backends.Backend, "compile_cost", cost)
+        net = network(device)
+        history = net.fit(x, y, epochs=epochs, batch_size=batch)
+        ends.append([*history.cost, *parameters(net)])
+    assert len(history) == epochs
+    assert ends[0] == ends[1]
+
+
+_BLAS_FIRST_IN_THREADS = """
+import threading
+import numpy as np
+import xnn
+
+def fit(i):
+    rng = np.random.default_rng(i)
+    net = xnn.Network([30, xnn.Dense(40, "tanh"), xnn.Dense(3, "softmax")], seed=i)
+    x, y = rng.random((60, 30)), rng.integers(0, 3, 60)
+    return net.fit(x, y, epochs=40, batch_size=20, progress=False).cost
+
+def go(i):
+    together.wait()
+    costs[i] = fit(i)
+
+costs, together = {}, threading.Barrier(4)
+threads = [threading.Thread(target=go, args=(i,)) for i in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert all(costs[i] == fit(i) for i in range(4))
+"""
+
+
+def test_networks_train_in_threads_from_the_first_call_of_blas_on():
+    """What replays point to lives as long as they do, whichever thread made it first."""
+    done = subprocess.run(
+        [sys.executable, "-c", _BLAS_FIRST_IN_THREADS],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XNN_DEVICE": "cpu"},
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_divergence_in_epochs_that_are_run_as_one_is_told_with_its_own(device):

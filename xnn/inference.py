@@ -16,6 +16,7 @@ from .passes import Backward, split
 from .samples import Samples, SparseRows, scale
 from .workspace import Interior, Score, Workspace
 
+_MOST = 64 * 1024 * 1024  # bytes
 _SPAN = 3_000_000_000  # multiplications
 _KEPT = 4  # sizes for which what runs backward is kept: whoever asks once often asks again
 
@@ -34,7 +35,8 @@ class Inference:
         """Return how many of some samples are to run in one go, a power of two."""
         engine = self.engine
         size = engine.run.block_bytes(samples * sum(engine.multiplications))
-        size = max(size, 2 * engine.flat.nbytes)  # of the parameters, read once for each block
+        # Parameters are read once for each block: it is to be as much as they, within bounds.
+        size = max(size, min(2 * engine.flat.nbytes, _MOST))
         sample = sum(engine.sizes) * engine.dtype.itemsize
         return 1 << int(min(12, max(4, (size // sample).bit_length() - 1)))
 

@@ -23,6 +23,7 @@ from .samples import Samples, scale
 from .workspace import Score, Workspace
 
 _RNG_STATE = "dice"  # what files call it
+_EPOCH = 2  # beside its chunks an epoch takes as long as so many of these do beside their steps
 
 
 @dataclass
@@ -123,23 +124,26 @@ def check_sizes(engine: Engine, n: int, recipe: Recipe) -> None:
 def _lengths(engine: Engine, batch: int, full: int, epochs: int, join: bool) -> tuple[int, int]:
     """Return how many epochs are to be run as one, and how many steps are to be compiled together.
 
-    An epoch has ``full`` whole mini-batches. It is run with others where these ``join``.
+    An epoch has ``full`` whole mini-batches. Where it may ``join`` others, all their steps are
+    compiled together.
     """
     run = engine.run
     row = run.padded(engine.sizes[0] + 1, engine.dtype) * engine.dtype.itemsize
     heavy = batch * sum(engine.multiplications)
     held = run.chunk_bytes(heavy) // (batch * row)
     most = max(1, min(held, run.chunk_steps, run.chunk_multiplications // max(1, heavy)))
-    # A divisor of all epochs, so that there is one plan for all.
-    several = range(1, most // full + 1) if join else range(0)
-    laps = max((laps for laps in several if not epochs % laps), default=1)
-    steps = full * laps
+    # Of the epochs a divisor, so that there is one plan for all.
+    several = [laps for laps in range(2, most // full + 1) if join and not epochs % laps]
+    choices = [(1, steps) for steps in range(1, min(most, full) + 1)]
+    choices += [(laps, laps * full) for laps in several]
 
-    def takes(chunk: int) -> float:
-        """Return how long chunks of so many steps take: to compile, and each beside its steps."""
-        return run.compile_cost * (chunk + steps % chunk) + epochs * full / chunk
+    def takes(choice: tuple[int, int]) -> float:
+        """Return how long all takes but the steps themselves: to compile, by chunk, by epoch."""
+        laps, steps = choice
+        chunks, rest = divmod(laps * full, steps)
+        return run.compile_cost * (steps + rest) + epochs / laps * (chunks + (rest > 0) + _EPOCH)
 
-    return laps, min(range(1, min(most, steps) + 1), key=takes)
+    return min(choices, key=takes)
 
 
 class Trainer:

@@ -145,10 +145,11 @@ class CppBackend(CpuBackend):
         self, a: Array, b: Array, out: Array, alpha: float | Array = 1.0, beta: float | Array = 0.0
     ) -> None:
         fits = a.shape[1] == b.shape[0] and out.shape == (a.shape[0], b.shape[1])
-        if not self._noting or not fits or _gaps(out):
+        work = out.size * a.shape[1]
+        if not self._noting or not fits or not work or _gaps(out):
             super().gemm(a, b, out, alpha, beta)
             return
-        work, own = out.size * a.shape[1], products.suits(a, b, out)
+        own = products.suits(a, b, out)
         if work >= _WORTH_BLAS and not own:
             self._blas_divides |= not self._divided
             self._blas_divided |= self._blas_divides

@@ -73,23 +73,22 @@ class CpuBackend(Backend):
         trans_out, ld_out = _layout(out)
         if trans_out != b"N":
             raise ValueError("gemm: out must be stored by rows")
-        scalars = blas.scalar(alpha), blas.scalar(beta)
-        arguments = (
-            blas.letter(trans_b),
-            blas.letter(trans_a),
-            blas.size(out.shape[1]),
-            blas.size(out.shape[0]),
-            blas.size(a.shape[1]),
-            blas.pointer(scalars[0]),
-            blas.pointer(b),
-            blas.size(ld_b),
-            blas.pointer(a),
-            blas.size(ld_a),
-            blas.pointer(scalars[1]),
-            blas.pointer(out),
-            blas.size(ld_out),
+        owners = (
+            blas.constant(trans_b),
+            blas.constant(trans_a),
+            blas.constant(out.shape[1]),
+            blas.constant(out.shape[0]),
+            blas.constant(a.shape[1]),
+            blas.scalar(alpha),
+            b,
+            blas.constant(ld_b),
+            a,
+            blas.constant(ld_a),
+            blas.scalar(beta),
+            out,
+            blas.constant(ld_out),
         )
-        self._do(blas.gemm, *arguments, keep=(*scalars, b, a, out))
+        self._do(blas.gemm, *map(blas.pointer, owners), keep=owners)
 
     def elementwise(self, formula: str, out: Array, **operands: float | Array) -> None:
         operands |= {n: o.reshape(()) for n, o in _swept(operands).items() if o.size == 1}
@@ -429,21 +428,15 @@ class _Blas:
         pointers = ", ".join(["void *"] * 13)
         self.gemm = self.ffi.cast(f"void (*)({pointers})", address)
 
-        self._constants: dict[bytes | int, tuple[Any, Any]] = {}
+        self._constants: dict[bytes | int, Any] = {}
 
-    def letter(self, value: bytes) -> Any:
-        """Return where there is a letter. It stays there."""
-        return self._constant("char *", value)
-
-    def size(self, value: int) -> Any:
-        """Return where there is a whole number. It stays there."""
-        return self._constant("int *", value)
-
-    def _constant(self, ctype: str, value: bytes | int) -> Any:
-        if value not in self._constants:
-            owner = self.ffi.new(ctype, value)
-            self._constants[value] = owner, self.pointer(owner)
-        return self._constants[value][1]
+    def constant(self, value: bytes | int) -> Any:
+        """Return a letter or a whole number as a C number, which is not written to."""
+        made = self._constants.get(value)
+        if made is None:
+            ctype = "int *" if isinstance(value, int) else "char *"
+            made = self._constants[value] = self.ffi.new(ctype, value)
+        return made
 
     def scalar(self, value: float | Array) -> Any:
         return value if isinstance(value, np.ndarray) else self.ffi.new(f"{self.ctype} *", value)
