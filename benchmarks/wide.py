@@ -138,7 +138,9 @@ def _xnn(kind: Kind, x, y):
     import xnn
 
     net = xnn.Network([kind.inputs, *kind.layers()], seed=0, device="cpu")
-    epochs = max(3, 6000 * kind.batch // len(x)) if len(x) < 100 else 3
+    # So many steps as are worth compiling for, of networks whose steps are short.
+    steps = 6000 if len(x) < 100 else 1000 if len(kind.inputs) == 1 and kind.batch <= 128 else 1
+    epochs = max(3, steps * kind.batch // len(x))
     optimizer = xnn.Adam()
 
     def train() -> float:
