@@ -139,7 +139,8 @@ def _xnn(kind: Kind, x, y):
 
     net = xnn.Network([kind.inputs, *kind.layers()], seed=0, device="cpu")
     # So many steps as are worth compiling for, of networks whose steps are short.
-    steps = 6000 if len(x) < 100 else 1000 if len(kind.inputs) == 1 and kind.batch <= 128 else 1
+    dense = len(kind.inputs) == 1 and kind.batch <= 128
+    steps = 6000 if len(x) < 100 else min(5000, 160_000 // kind.batch) if dense else 1
     epochs = max(3, steps * kind.batch // len(x))
     optimizer = xnn.Adam()
 
