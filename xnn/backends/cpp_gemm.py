@@ -15,11 +15,11 @@ from . import strides
 from .base import Array
 
 # Fewer rows are not worth packing, and fewer sums not worth what comes before and after them.
-_FEW = 16
+_FEW = 8
 
 # The depth is divided into blocks of so many, of narrower panels up to four times that; rows into
 # blocks of 24, or more where they have fewer numbers than these, and at most of so many.
-_DEEPEST = 256
+_DEEPEST = 384
 _BLOCK = 24 * _DEEPEST
 _TALLEST = 192
 # So many bytes are near, eight times as many lie on as many pages as a processor knows at a time,
