@@ -15,7 +15,7 @@ from . import strides
 from .base import Array
 
 # Fewer rows are not worth packing, and fewer sums not worth what comes before and after them.
-_FEW = 8
+_FEW = 16
 
 # The depth is divided into blocks of so many, of narrower panels up to four times that; rows into
 # blocks of 24, or more where they have fewer numbers than these, and at most of so many.
