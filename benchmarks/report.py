@@ -61,7 +61,9 @@ def summary() -> str:
         f"{len(ratios['seconds'])} networks of many kinds, beside PyTorch eager: a training step "
         f"{told[0]}; the answers for thousands of samples in one call {told[1]}."
     )
-    return "\n".join([_where(measured["mlp"]), "", *lines, "", said, ""])
+    others = [f"`{name}` at {measured[name]['commit']}" for name in ("cnn", "wide")]
+    where = f"{_where(measured['mlp'])} (That is `mlp`; {', '.join(others)}.)"
+    return "\n".join([where, "", *lines, "", said, ""])
 
 
 def mlp() -> str:
