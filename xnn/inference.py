@@ -16,7 +16,7 @@ from .passes import Backward, split
 from .samples import Samples, SparseRows, scale
 from .workspace import Interior, Score, Workspace
 
-_MOST = 64 * 1024 * 1024  # bytes
+_MOST = 64 * 1024 * 1024  # bytes of a block, however many parameters there are
 _SPAN = 3_000_000_000  # multiplications
 _KEPT = 4  # sizes for which what runs backward is kept: whoever asks once often asks again
 

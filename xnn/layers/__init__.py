@@ -64,7 +64,7 @@ _KINDS: dict[str, type[Layer]] = {
 }
 
 
-# What arguments were called when files were written that are there.
+# From what some arguments were called before, as in files that are there, to what they are now.
 _NOW = {"kernel": "kernel_size", "epsilon": "eps"}
 
 
