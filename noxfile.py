@@ -19,7 +19,7 @@ EMULATED = ["backends", "devices", "gradients", "optimizers", "round_trips"]
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style, and the floors of docs/architecture.md."""
-    session.install("ruff==0.17.5", "import-linter", "-e", ".")
+    _install(session, "ruff==0.17.5", "import-linter", "-e", ".")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports")
@@ -28,7 +28,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Types, strictly."""
-    session.install("mypy", "scipy-stubs", "-e", ".")
+    _install(session, "mypy", "scipy-stubs", "-e", ".")
     session.run("mypy")
 
 
@@ -38,9 +38,9 @@ def tests(session: nox.Session, backend: str) -> None:
     """The tests on the CPU, on a stand-in as strict as a GPU, and on a GPU where there is one."""
     if backend == "gpu" and shutil.which("nvidia-smi") is None:
         session.skip("no NVIDIA driver here: the tests have not been run on a GPU")
-    session.install("-e", ".[test]")
+    _install(session, "-e", ".[test]")
     if backend == "gpu":
-        session.install("-e", f".[{os.environ.get('XNN_CUDA', 'cuda12')}]")
+        _install(session, "-e", f".[{os.environ.get('XNN_CUDA', 'cuda12')}]")
         code = "import xnn; xnn.backends.select('gpu')"
         said = session.run("python", "-c", code, success_codes=[0, 1], silent=True)
         if said:
@@ -52,7 +52,7 @@ def tests(session: nox.Session, backend: str) -> None:
 @nox.session
 def cuda(session: nox.Session) -> None:
     """What needs no GPU: CUDA compiles, and runs on one in software; CuPy without a driver."""
-    session.install("-e", ".[test]", "cupy-cuda12x>=14", "nvidia-cuda-nvrtc-cu12>=12.8")
+    _install(session, "-e", ".[test]", "cupy-cuda12x>=14", "nvidia-cuda-nvrtc-cu12>=12.8")
     names = ("cuda", "emulated", "backends", "examples")
     tests = [f"tests/test_{name}.py" for name in names]
     session.run(*PARALLEL, *tests, *session.posargs)
@@ -63,43 +63,43 @@ def cuda(session: nox.Session) -> None:
 @nox.session
 def emulated(session: nox.Session) -> None:
     """All tests that a device can change, on a GPU in software."""
-    session.install("-e", ".[test]")
+    _install(session, "-e", ".[test]")
     session.run(*PARALLEL, "--device", "emulated", *session.posargs)
 
 
 @nox.session
 def torch(session: nox.Session) -> None:
     """The tests that compare with PyTorch."""
-    session.install("torch==2.13.0", *_torch_index())
-    session.install("-e", ".[test]")
+    _install(session, "torch==2.13.0", *_torch_index())
+    _install(session, "-e", ".[test]")
     session.run(*PARALLEL, "-k", "pytorch", *session.posargs)
 
 
 @nox.session
 def kill(session: nox.Session) -> None:
     """Trainings killed at 200 random moments: checkpoints load, and runs go on bit-identical."""
-    session.install("-e", ".[test]")
+    _install(session, "-e", ".[test]")
     session.run("pytest", "-m", "long", "-s", "tests/test_checkpoints.py", *session.posargs)
 
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
     """Changed files of all kinds, 100,000 or as many as are told, each load or are refused."""
-    session.install("-e", ".[test]")
+    _install(session, "-e", ".[test]")
     session.run("python", "-m", "tests.fuzz", *(session.posargs or ["100000"]))
 
 
 @nox.session
 def onnx(session: nox.Session) -> None:
     """A hundred random networks as ONNX files, run by ONNX Runtime."""
-    session.install("onnxruntime", "-e", ".[test]")
+    _install(session, "onnxruntime", "-e", ".[test]")
     session.run("pytest", "tests/test_onnx.py", *session.posargs)
 
 
 @nox.session
 def sklearn(session: nox.Session) -> None:
     """scikit-learn's own tests of its perceptrons, with those of xnn in their place."""
-    session.install("-e", ".[test]", "pandas", "polars", "distributed")
+    _install(session, "-e", ".[test]", "pandas", "polars", "distributed")
     session.run("pytest", "tests/test_estimators.py", *session.posargs)
     theirs = ["-p", "tests.swapped", "--pyargs", "sklearn.neural_network.tests.test_mlp"]
     session.run("python", "-m", "pytest", "-c", os.devnull, *theirs)
@@ -108,7 +108,7 @@ def sklearn(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """The API reference as pages, from docs/_build/index.html on."""
-    session.install("pdoc==16.0.0", "-e", ".[test]")
+    _install(session, "pdoc==16.0.0", "-e", ".[test]")
     session.run("pytest", "tests/test_reference.py")  # no reference is broken
     session.run("python", "docs/pdoc/build.py")
 
@@ -116,8 +116,8 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Speed against the peers; writes mlp.json, cnn.json and wide.json in benchmarks/results/."""
-    session.install("torch==2.13.0", *_torch_index())
-    session.install("jax", "-e", ".[sklearn]")
+    _install(session, "torch==2.13.0", *_torch_index())
+    _install(session, "jax", "-e", ".[sklearn]")
     for network in ("mlp", "cnn", "wide"):
         session.run("python", "-m", "benchmarks", network, *session.posargs)
 
@@ -126,7 +126,7 @@ def bench(session: nox.Session) -> None:
 def bench_gpu(session: nox.Session) -> None:
     """Speed on an NVIDIA GPU; writes benchmarks/results/gpu-<its name>.json, and draws it."""
     cuda = os.environ.get("XNN_CUDA", "cuda12")
-    session.install("torch", f"jax[{cuda}]", "-e", f".[{cuda},plot]")
+    _install(session, "torch", f"jax[{cuda}]", "-e", f".[{cuda},plot]")
     session.run("python", "-m", "benchmarks", "gpu", *session.posargs)
     session.run("python", "-m", "benchmarks", "plot")
 
@@ -134,7 +134,7 @@ def bench_gpu(session: nox.Session) -> None:
 @nox.session
 def accuracy(session: nox.Session) -> None:
     """What the book's networks reach on MNIST; writes benchmarks/results/accuracy.json."""
-    session.install("-e", ".")
+    _install(session, "-e", ".")
     session.run("python", "-m", "benchmarks", "accuracy", *session.posargs)
 
 
@@ -142,7 +142,7 @@ def accuracy(session: nox.Session) -> None:
 def record(session: nox.Session) -> None:
     """The best single network on MNIST, of three seeds; on a CPU that takes up to an hour."""
     cuda = [f".[{os.environ.get('XNN_CUDA', 'cuda12')}]"] if shutil.which("nvidia-smi") else ["."]
-    session.install("-e", *cuda)
+    _install(session, "-e", *cuda)
     for seed in range(3):
         session.run("python", "examples/record.py", "--seed", str(seed), *session.posargs)
 
@@ -150,23 +150,28 @@ def record(session: nox.Session) -> None:
 @nox.session(name="bench-sklearn")
 def bench_sklearn(session: nox.Session) -> None:
     """The estimators beside scikit-learn's; writes benchmarks/results/estimators.json."""
-    session.install("-e", ".[sklearn]")
+    _install(session, "-e", ".[sklearn]")
     session.run("python", "-m", "benchmarks", "estimators", *session.posargs)
 
 
 @nox.session
 def book(session: nox.Session) -> None:
     """The book's first run, by its modules and by its own loop; writes results/book.json."""
-    session.install("-e", ".")
+    _install(session, "-e", ".")
     session.run("python", "-m", "benchmarks", "book", *session.posargs)
 
 
 @nox.session
 def ladder(session: nox.Session) -> None:
     """Chapter 6's networks, and PyTorch's beside the largest; writes results/ladder.json."""
-    session.install("torch==2.13.0", *_torch_index())
-    session.install("-e", ".")
+    _install(session, "torch==2.13.0", *_torch_index())
+    _install(session, "-e", ".")
     session.run("python", "-m", "benchmarks", "ladder", *session.posargs)
+
+
+def _install(session: nox.Session, *packages: str) -> None:
+    """Install packages; Python compiles what is imported, which is a small part of them."""
+    session.install("--no-compile", *packages)
 
 
 def _torch_index() -> list[str]:

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from . import accuracy, book, cnn, estimators, gpu, ladder, mlp, plot, report, wide
+from . import accuracy, book, cnn, estimators, gpu, harness, ladder, mlp, plot, report, wide
 
 COMMANDS = {
     module.__name__.rpartition(".")[2]: module
@@ -13,10 +13,18 @@ COMMANDS = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=harness.PATIENCE,
+        metavar="SECONDS",
+        help="how long a table may wait while others have the processors (default: %(default)g)",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, module in COMMANDS.items():
         module.add_arguments(commands.add_parser(name, help=module.__doc__.splitlines()[0]))
     args = parser.parse_args()
+    harness.PATIENCE = args.patience
     return COMMANDS[args.command].main(args)
 
 

@@ -16,7 +16,10 @@ from typing import Any
 
 from xnn.backends import compiler_command
 
+from . import quiet
+
 RESULTS = Path(__file__).parent / "results"
+PATIENCE = 600.0  # seconds that a table may wait for a quiet machine
 
 
 def worker(module: str, *arguments: str, seconds: float | None = None, **environment: str) -> dict:
@@ -61,9 +64,10 @@ def turns(
 
     A job is told how many seconds there are left, and gives figures, or ``{"absent": why}`` and is
     not asked again. Those named by ``once`` are done in the first round alone; in later rounds no
-    job is begun that took longer before than there is time left.
+    job is begun that took longer before than there is time left. Where time is not limited jobs
+    wait for a quiet machine, all together `PATIENCE` seconds; ``"stolen"`` is how quiet it was.
     """
-    began = time.monotonic()
+    began, patience = time.monotonic(), PATIENCE if seconds == math.inf else 0.0
     measured: dict[Any, list[dict]] = {name: [] for name in jobs}
     took: dict[Any, float] = {}
     for number in range(count):
@@ -74,19 +78,28 @@ def turns(
                 continue
             words = name if isinstance(name, str) else ": ".join(name)
             print(f"{now - began:5.0f} s  round {number + 1}/{count}  {words}", file=sys.stderr)
-            figures = job(left)
+            patience -= quiet.wait(patience)
+            now = time.monotonic()
+            with quiet.watched() as stolen:
+                figures = job(left)
             took[name] = time.monotonic() - now
+            if stolen.share is not None and "absent" not in figures:
+                figures = {**figures, "stolen": stolen.share}
             if "absent" not in figures or number == 0:
                 measured[name].append(figures)
         yield measured
 
 
 def medians(runs: list[dict]) -> dict:
-    """Return the figures of the last of several runs, with the median of their seconds."""
+    """Return the figures of the last of several runs, with the median of their seconds.
+
+    What was stolen is the most of all.
+    """
     if "absent" in runs[-1]:
         return runs[-1]
     seconds = [run["seconds"] for run in runs]
-    return {**runs[-1], "seconds": median(seconds), "runs": seconds}
+    stolen = {"stolen": max(run["stolen"] for run in runs)} if "stolen" in runs[-1] else {}
+    return {**runs[-1], "seconds": median(seconds), "runs": seconds, **stolen}
 
 
 def print_table(task: str, results: dict[str, dict], wanted: dict[str, float], unit: str) -> bool:

@@ -1,6 +1,7 @@
 """Write the tables of README.md and of pages in docs/ from benchmarks/results/."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
@@ -254,8 +255,21 @@ TABLES = {
 
 def _where(measured: dict) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
-    return (
+    told = (
         f"Measured {measured['date']} at commit {measured['commit']} on {measured['data']}, "
         f"{measured['cores']} cores of "
         f"{measured['processor']}, Python {measured['python']}, {versions}."
     )
+    most = max(_stolen(measured), default=None)
+    if most is not None:
+        told += f" Of the cores' time others on the same host had at most {most:.0%}."
+    return told
+
+
+def _stolen(found: dict) -> Iterator[float]:
+    """Yield how much of its time each run did not get, see `quiet`."""
+    if "stolen" in found:
+        yield found["stolen"]
+    for value in found.values():
+        if isinstance(value, dict):
+            yield from _stolen(value)

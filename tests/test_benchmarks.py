@@ -25,6 +25,7 @@ from benchmarks import (
     mlp,
     networks,
     plot,
+    quiet,
     report,
     wide,
 )
@@ -187,7 +188,61 @@ def test_a_sweep_keeps_what_there_was_time_for(monkeypatch):
     assert gpu_workers.sweep(tasks, "xnn")["points"] == whole[:1]
 
 
-def test_turns_keep_to_the_time():
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    """A host that gives our processors to others; returns what sets the ticks of both."""
+    monkeypatch.setattr(quiet, "STAT", tmp_path / "stat")
+
+    def told(wanted, stolen):
+        line = f"cpu  {wanted} 0 0 900 50 0 0 {stolen} 0 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n"
+        (tmp_path / "stat").write_text(line)
+
+    told(0, 0)
+    return told
+
+
+def test_jobs_wait_for_a_quiet_machine(host, monkeypatch):
+    seen = iter([(50, 50), (150, 51), (250, 51), (300, 51)])  # half is stolen, 1 %, and nothing
+    monkeypatch.setattr(quiet, "_work", lambda: host(*next(seen)))
+    slept = []
+    monkeypatch.setattr(quiet.time, "sleep", slept.append)
+    work = iter([(250, 51), (260, 61)])
+
+    def job(_):
+        host(*next(work))
+        return {"seconds": 1}
+
+    *_, measured = harness.turns({"a": job}, 2)
+    assert slept == [quiet.PAUSE]
+    assert [run["stolen"] for run in measured["a"]] == [0, 0.5]
+    assert harness.medians(measured["a"]) == {"seconds": 1, "runs": [1, 1], "stolen": 0.5}
+    made_up = {**harness.machine(), "data": "MNIST", "results": {"task": {"xnn": {"stolen": 0.5}}}}
+    assert report._where(made_up).endswith("others on the same host had at most 50%.")
+
+
+def test_patience_ends_and_what_is_not_known_is_not_waited_for(host, monkeypatch, tmp_path):
+    ticks = iter(range(10, 1000, 10))
+    monkeypatch.setattr(quiet, "_work", lambda: host(0, next(ticks)))
+    monkeypatch.setattr(quiet, "PAUSE", 0.05)
+    assert 0.1 <= quiet.wait(0.1) < 5
+    monkeypatch.setattr(quiet, "_work", (tmp_path / "stat").unlink)
+    assert quiet.wait(60) < 1
+    with quiet.watched() as stolen:
+        pass
+    assert stolen.share is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_ticks_of_this_machine():
+    before = quiet._ticks()
+    quiet._work()
+    after = quiet._ticks()
+    assert 0 <= after[0] - before[0] <= after[1] - before[1]
+    assert after[1] - before[1] >= 10  # of 1/100 s each
+
+
+def test_turns_keep_to_the_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(quiet, "STAT", tmp_path / "none")
     asked = []
 
     def job(name, absent=False):

@@ -1,0 +1,72 @@
+"""Wait for a quiet machine: a host may give the processors of a virtual one to others for minutes.
+
+Linux tells what share that is, its "steal" (proc_stat(5)), but only of time that was wanted. So all
+processors are kept at work for a moment to find out. Elsewhere nothing is known, or waited for.
+"""
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+STAT = Path("/proc/stat")
+ENOUGH = 0.03  # the share of time that may be stolen
+PAUSE = 5.0  # seconds between looks
+_LOOK = 0.4  # seconds that a look takes
+
+
+class Stolen:
+    """The share of the time wanted that others had, or None where that is not known."""
+
+    share: float | None = None
+
+
+@contextmanager
+def watched() -> Iterator[Stolen]:
+    """Return what tells, after the block, how much of its time was stolen."""
+    found, before = Stolen(), _ticks()
+    yield found
+    after = _ticks()
+    if before is not None and after is not None:
+        stolen, wanted = (new - old for new, old in zip(after, before, strict=True))
+        found.share = stolen / wanted if wanted else 0.0
+
+
+def wait(patience: float) -> float:
+    """Wait until little is stolen, at most so many seconds; return how long it took."""
+    began = time.monotonic()
+    while time.monotonic() - began < patience:
+        with watched() as stolen:
+            _work()
+        if stolen.share is None or stolen.share <= ENOUGH:
+            break
+        time.sleep(PAUSE)
+    return time.monotonic() - began
+
+
+def _ticks() -> tuple[int, int] | None:
+    """Return how much time of all processors was stolen, and how much was wanted, so far."""
+    try:
+        told = STAT.read_text().split("\n", 1)[0].split()[1:9]
+        user, nice, system, _, _, irq, soft_irq, stolen = map(int, told)
+    except (OSError, ValueError):
+        return None
+    return stolen, user + nice + system + irq + soft_irq + stolen
+
+
+def _work() -> None:
+    """Keep all processors at work for a moment."""
+    until, block = time.monotonic() + _LOOK, bytes(1 << 20)
+
+    def one() -> None:
+        while time.monotonic() < until:
+            hashlib.sha256(block)  # without Python's lock
+
+    threads = [threading.Thread(target=one) for _ in range(os.cpu_count() or 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
