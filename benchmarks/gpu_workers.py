@@ -284,7 +284,7 @@ def training(task: Task, peer: str) -> dict:
         net, history = fitted(task, x, y)
         seconds, rows = history.seconds[1:], slice(0, 50_000)
         accuracy = net.evaluate(x[rows], y[rows]).accuracy
-        run = net._engine.run
+        run = net.core.engine.run
         figures["no graphs"] = getattr(run, "uncaptured", "only a GPU has CUDA graphs")
     else:
         seconds, accuracy = train(*PEERS[peer](task, x, y), task, x, y)
@@ -352,7 +352,7 @@ def calls(task: Task, peer: str) -> dict:
     net = networks.xnn_network(
         task.sizes, task.activation, device=task.device, precision=task.precision
     )
-    engine, run = net._engine, net._engine.run
+    engine, run = net.core.engine, net.core.engine.run
     x, y = task.data()
     samples, recipe = Samples(x, y, None, "argmax"), Recipe(xnn.SGD(task.rate), task.batch)
     steps = Trainer(engine, samples, recipe, epochs=1 + task.epochs).plan[0].steps

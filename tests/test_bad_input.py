@@ -700,11 +700,11 @@ def test_wrong_call(what, request):
 def test_bad_input_is_refused_before_any_work():
     network = net()
     before = parameters(network)
-    state = network._rng.bit_generator.state
+    state = network.core.rng.bit_generator.state
     with pytest.raises(ValueError, match="validation y"):
         network.fit(X, Y, validation_data=(X, Y + 9))
     assert (before == parameters(network)).all()
-    assert network._rng.bit_generator.state == state
+    assert network.core.rng.bit_generator.state == state
 
 
 BROKEN = {

@@ -511,7 +511,7 @@ def test_networks_of_many_kinds_are_those_of_pytorch(monkeypatch):
     for name, kind in wide.KINDS.items():
         net = xnn.Network([kind.inputs, *kind.layers()], seed=0, device="cpu")
         trained = sum(p.numel() for p in xnn.to_torch(net).parameters())
-        assert trained == sum(p.size for p in net._engine.trained), name
+        assert trained == sum(p.size for p in net.core.engine.trained), name
     kind = replace(wide.KINDS["20-50-50-10, batch 32"], samples=128)
     monkeypatch.setitem(wide.KINDS, "small", kind)
     threads = torch.get_num_threads()

@@ -99,7 +99,7 @@ def fit(net, run, callbacks=(), **options):
 
 
 def flat(net):
-    return host(net._engine.flat)
+    return host(net.core.engine.flat)
 
 
 def figures(history):
@@ -121,7 +121,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_ended(run, steps, tmp_path, devi
     assert (flat(resumed) == flat(whole)).all()
     assert not (flat(ended) == flat(whole)).all()
     # What is random goes on, too.
-    assert resumed._rng.bit_generator.state == whole._rng.bit_generator.state
+    assert resumed.core.rng.bit_generator.state == whole.core.rng.bit_generator.state
 
 
 def test_checkpoints_of_the_first_format(device, monkeypatch):
@@ -202,7 +202,7 @@ def test_a_checkpoint_of_other_chunks(tmp_path, device, monkeypatch):
     with pytest.raises(KilledError):
         fit(ended, run, [xnn.Checkpoints(tmp_path, "1 step"), KilledAt(17)])
     for steps, net in ((11, whole), (2, resumed)):
-        monkeypatch.setattr(type(net._engine.run), "chunk_steps", steps)
+        monkeypatch.setattr(type(net.core.engine.run), "chunk_steps", steps)
         fit(net, run, resume=tmp_path if net is resumed else None)
     np.testing.assert_allclose(flat(resumed), flat(whole), rtol=1e-4, atol=1e-6)
 
@@ -368,12 +368,12 @@ def wrong(tmp_path, change=None, **options):
         saving.write(path, arrays, description)
     x, y = data()
     net = plain("cpu")
-    before, state = flat(net), net._rng.bit_generator.state
+    before, state = flat(net), net.core.rng.bit_generator.state
     rest = {"optimizer": 0.5, "batch_size": BATCH, "validation_data": (x[:20], y[:20]), **options}
     with pytest.raises(ValueError) as caught:
         net.fit(x, y, epochs=EPOCHS, resume=path, **rest)
     assert (flat(net) == before).all()
-    assert net._rng.bit_generator.state == state
+    assert net.core.rng.bit_generator.state == state
     assert str(path) in str(caught.value)
     return str(caught.value)
 

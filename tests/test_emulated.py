@@ -108,7 +108,7 @@ def test_what_is_not_captured_is_played(data, monkeypatch):
     played = network()
     with pytest.warns(RuntimeWarning, match="without CUDA graphs.*: cudaErrorNotSupported"):
         played.fit(*data, epochs=1)
-    assert played._engine.run.uncaptured == "cudaErrorNotSupported"
+    assert played.core.engine.run.uncaptured == "cudaErrorNotSupported"
     np.testing.assert_array_equal(parameters(played), parameters(wanted))
 
 

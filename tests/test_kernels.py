@@ -457,7 +457,7 @@ def test_many_samples_are_answered_as_each_alone(blocks, monkeypatch, name, kind
     net = xnn.Network(NETWORKS[name], seed=0, device="cpu")
     x = np.random.default_rng(0).integers(0, 200, (100, 24)).astype(kind if len(kind) == 1 else "f")
     x = {"strided": x[:, ::2], "columns": np.asfortranarray(x)[:, :12]}.get(kind, x[:, :12])
-    x = x.reshape(100, *net._engine.shapes[0])
+    x = x.reshape(100, *net.core.engine.shapes[0])
     found = net.predict(x)
     assert sum(blocks) == 96
     alone = np.concatenate([net.predict(x[i : i + 1]) for i in range(100)])

@@ -119,7 +119,7 @@ def test_lanes_of_kernels_are_given_to_threads_that_serve(monkeypatch):
         net.fit(x, y, epochs=5, batch_size=6, optimizer=0.1, shuffle=False, progress=False)
         trained.append(net.weights[0])
     if compiler.command() is not None:
-        assert net._engine.run._boxes
+        assert net.core.engine.run._boxes
     for weights in trained[1:]:
         np.testing.assert_array_equal(weights, trained[0])
 
@@ -128,7 +128,7 @@ def test_which_passes_have_lanes(lanes):
     """Not those backward where gradients are large."""
     lanes(2)
     for layers, wanted in ((IMAGES, [2, 2]), (MEETING, [2, 2]), ([50, 40, 10], [1, 2])):
-        engine = xnn.Network(layers, device="cpu")._engine
+        engine = xnn.Network(layers, device="cpu").core.engine
         assert [engine.lanes(64, backward=backward) for backward in (True, False)] == wanted
 
 

@@ -354,7 +354,7 @@ class InTraining:
     """A mini-batch as training runs it, with the same random numbers at each look."""
 
     def __init__(self, net, x, y):
-        engine = net._engine
+        engine = net.core.engine
         function = engine.layers[-1].function
         size = engine.shapes[0], engine.outputs
         checked = check_samples(engine.run, x, y, size, function, engine.cost, engine.dtype)
@@ -402,7 +402,7 @@ def test_pieces_of_a_mini_batch_add_up(device, monkeypatch):
         trained = []
         for size in (1 << 20, 1):
             net = network(layers, device)
-            monkeypatch.setattr(type(net._engine.run), "columns_bytes", size)
+            monkeypatch.setattr(type(net.core.engine.run), "columns_bytes", size)
             net.fit(*samples(net, 20), epochs=2, batch_size=7, optimizer=optimizer)
             trained.append(np.concatenate([host(w).ravel() for w in net.weights if w is not None]))
         np.testing.assert_allclose(trained[0], trained[1], rtol=1e-12)
@@ -482,7 +482,7 @@ def test_batch_norm_keeps_running_averages(device):
     layer = BatchNorm(momentum=0.6)
     net = xnn.Network([4, layer, Dense(1)], seed=0, device=device, dtype="float64")
     net.fit(x, np.zeros(50), epochs=2, batch_size=50, optimizer=1e-9)
-    arrays = net._engine.views(0, net._engine.flat)
+    arrays = net.core.engine.views(0, net.core.engine.flat)
     mean, variance = np.zeros(4), np.ones(4)
     for _ in range(2):
         mean = 0.6 * mean + 0.4 * x.mean(0)
@@ -691,7 +691,7 @@ def test_batch_norm_is_that_of_pytorch(shape, device):
         optimizer.zero_grad()
         (((out - target) ** 2).sum() / 2 / 10).backward()
         optimizer.step()
-    arrays = net._engine.views(0, net._engine.flat)
+    arrays = net.core.engine.views(0, net.core.engine.flat)
     for name, wanted in (
         ("weights", theirs.weight),
         ("biases", theirs.bias),

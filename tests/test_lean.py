@@ -20,7 +20,7 @@ def warm_trainer(optimizer, layers, batch=10, n=205):
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (n, net.sizes[0])).astype(np.uint8)
     y = rng.integers(0, net.sizes[-1], n)
-    engine = net._engine
+    engine = net.core.engine
     function = engine.layers[-1].function
     samples = check_samples(engine.run, x, y, ((784,), 10), function, engine.cost, np.float32)
     trainer = Trainer(engine, samples, Recipe(optimizer, batch))

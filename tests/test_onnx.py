@@ -47,14 +47,14 @@ def checked(net, path):
 def shaken(net, rng):
     """Give all parameters values that are not those of the beginning."""
     for i in range(len(net.layers)):
-        views = net._engine.views(i, net._engine.flat)
+        views = net.core.engine.views(i, net.core.engine.flat)
         values = {
             name: rng.uniform(0.5, 2, view.shape)
             if name == "variance"
             else rng.standard_normal(view.shape) / np.sqrt(view.size / view.shape[0])
             for name, view in views.items()
         }
-        net._engine.put(i, values)
+        net.core.engine.put(i, values)
     return net
 
 

@@ -196,7 +196,7 @@ STATEFUL = [
 
 
 def trainer(net, x, y, optimizer, state=None):
-    engine = net._engine
+    engine = net.core.engine
     samples = check_samples(
         engine.run, x, y, ((6,), 3), engine.layers[-1].function, engine.cost, engine.dtype
     )
@@ -388,7 +388,7 @@ def test_averages_are_taken_at_each_step(device):
     wanted, _, _ = start(device)
     steps = []
     made = trainer(wanted, x, y, optimizer)
-    one = Trainer(wanted._engine, made.samples, Recipe(optimizer, 1))
+    one = Trainer(wanted.core.engine, made.samples, Recipe(optimizer, 1))
     order = np.arange(46)
     one.plan = [one._chunk(one.plan[0].through, one.plan[0].work, 1)] * 46
     for _ in one.epoch(order, optimizer.rates(0, 46)):

@@ -97,4 +97,4 @@ def test_every_optimizer(optimizer, dtype, ways, tmp_path, device):
     with pytest.raises(KilledError):
         begun.fit(x, y, callbacks=callbacks, **options)
     resumed.fit(x, y, resume=tmp_path, **options)
-    close(resumed._engine.flat, whole._engine.flat, device)
+    close(resumed.core.engine.flat, whole.core.engine.flat, device)

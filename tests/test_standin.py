@@ -261,9 +261,9 @@ def test_arrays_of_a_device_do_not_go_into_a_network_elsewhere():
 
 def test_precision():
     net = network(precision="tf32")
-    assert net._engine.run.precision == "tf32"
-    assert net.to("cpu").to("standin")._engine.run.precision == "tf32"
-    assert network()._engine.run.precision == "float32"
+    assert net.core.engine.run.precision == "tf32"
+    assert net.to("cpu").to("standin").core.engine.run.precision == "tf32"
+    assert network().core.engine.run.precision == "float32"
     with pytest.raises(ValueError, match=r"precision is 'fp16', but must be 'float32' or 'tf32'"):
         network(precision="fp16")
     with pytest.raises(ValueError, match=r"precision is 'tf32'.* but dtype is float64"):

@@ -6,6 +6,7 @@ from .callbacks import Callback, EarlyStopping, ReduceOnPlateau
 from .checkpoints import Checkpoints
 from .ensemble import Ensemble, cross_validate, folds
 from .history import History
+from .inference import Evaluation
 from .layers import (
     Activation,
     AveragePool2D,
@@ -22,7 +23,7 @@ from .layers import (
     RandomErasing,
     Reshape,
 )
-from .network import Evaluation, Gradients, Network, load
+from .network import Gradients, Network, load
 from .optimizers import SGD, Adam, AdamW, Averaged, Optimizer, RMSprop
 from .pytorch import from_torch, to_torch
 from .version import __version__

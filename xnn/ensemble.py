@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import checks
 from .checkpoints import Checkpoints
-from .network import Evaluation, Network, chosen, generator
+from .inference import Evaluation
+from .network import Network, chosen, generator
 from .samples import classes
 
 
@@ -74,7 +75,7 @@ class Ensemble:
         if isinstance(found[0], np.ndarray):
             return _mean(found)
         total, *others = found
-        engine = self.networks[0].inference.engine
+        engine = self.networks[0].core.engine
         with engine.lock:
             for outputs in others:
                 engine.run.elementwise("t + o", total, t=total, o=engine.run.adopt(outputs))
@@ -86,10 +87,10 @@ class Ensemble:
         """Return for each sample the class that is voted for, shape ``(n,)``."""
         found: list[Any] = [net.predict(x) for net in self.networks]
         pairs = zip(self.networks, found, strict=True)
-        voted = self._count([net.inference.engine.run.host(outputs) for net, outputs in pairs])
+        voted = self._count([net.core.engine.run.host(outputs) for net, outputs in pairs])
         if isinstance(found[0], np.ndarray):
             return voted
-        run = self.networks[0].inference.engine.run
+        run = self.networks[0].core.engine.run
         there: NDArray[np.intp] = run.hand_out(run.upload(voted))
         return there
 
@@ -98,8 +99,8 @@ class Ensemble:
 
         Raises `ValueError` as `Network.evaluate` does, and for targets that are no classes.
         """
-        engine = self.networks[0].inference.engine
-        run, samples = engine.run, self.networks[0]._samples(x, y)
+        engine = self.networks[0].core.engine
+        run, samples = engine.run, self.networks[0].core.samples(x, y)
         if engine.outputs == 1 and np.isin(run.host(samples.values), (0, 1)).all():
             samples = replace(samples, scoring="threshold")  # after whichever activation
         wanted = classes(run, samples)
@@ -109,7 +110,7 @@ class Ensemble:
 
     def _count(self, outputs: list[NDArray[Any]]) -> NDArray[np.intp]:
         """Return the class that is voted for by each network's outputs ``(n, …)``."""
-        n, count = len(outputs[0]), self.networks[0].inference.engine.outputs
+        n, count = len(outputs[0]), self.networks[0].core.engine.outputs
         votes = np.zeros((n, max(2, count)))
         for one in outputs:
             votes[np.arange(n), chosen(one, count)] += 1

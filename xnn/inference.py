@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,15 @@ from .workspace import Interior, Score, Workspace
 _MOST = 64 * 1024 * 1024  # bytes of a block, however many parameters there are
 _SPAN = 3_000_000_000  # multiplications
 _KEPT = 4  # sizes for which what runs backward is kept: whoever asks once often asks again
+
+
+class Evaluation(NamedTuple):
+    """How good a network is on some samples."""
+
+    cost: float
+    """The mean over samples, without weight decay."""
+    accuracy: float | None
+    """The share of samples classified right; None where targets are values of a regression."""
 
 
 class Inference:
@@ -133,18 +142,15 @@ class Inference:
                 checks=forward.telling[0],
             )
 
-    def evaluate(self, samples: Samples) -> tuple[float, float | None]:
-        """Return cost and accuracy over samples that lie on the device.
-
-        The accuracy is None where targets are values of a regression.
-        """
+    def evaluate(self, samples: Samples) -> Evaluation:
+        """Return cost and accuracy over samples that lie on the device."""
         run, n = self.engine.run, len(samples)
         costs, hits = (run.zeros((n,), self.engine.dtype) for _ in range(2))
         self._through(list(samples.arrays().values()), [costs, hits], samples)
         cost = float(run.download(costs).mean(dtype=np.float64))
         if samples.scoring is None:
-            return cost, None
-        return cost, float(run.download(hits).mean(dtype=np.float64))
+            return Evaluation(cost, None)
+        return Evaluation(cost, float(run.download(hits).mean(dtype=np.float64)))
 
     def gradients(self, samples: Samples) -> list[dict[str, Array]]:
         """Return each layer's gradients of the mean cost, by the names of its arrays.

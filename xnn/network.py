@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from math import prod
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import checkpoints, checks, costs, layers, saving
+from . import checkpoints, checks, saving
 from .backends import Array, DeviceError, select
 from .callbacks import CallbackLike
-from .engine import Engine, array_shapes
+from .core import Core, read, restored, stack
+from .engine import Engine
 from .history import History
-from .inference import Inference
+from .inference import Evaluation
 from .initializers import as_given
-from .layers import Dense, Layer, shown
+from .layers import Layer, shown
 from .optimizers import SGD, Optimizer
 from .parameters import Shape
-from .samples import Samples, advice, check_inputs, check_samples, check_weights
+from .samples import advice, check_inputs, check_weights
 from .steps import Recipe
-from .training import Saved, train
-
-_TRAINING = "training"  # what is a checkpoint's of a file, and not the network's
-
-
-class Evaluation(NamedTuple):
-    """How good a network is on some samples."""
-
-    cost: float
-    """The mean over samples, without weight decay."""
-    accuracy: float | None
-    """The share of samples classified right; None where targets are values of a regression."""
 
 
 class Gradients(NamedTuple):
@@ -96,6 +82,9 @@ class Network:
     [(100, 784), (10, 100)]
     """
 
+    #: What runs and stores it, for what is built on networks.
+    core: Core
+
     def __init__(
         self,
         layers: Sequence[int | Layer],
@@ -106,12 +95,13 @@ class Network:
         dtype: Any = "float32",
         precision: str = "float32",
     ) -> None:
-        inputs, described = _layers(layers)
-        self._rng = generator(seed)
-        self._build(inputs, described, cost, device, dtype, precision)
+        inputs, described = stack(layers)
+        rng = generator(seed)
+        how = {"device": device, "dtype": dtype, "precision": precision}
+        self.core = Core(described, inputs, cost, rng=rng, **how)
         for i, layer in enumerate(described):
             try:
-                drawn = layer.draw(self._engine.shapes[i], self._rng)
+                drawn = layer.draw(self._engine.shapes[i], rng)
                 for name, array in drawn.items():
                     as_given(f"initializer's {name}", array, array.shape, self.dtype)
             except ValueError as error:
@@ -119,23 +109,9 @@ class Network:
                 raise ValueError(f"layers[{i + 1}]: {kind}: {error}") from None
             self._engine.put(i, drawn)
 
-    def _build(
-        self,
-        inputs: Shape,
-        described: Sequence[Layer],
-        cost: Any,
-        device: str | None,
-        dtype: Any,
-        precision: str,
-    ) -> None:
-        kind = _dtype(dtype)
-        if precision == "tf32" and kind == np.float64:
-            raise ValueError("precision is 'tf32', which is one of float32, but dtype is float64")
-        chosen = costs.get(cost, described[-1].function)
-        self._engine = Engine(described, inputs, chosen, select(device, precision), kind)
-        self._precision = precision
-        self._inference = Inference(self._engine)
-        self._lock = self._engine.lock
+    @property
+    def _engine(self) -> Engine:
+        return self.core.engine
 
     # What it is.
 
@@ -168,11 +144,6 @@ class Network:
     def dtype(self) -> Any:
         """The dtype of parameters and outputs."""
         return self._engine.dtype
-
-    @property
-    def inference(self) -> Inference:
-        """What runs it, for what is built on networks."""
-        return self._inference
 
     @property
     def weights(self) -> Arrays:
@@ -314,7 +285,7 @@ class Network:
         >>> history.validation_accuracy[-1] > 0.9
         True
         """
-        samples = self._samples(x, y)
+        samples = self.core.samples(x, y)
         weights, engine = (sample_weight, class_weight), self._engine
         samples = check_weights(engine.run, samples, *weights, engine.outputs, engine.dtype)
         for said in advice(engine.run, samples, engine.layers[-1].function):
@@ -338,21 +309,21 @@ class Network:
                     "validation_data must be a pair (x, y), "
                     f"but is a {type(validation_data).__name__}"
                 )
-            validation = self._samples(*validation_data, ("validation x", "validation y"))
+            validation = self.core.samples(*validation_data, ("validation x", "validation y"))
         shuffle = checks.truth("shuffle", shuffle)
         if progress is not None:
             checks.truth("progress", progress)
         source = None if resume is None else checkpoints.find(resume)
-        return self._train(
+        return self.core.train(
             samples,
             recipe=recipe,
             epochs=checks.whole("epochs", epochs),
-            orders=_orders(len(samples), self._rng if shuffle else None),
+            orders=_orders(len(samples), self.core.rng if shuffle else None),
             shuffled=shuffle,
             validation=validation,
             callbacks=callbacks,
             progress=progress,
-            resume=None if source is None else lambda: self._saved(source),
+            resume=None if source is None else lambda: self.core.saved(source),
         )
 
     def predict(self, x: ArrayLike) -> NDArray[Any]:
@@ -377,7 +348,7 @@ class Network:
         >>> np.array_equal(outputs, net.predict(np.ones((3, 28, 28))))
         True
         """
-        inference = self._inference
+        inference = self.core.inference
         if type(x) is np.ndarray:
             outputs = inference.answer(x)
             if outputs is not None:
@@ -408,16 +379,16 @@ class Network:
 
         Raises `ValueError` where these do not fit or hold NaN.
         """
-        return self._evaluate(self._samples(x, y))
+        return self.core.evaluate(self.core.samples(x, y))
 
     def backprop(self, x: ArrayLike, y: ArrayLike) -> Gradients:
         """Return the gradient of the mean cost over samples and targets as `fit` takes them.
 
         Raises `ValueError` where these do not fit or hold NaN.
         """
-        samples = self._samples(x, y)
+        samples = self.core.samples(x, y)
         with self._engine.lock:
-            found = self._inference.gradients(samples)
+            found = self.core.inference.gradients(samples)
         return Gradients(
             [arrays.get("biases") for arrays in found], [arrays.get("weights") for arrays in found]
         )
@@ -431,9 +402,7 @@ class Network:
 
         Raises `ValueError` for a name that is none, `xnn.DeviceError` where it is not to be had.
         """
-        if select(device, self._precision).device != self.device:
-            with self._lock:
-                self._restore({**self.__getstate__(), "device": device})
+        self.core.go_to(device)
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -442,7 +411,7 @@ class Network:
         The file is the old one or the new one at each moment, also where the process is killed.
         Raises `OSError` where it cannot be written; a file already there is then unharmed.
         """
-        state = self.__getstate__()
+        state = self.core.state()
         saving.write(path, state["arrays"], state["description"])
 
     def export_onnx(self, path: str | os.PathLike[str]) -> None:
@@ -457,7 +426,7 @@ class Network:
         """
         from . import onnx
 
-        arrays = self.__getstate__()["arrays"]
+        arrays = self.core.state()["arrays"]
         own: list[dict[str, NDArray[Any]]] = [{} for _ in self.layers]
         for full, array in arrays.items():
             number, name = full.split(".")
@@ -465,128 +434,19 @@ class Network:
         onnx.write(path, self.layers, self.shapes, own)
 
     def __getstate__(self) -> dict[str, Any]:
-        with self._lock:
-            return self._state(self._engine.run.download(self._engine.flat))
-
-    def _state(self, flat: NDArray[Any]) -> dict[str, Any]:
-        """Return all that the network is, with its parameters from a flat buffer of the host."""
-        arrays = {}
-        for i in range(len(self.layers)):
-            for name, view in self._engine.views(i, flat).items():
-                arrays[f"{i}.{name}"] = np.ascontiguousarray(view)
-        description = {
-            "inputs": self.sizes[0] if len(self.shapes[0]) == 1 else list(self.shapes[0]),
-            "layers": [layer.describe() for layer in self.layers],
-            "cost": self.cost,
-            "dtype": str(self.dtype),
-        }
-        return {
-            "description": description,
-            "arrays": arrays,
-            "device": self.device,
-            "precision": self._precision,
-            "rng": copy.deepcopy(self._rng),
-        }
+        return self.core.state()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Become what was pickled: on its device, or on the CPU where that is not to be had."""
         try:
-            self._restore(state)
+            self.core = restored(state)
         except DeviceError:
-            self._restore({**state, "device": "cpu"})
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        described = state["description"]
-        self._rng = state["rng"]
-        made = [layers.from_description(d) for d in described["layers"]]
-        inputs, made = _layers([described["inputs"], *made])
-        arrays, dtype = dict(state["arrays"]), _dtype(described["dtype"])
-        checked: list[dict[str, Any]] = []
-        for i, wanted in enumerate(array_shapes(made, inputs)):
-            # Shapes first: no memory on a description's word alone.
-            names = {name: f"{i}.{name}" for name in wanted}
-            checked.append(
-                {
-                    name: as_given(full, arrays.pop(full), wanted[name], dtype)
-                    for name, full in names.items()
-                }
-            )
-        if arrays:
-            raise ValueError(f"arrays {', '.join(sorted(arrays))} belong to no layer")
-        where = state["device"], described["dtype"], state["precision"]
-        self._build(inputs, made, described["cost"], *where)
-        for i, own in enumerate(checked):
-            self._engine.put(i, own)
-
-    def _write(self, path: str | os.PathLike[str], saved: Saved) -> None:
-        """Write a checkpoint: the network's file, and the training in it."""
-        state = self._state(saved.flat)
-        training = {f"{_TRAINING}.{name}": array for name, array in saved.arrays.items()}
-        description = {**state["description"], _TRAINING: dict(saved.facts)}
-        saving.write(path, {**state["arrays"], **training}, description)
-
-    def _saved(self, path: Path) -> Saved:
-        """Return what a checkpoint of this network holds."""
-        name = str(path)
-        arrays, description = saving.read(path)
-        facts = description.pop(_TRAINING, None)
-        if not isinstance(facts, dict):
-            raise ValueError(f"{name}: a network, but not one to go on training with")
-        try:  # with what layers have come to say of themselves since it was written
-            made = [layers.from_description(layer) for layer in description["layers"]]
-            description["layers"] = [layer.describe() for layer in made]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{name}: not a network that xnn can read: {error}") from None
-        own = self.__getstate__()["description"]
-        for told, value in own.items():
-            if description.get(told) != value:
-                came = f"{description.get(told)!r} there, but {value!r} here"
-                raise ValueError(f"{name}: of another network: {told} is {came}")
-        engine = self._engine
-        flat = np.zeros(engine.flat.shape, engine.dtype)
-        try:
-            for i in range(len(self.layers)):
-                for view_name, view in engine.views(i, flat).items():
-                    full = f"{i}.{view_name}"
-                    view[...] = as_given(full, arrays[full], view.shape, engine.dtype)
-        except (KeyError, ValueError) as error:
-            raise ValueError(f"{name}: not a network that xnn can read: {error}") from None
-        training = {key: arrays[key] for key in arrays if key.startswith(f"{_TRAINING}.")}
-        named = {key.removeprefix(f"{_TRAINING}."): array for key, array in training.items()}
-        return Saved(flat, named, facts, name)
-
-    # What other rooms build on: samples are checked once, and then used as often as they like.
-
-    def _samples(self, x: Any, y: Any, names: tuple[str, str] = ("x", "y")) -> Samples:
-        engine = self._engine
-        function = engine.layers[-1].function
-        size = engine.shapes[0], engine.outputs
-        return check_samples(engine.run, x, y, size, function, engine.cost, engine.dtype, names)
-
-    def _train(self, samples: Samples, **options: Any) -> History:
-        """Train as `xnn.training.train` does; where the device fails, go to the CPU."""
-        try:
-            return train(self._inference, samples, rng=self._rng, write=self._write, **options)
-        except DeviceError as error:
-            if error.parameters is None:  # before the first step
-                raise
-            self._restore({**self._state(error.parameters), "device": "cpu"})
-            what = "the network is on the CPU now, with the weights from before the epoch"
-            raise DeviceError(f"{error}; {what}") from None
+            self.core = restored({**state, "device": "cpu"})
 
     def _arrays(self, name: str) -> Arrays:
         engine = self._engine
         layers = range(len(engine.layers))
         return Arrays(name, engine, [engine.views(i, engine.flat).get(name) for i in layers])
-
-    def _settle(self, samples: Samples) -> Samples:
-        """Return samples on the network's device, where they fit."""
-        with self._engine.lock:
-            return self._engine.settle(samples)
-
-    def _evaluate(self, samples: Samples) -> Evaluation:
-        with self._engine.lock:
-            return Evaluation(*self._inference.evaluate(samples))
 
 
 class Arrays(Sequence[Array]):
@@ -668,56 +528,14 @@ def load(
     read.
     """
     select(device, precision)
-    rng = generator(seed)
-    arrays, description = saving.read(path)
-    own = {name: array for name, array in arrays.items() if not name.startswith(f"{_TRAINING}.")}
-    try:
-        return restored(description, own, device=device, precision=precision, rng=rng)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{os.fsdecode(path)}: not a network that xnn can read: {error}") from None
+    return with_core(read(path, device=device, precision=precision, rng=generator(seed)))
 
 
-def restored(description: dict[str, Any], arrays: dict[str, NDArray[Any]], **state: Any) -> Network:
-    """Return a network of its description and arrays, named ``"0.weights"`` and so on."""
+def with_core(core: Core) -> Network:
+    """Return the network that has this core."""
     network = Network.__new__(Network)
-    network._restore({"description": description, "arrays": arrays, **state})
+    network.core = core
     return network
-
-
-def _layers(given: Any) -> tuple[Shape, list[Layer]]:
-    """Return the shape of the inputs and the layers, from what the constructor was given."""
-    wanted = "a list such as [784, 30, 10]: the number of inputs, then the layers"
-    if not isinstance(given, list | tuple):
-        raise ValueError(f"layers is {given!r}, but must be {wanted}")
-    if len(given) < 2:
-        raise ValueError(f"layers has {len(given)} entries, but must be {wanted}")
-    shape = given[0]
-    if isinstance(shape, tuple | list):
-        if len(shape) not in (1, 3):
-            wanted = "a number of inputs, or (height, width, channels)"
-            raise ValueError(f"layers[0] is {shape!r}, but must be {wanted}")
-        given = [prod(checks.whole("layers[0]", n) for n in shape), *given[1:]]
-    for i, entry in enumerate(given):
-        number = isinstance(entry, int | np.integer) and not isinstance(entry, bool)
-        if not (number and entry >= 1) and not (i and isinstance(entry, Layer)):
-            kinds = "a whole number of at least 1" + (" or a layer" if i else ", the inputs")
-            raise ValueError(f"layers[{i}] is {entry!r}, but must be {kinds}")
-    inputs = tuple(map(int, shape)) if isinstance(shape, tuple | list) else (int(given[0]),)
-    return inputs, [
-        entry if isinstance(entry, Layer) else Dense(int(entry), "sigmoid", "normal")
-        for entry in given[1:]
-    ]
-
-
-def _dtype(given: Any) -> np.dtype[Any]:
-    """Return the dtype that a network may have."""
-    try:
-        kind: np.dtype[Any] = np.dtype(given)
-    except (TypeError, ValueError):
-        kind = np.dtype(object)
-    if given is None or kind not in (np.float32, np.float64):
-        raise ValueError(f"dtype is {given!r}, but must be 'float32' or 'float64'")
-    return kind
 
 
 def generator(seed: Any) -> np.random.Generator:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from . import layers as kinds
 from .activations import LEAK
 from .backends import Window
+from .core import restored
 from .layers import Layer
-from .network import Network, generator, restored
+from .network import Network, generator, with_core
 from .parameters import Shape
 
 _FUNCTIONS = {"Sigmoid": "sigmoid", "Tanh": "tanh", "ReLU": "relu", "LeakyReLU": "leaky_relu"}
@@ -81,8 +82,8 @@ def from_torch(
         "cost": cost,
         "dtype": str(dtypes.pop()),
     }
-    state = {"device": device, "precision": precision, "rng": generator(seed)}
-    return restored(description, reader.arrays, **state)
+    how = {"device": device, "precision": precision, "rng": generator(seed)}
+    return with_core(restored({"description": description, "arrays": reader.arrays, **how}))
 
 
 def to_torch(net: Network) -> Any:
@@ -99,7 +100,7 @@ def to_torch(net: Network) -> Any:
         import torch
     except ImportError:
         raise ImportError("to_torch needs PyTorch: see pytorch.org on how to install it") from None
-    writer = _Writer(torch, net.__getstate__()["arrays"])
+    writer = _Writer(torch, net.core.state()["arrays"])
     for number, layer in enumerate(net.layers):
         try:
             writer.add(number, layer, net.shapes[number])

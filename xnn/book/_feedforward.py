@@ -16,7 +16,7 @@ from ..backends import Array
 from ..callbacks import Training
 from ..layers import Dense
 from ..network import Arrays
-from ..network import Network as Core
+from ..network import Network as Net
 from ..optimizers import SGD
 from ..samples import Samples
 from ..steps import Recipe
@@ -67,7 +67,7 @@ class Feedforward:
         self.num_layers = len(sizes)
         self.sizes = sizes
         layers = [Dense(n, "sigmoid", "zeros") for n in units]
-        self._net = Core([inputs, *layers], cost, device=device, dtype=dtype)
+        self._net = Net([inputs, *layers], cost, device=device, dtype=dtype)
 
     @property
     def weights(self) -> list[Array]:
@@ -128,12 +128,12 @@ class Feedforward:
         """Return checked samples. The right answer is the largest target, whatever they are."""
         inputs, *_, outputs = self._net.sizes
         x, y = _data.lay_out(name, data, (inputs, outputs), self._net.dtype, labels)
-        samples = self._net._samples(x, y, (f"{name}'s x", f"{name}'s y"))
+        samples = self._net.core.samples(x, y, (f"{name}'s x", f"{name}'s y"))
         return replace(samples, scoring="argmax")
 
     def _evaluate(self, samples: Samples) -> tuple[float, int]:
         """Return the mean cost, and for how many samples the largest output is right."""
-        cost, accuracy = self._net._evaluate(samples)
+        cost, accuracy = self._net.core.evaluate(samples)
         assert accuracy is not None
         return cost, round(accuracy * len(samples))
 
@@ -150,7 +150,7 @@ class Feedforward:
         """Train on samples made of ``training_data``, which stays shuffled where it is a list."""
         order = list(range(len(samples)))
         try:
-            self._net._train(
+            self._net.core.train(
                 samples,
                 recipe=Recipe(optimizer, checks.whole("mini_batch_size", mini_batch_size)),
                 epochs=checks.whole("epochs", epochs, least=0),
@@ -166,7 +166,7 @@ class Feedforward:
     def _step(self, mini_batch: Any, eta: float, lmbda: float, n: int) -> None:
         """Make one step on a mini-batch out of ``n`` samples."""
         samples = self._samples("mini_batch", mini_batch)
-        self._net._train(
+        self._net.core.train(
             samples,
             # λ/n is what counts, and `SGD` divides by the samples that it sees.
             recipe=Recipe(sgd(eta, lmbda * len(samples) / n), len(samples)),

@@ -161,7 +161,7 @@ class Network(Feedforward):
                 "set monitor_evaluation_accuracy"
             )
         if monitor_training_cost or monitor_training_accuracy:
-            samples = self._net._settle(samples)
+            samples = self._net.core.settle(samples)
         figures: Figures = [], [], [], []
         evaluation_cost, evaluation_accuracy, training_cost, training_accuracy = figures
 
@@ -231,7 +231,7 @@ class Network(Feedforward):
         return 0.5 * lmbda / n * float(sum(squares))
 
     def _host(self, name: str) -> list[NDArray[Any]]:
-        arrays = self._net.__getstate__()["arrays"]
+        arrays = self._net.core.state()["arrays"]
         return [arrays[f"{i}.{name}"] for i in range(self.num_layers - 1)]
 
 

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import checks, layers
 from ..callbacks import Training
 from ..datasets import mnist
-from ..network import Network as Core
+from ..network import Network as Net
 from ..samples import Samples
 from ..steps import Recipe
 from ._feedforward import sgd, sigmoid
@@ -82,7 +82,7 @@ class _Layer:
 
     def __init__(self, w: NDArray[Any], b: NDArray[Any]) -> None:
         self._first: tuple[NDArray[Any], NDArray[Any]] | None = (w, b)
-        self._net: Core | None = None
+        self._net: Net | None = None
         self._number = 0
         self._inputs: tuple[int, ...] = ()
 
@@ -124,9 +124,9 @@ class _Layer:
     def _host(self, name: str) -> NDArray[Any]:
         assert self._net is not None
         array = getattr(self._net, name)[self._number]
-        return np.array(self._net.inference.engine.run.host(array))
+        return np.array(self._net.core.engine.run.host(array))
 
-    def _join(self, net: Core, number: int, inputs: tuple[int, ...]) -> None:
+    def _join(self, net: Net, number: int, inputs: tuple[int, ...]) -> None:
         """Become a layer of a network, which gets the weights that there are."""
         assert self._first is not None
         (w, b), self._net, self._number, self._inputs = self._first, net, number, inputs
@@ -269,7 +269,7 @@ class Network:
             raise ValueError("layers must be layers of this module that are in no network yet")
         described, joints = _describe(self.layers)
         seed = int(np.random.randint(2**31))  # of what dropout drops
-        self._net = Core(described, seed=seed, device=device, dtype=dtype)
+        self._net = Net(described, seed=seed, device=device, dtype=dtype)
         for layer, (number, inputs) in zip(self.layers, joints, strict=True):
             layer._join(self._net, number, inputs)
 
@@ -300,8 +300,8 @@ class Network:
         named = (("training_data", training_data), ("validation_data", validation_data))
         training, validation = (self._samples(*pair, mini_batch_size) for pair in named)
         test = self._samples("test_data", test_data, mini_batch_size) if test_data else None
-        validation = self._net._settle(validation)
-        test = None if test is None else self._net._settle(test)
+        validation = self._net.core.settle(validation)
+        test = None if test is None else self._net.core.settle(test)
         batches = len(training) // mini_batch_size
         best, best_iteration, best_test = 0.0, 0, 0.0
 
@@ -310,18 +310,18 @@ class Network:
             first = batches * run.epoch
             for iteration in range(-(-first // 1000) * 1000, first + batches, 1000):
                 print(f"Training mini-batch number {iteration}")
-            accuracy = self._net._evaluate(validation).accuracy
+            accuracy = self._net.core.evaluate(validation).accuracy
             assert accuracy is not None
             print(f"Epoch {run.epoch}: validation accuracy {accuracy:.2%}")
             if accuracy >= best:
                 print("This is the best validation accuracy to date.")
                 best, best_iteration = accuracy, first + batches - 1
                 if test is not None:
-                    best_test = self._net._evaluate(test).accuracy or 0.0
+                    best_test = self._net.core.evaluate(test).accuracy or 0.0
                     print(f"The corresponding test accuracy is {best_test:.2%}")
 
         order = np.arange(len(training))
-        self._net._train(
+        self._net.core.train(
             training,
             # λ over the number of mini-batches: `SGD` divides by that of samples.
             recipe=Recipe(sgd(eta, lmbda * mini_batch_size), mini_batch_size),
@@ -353,7 +353,7 @@ class Network:
                 raise ValueError(f"{name}'s x has shape {came}, but must have shape {wanted}")
             if shape[2] > 1 or came[1:] == maps:
                 x = np.moveaxis(np.reshape(x, (whole, *maps)), 1, 3)
-        return self._net._samples(x, y, (f"{name}'s x", f"{name}'s y"))
+        return self._net.core.samples(x, y, (f"{name}'s x", f"{name}'s y"))
 
 
 def _describe(given: Sequence[Any]) -> tuple[list[Any], list[tuple[int, tuple[int, ...]]]]:

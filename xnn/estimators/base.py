@@ -206,7 +206,7 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc]
         self.validation_scores_: list[float] | None = [] if self.early_stopping else None
         self.best_validation_score_ = -np.inf if self.early_stopping else None
         if self.early_stopping:
-            engine = self.network_.inference.engine
+            engine = self.network_.core.engine
             self._best = engine.run.download(engine.flat)
 
     def _seed(self) -> int:
@@ -240,7 +240,7 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc]
         """Return the network's outputs ``(n, outputs)`` for inputs as users give them."""
         if "network_" not in vars(self):  # the check takes longer than a small network's answer
             check_is_fitted(self)
-        inference = self._synced().inference
+        inference = self._synced().core.inference
         if self._plain(X):
             found = inference.answer(X)
             if found is None:
@@ -268,7 +268,7 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc]
         state = dict(super().__getstate__())
         if "network_" in state:
             self._synced()
-            state["network_"] = self.network_.__getstate__()
+            state["network_"] = self.network_.core.state()
             for name in ("coefs_", "intercepts_", "_shown"):
                 del state[name]
         return state

@@ -183,7 +183,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
             return found
         if isinstance(found, np.ndarray):
             return np.hstack([1 - found, found])
-        run = self.network_.inference.engine.run
+        run = self.network_.core.engine.run
         both = run.zeros((len(found), 2), found.dtype)
         run.elementwise("1 - p", both[:, :1], p=found)
         run.copy(found, both[:, 1:])
@@ -194,7 +194,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         found = self.predict_proba(X)
         if isinstance(found, np.ndarray):
             return np.log(found, out=found)
-        run = self.network_.inference.engine.run
+        run = self.network_.core.engine.run
         run.elementwise("log(p)", found, p=found)
         return run.hand_out(found)
 
@@ -247,7 +247,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
             if self.out_activation_ == "softmax" and not binarizer.sparse_input_:
                 return self.classes_[outputs.argmax(axis=1)]
             return binarizer.inverse_transform(outputs.ravel() if self._single() else outputs)
-        run = self.network_.inference.engine.run
+        run = self.network_.core.engine.run
         labels = self._decode(run.download(outputs))
         return run.hand_out(run.upload(labels)) if labels.dtype.kind in "buif" else labels
 
@@ -267,8 +267,8 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         return bool(self.n_outputs_ == 1)
 
     def _validation_score(self, X: Any, y: Any, sample_weight: Any) -> float:
-        outputs = self.network_.inference.predict(X)
-        predicted = self.network_.inference.engine.run.host(self._decode(outputs))
+        outputs = self.network_.core.inference.predict(X)
+        predicted = self.network_.core.engine.run.host(self._decode(outputs))
         if predicted.dtype.kind == "f" and not np.isfinite(predicted).all():
             return float("nan")
         return float(accuracy_score(y, predicted, sample_weight=sample_weight))

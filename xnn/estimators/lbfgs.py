@@ -19,7 +19,7 @@ def fit(estimator: Any, network: Network, samples: Samples) -> None:
     """Train the estimator's network on all samples at a time."""
     from scipy.optimize import minimize
 
-    engine = network.inference.engine
+    engine = network.core.engine
     run, total = engine.run, float(len(samples))
     if samples.weights is not None:  # means are by weights
         total = float(samples.weights.sum())

@@ -192,7 +192,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
         return outputs.reshape(-1) if outputs.shape[1] == 1 else outputs
 
     def _validation_score(self, X: Any, y: Any, sample_weight: Any) -> float:
-        inference = self.network_.inference
+        inference = self.network_.core.inference
         predicted = inference.engine.run.host(self._decode(inference.predict(X)))
         if not np.isfinite(predicted).all():
             return float("nan")

@@ -51,7 +51,7 @@ def fit(
         estimator._optimizer = solver_of(estimator)
     if estimator.early_stopping and incremental:
         raise ValueError("partial_fit does not support early_stopping=True")
-    run = network.inference.engine.run
+    run = network.core.engine.run
     validation = None
     if estimator.early_stopping:
         training, held = train_test_split(
@@ -84,7 +84,7 @@ def fit(
         )
     watch = Watch(estimator, len(samples), validation)
     estimator.n_iter_ = 0
-    history = network._train(
+    history = network.core.train(
         samples,
         epochs=1 if incremental else estimator.max_iter,
         recipe=Recipe(estimator._optimizer, min(batch_size, len(samples)), by_weight=True),
