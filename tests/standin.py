@@ -187,8 +187,8 @@ class StandInBackend(CpuBackend):
     def adopt(self, array):
         return array if isinstance(array, Array) else None
 
-    def function(self, step, takes, gives, checks):
-        return Backend.function(self, step, takes, gives, checks)
+    def function(self, *step, **arrays):
+        return Backend.function(self, *step, **arrays)
 
     def copy(self, source, out):
         if not isinstance(source, Array):

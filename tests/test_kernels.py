@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 import warnings
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import xnn
-from xnn.backends import Window, compiler, cpp_gemm
+from xnn.backends import Window, compiler, cpp_gemm, denormals
 from xnn.backends.cpp import CppBackend
 from xnn.backends.cpp_blocks import Blocks
 from xnn.backends.cpu import CpuBackend
@@ -473,6 +474,98 @@ def test_what_is_not_a_number_is_found_among_many(blocks, place, bad):
     with pytest.raises(ValueError, match=f"{place}"):
         net.predict(x)
     assert blocks
+
+
+@pytest.fixture
+def often(monkeypatch):
+    """Single samples are often asked for from the fourth time on."""
+    monkeypatch.setattr("xnn.backends.cpp._MANY_STEPS", 3)
+
+
+def hastened(net, x):
+    """Ask until kernels answer, or it is known that they will not; return whether they do."""
+    until = time.monotonic() + 60
+    while True:
+        net.predict(x)
+        answering = net.core.inference.ready[x.shape, x.dtype].__qualname__
+        if not answering.startswith("CppBackend.function"):  # which counts
+            return answering.startswith("CppBackend._quick")
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("kind", ["f", "d", "B"])
+def test_single_samples_that_are_often_asked_for_are_answered_by_kernels(often, name, kind):
+    net = xnn.Network(NETWORKS[name], seed=0, device="cpu", dtype="float64")
+    x = np.random.default_rng(0).integers(0, 200, (20, 12)).astype(kind)
+    wanted = net.predict(x)
+    assert hastened(net, x[:1])
+    for i in range(20):
+        found = net.predict(x[i : i + 1])
+        np.testing.assert_allclose(found, wanted[i : i + 1], rtol=1e-9)
+        assert found.base is None  # it is the user's
+    if kind == "B":
+        return
+    for bad in (np.nan, np.inf):
+        wrong = x[:1].copy()
+        wrong.flat[5] = bad
+        for _ in range(2):
+            with pytest.raises(ValueError, match="x has NaN or infinity in row 0"):
+                net.predict(wrong)
+        np.testing.assert_allclose(net.predict(x[:1]), wanted[:1], rtol=1e-9)
+    net.weights[0][...] = 0  # live
+    assert not np.allclose(net.predict(x[:1]), wanted[:1])
+
+
+def test_single_samples_that_no_kernel_can_answer_are_as_before(often):
+    net = xnn.Network([600, xnn.Dense(600, "linear"), 3], seed=0, device="cpu")
+    run, x = net.core.engine.run, numbers((1, 600))
+    forward = net.core.inference.forward
+
+    def with_sines(*arguments):
+        made = forward(*arguments)
+        step = made.step
+
+        def longer():  # sines of so many numbers are NumPy's
+            step()
+            run.elementwise("sin(a)", made.inputs, a=made.inputs)
+
+        made.step = longer
+        return made
+
+    net.core.inference.forward = with_sines
+    wanted = net.predict(x)
+    assert not hastened(net, x)
+    np.testing.assert_allclose(net.predict(x), wanted, rtol=1e-6)
+
+
+def test_a_compiler_may_fail_for_single_samples(often, monkeypatch):
+    def failing(texts):
+        raise compiler.CompilerError("no room")
+
+    net = xnn.Network(NETWORKS["sigmoid"], seed=0, device="cpu")
+    x = numbers((1, 12))
+    wanted = net.predict(x)
+    monkeypatch.setattr(compiler, "load", failing)
+    monkeypatch.setattr(CppBackend, "_broken", False)
+    with pytest.warns(RuntimeWarning, match="without kernels.*no room"):
+        assert not hastened(net, x)
+    np.testing.assert_array_equal(net.predict(x), wanted)
+    with warnings.catch_warnings(action="error"):
+        net.predict(x)
+
+
+def test_kernels_take_denormals_for_zero_and_leave_the_thread_as_it_was():
+    if platform.machine() not in denormals.BITS:
+        pytest.skip("a processor of which nothing is known")
+    run = CppBackend()
+    small = run.upload(np.full(100, 1e-40, "f"))
+    replay = run.compile(lambda: run.elementwise("a * 0.5", small, a=small), HEAVY)
+    assert len(replay.calls) == 1
+    replay.calls[0][0](*replay.calls[0][1])
+    assert not small.any()
+    assert (np.full(100, 1e-40, "f") * np.float32(0.5) != 0).all()
 
 
 def test_numbers_that_lie_askew_are_not_copied_by_a_kernel_for_others(blocks):

@@ -18,6 +18,8 @@ Array = Any
 Replay = Callable[[], None]
 #: A function of arrays that it is given and of others that it is to fill, see `Backend.blockwise`.
 Blockwise = Callable[[Sequence[Any], Sequence[Any], bool], bool]
+#: A function of a host array that gives another, or None, see `Backend.function`.
+Function = Callable[[Any], Any | None]
 #: A function and the arguments that it is to be called with.
 Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
@@ -265,6 +267,10 @@ class Backend(ABC):
         may judge what a quicker replay may cost. ``step`` may be called again. Replays for one lane
         may run beside those for another.
         """
+        return self._replay(*self._record(step))
+
+    def _record(self, step: Callable[[], None]) -> tuple[list[Call], list[Any]]:
+        """Return the calls that a step consists of, and what is to be kept for them."""
         tape: list[Call] = []
         kept: list[Any] = []
         self._tape, self._kept = tape, kept
@@ -272,15 +278,21 @@ class Backend(ABC):
             step()
         finally:
             self._tape, self._kept = None, []
-        return self._replay(tape, kept)
+        return tape, kept
 
     def function(
-        self, step: Callable[[], None], takes: Array, gives: Array, checks: Array
-    ) -> Callable[[Any], Any | None]:
+        self,
+        step: Callable[[], None],
+        takes: Array,
+        gives: Array,
+        checks: Array,
+        improve: Callable[[Function], None] | None = None,
+    ) -> Function:
         """Return ``step`` as a function of one host array to another, as quick as it can be.
 
         It puts its argument where the step ``takes`` it and returns a copy of what it ``gives``, or
-        None where what it ``checks`` is then not finite.
+        None where what it ``checks`` is then not finite. After many calls there may come to be a
+        quicker one, for which ``improve`` is then called.
         """
         replay = self.compile(step)
 

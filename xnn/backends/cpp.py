@@ -20,7 +20,7 @@ from . import compiler, cplusplus, strides, threads
 from . import cpp_gemm as products
 from . import cpp_source as source
 from . import cpp_windows as windows
-from .base import Array, Blockwise, Call, Replay
+from .base import Array, Blockwise, Call, Function, Replay
 from .cpp_blocks import Blocks
 from .cpu import CpuBackend, player
 from .windows import Window
@@ -41,6 +41,8 @@ _WORTH_WAKING = 10_000_000
 _WORTH_BLAS = 16_000_000
 # Rows, columns and numbers are divided by multiples of this.
 _UNIT = 16
+# Kernels that play others.
+_ALWAYS = (source.PLAY, source.LANES, source.SERVE)
 # The place of the room for products among what a lane has; others are counted from 0.
 _ROOM = -1
 # How many multiplications take as long as a number that is gone over, or a parameter changed.
@@ -108,21 +110,11 @@ class CppBackend(CpuBackend):
         if not self._has_kernels(multiplications, _WORTH_BLOCKS):
             return super().blockwise(step, takes, gives, checks, multiplications, lane)
         bad = np.zeros(1, np.int64)
-
-        def checked() -> None:
-            divided, self._divided = self._divided, True  # there are lanes of whole blocks
-            try:
-                step()
-            finally:
-                self._divided = divided
-            if self._noting:
-                sizes = [*checks.shape, strides.row(checks)]
-                self._note(source.finite(str(cplusplus.kind(checks))), [checks, bad], sizes)
-
+        checked = partial(self._check, step, checks, bad)
         replay = self.compile(checked, max(multiplications, _WORTH_KERNELS), lane=lane)
         singly = self._by_blocks(replay, takes, gives, checks)
         calls = getattr(replay, "calls", [])
-        if [function for function, _ in calls] != [self._functions.get(source.PLAY)]:
+        if not self._all_kernels(calls):
             return singly
         blocks = Blocks((calls[0][0], *calls[0][1]), takes, gives)
 
@@ -138,6 +130,75 @@ class CppBackend(CpuBackend):
             return singly(*rest, check)
 
         return call
+
+    def function(
+        self,
+        step: Callable[[], None],
+        takes: Array,
+        gives: Array,
+        checks: Array,
+        improve: Callable[[Function], None] | None = None,
+    ) -> Function:
+        slow = super().function(step, takes, gives, checks)
+        if improve is None or not self._has_kernels():
+            return slow
+        bad, left, loading = np.zeros(1, np.int64), _MANY_STEPS, None
+        checked = partial(self._check, step, checks, bad)
+
+        def call(argument: Any) -> Any | None:
+            nonlocal left, loading
+            left -= 1
+            if left == 0:  # while these go on as they are
+                loading = threads.begin(partial(compiler.load, self._texts(checked)))
+            elif loading is not None and loading.done.acquire(blocking=False):
+                error, loading = loading.error, None
+                if isinstance(error, compiler.CompilerError):
+                    _give_up(error)
+                improve(slow if error else self._quick(checked, takes, gives, bad, slow))
+            return slow(argument)
+
+        return call
+
+    def _texts(self, step: Callable[[], None]) -> set[str]:
+        """Return the kernels that a replay of a step takes."""
+        self._noting = True
+        try:
+            return {*_texts(self._record(step)[0]), *_ALWAYS}
+        finally:
+            self._noting = False
+
+    def _quick(
+        self, checked: Callable[[], None], takes: Array, gives: Array, bad: Array, slow: Function
+    ) -> Function:
+        """Return what `function` does by kernels, or the slow way where that takes more."""
+        replay = self.compile(checked, _WORTH_KERNELS)
+        if not self._all_kernels(getattr(replay, "calls", [])):
+            return slow
+        copy, widest, result = np.copyto, takes.itemsize, gives.copy
+
+        def call(argument: Any) -> Any | None:
+            if argument.itemsize > widest:  # conversion may overflow
+                return slow(argument)
+            copy(takes, argument, "unsafe")
+            replay()
+            if bad[0]:
+                bad[0] = 0
+                return slow(argument)
+            return result()
+
+        return call
+
+    def _check(self, step: Callable[[], None], checks: Array, bad: Array) -> None:
+        """Do a step, and in kernels add to ``bad`` where what it leaves in ``checks`` is."""
+        divided, self._divided = self._divided, True  # nothing in it is worth waking threads for
+        try:
+            step()
+        finally:
+            self._divided = divided
+        if self._noting:
+            rows = np.atleast_2d(checks)
+            sizes = [*rows.shape, strides.row(rows)]
+            self._note(source.finite(str(cplusplus.kind(rows))), [rows, bad], sizes)
 
     # Operations.
 
@@ -421,7 +482,7 @@ class CppBackend(CpuBackend):
                 for one in tape
                 for call in (chain(*one[1][0]) if one[0] is _in_parts else [one])
             ]
-        self._functions = compiler.load({*texts, source.PLAY, source.LANES, source.SERVE})
+        self._functions = compiler.load({*texts, *_ALWAYS})
         self._boxes = []
         self._owners = kept  # a replay keeps what is behind its pointers
         replay = super()._replay(tape, kept)
@@ -446,8 +507,16 @@ class CppBackend(CpuBackend):
 
         return served
 
-    def _loud(self, function: Callable[..., Any]) -> bool:
-        return function is self._functions.get(source.PLAY) or super()._loud(function)
+    def _loud(self, calls: list[Call]) -> bool:
+        # A library beside kernels is to take denormals for zero as they do.
+        return not self._all_kernels(calls) and (
+            any(function is self._functions.get(source.PLAY) for function, _ in calls)
+            or super()._loud(calls)
+        )
+
+    def _all_kernels(self, calls: list[Call]) -> bool:
+        """Return whether the calls of a replay are one that plays kernels."""
+        return [function for function, _ in calls] == [self._functions.get(source.PLAY)]
 
     def _finished(self, tape: list[Call]) -> list[Call]:
         """Make one call of kernels that come one after another."""

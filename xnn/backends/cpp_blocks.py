@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import compiler, cplusplus, denormals, strides
+from . import compiler, cplusplus, strides
 from . import cpp_source as source
 from .base import Array
 
@@ -24,7 +24,6 @@ class Blocks:
     ) -> None:
         self._step, self._takes, self._gives = step, list(takes), list(gives)
         self._loops: dict[tuple[Any, ...], _Loop | None] = {}
-        self._flush, self._leave = denormals.switches()
 
     def run(self, given: Sequence[Any], wanted: Sequence[Any]) -> int:
         """Run whole blocks of rows, and return how many rows that were.
@@ -43,11 +42,7 @@ class Blocks:
         loop = self._loops[key]
         if loop is None:
             return 0
-        self._flush()
-        try:
-            loop.run(arrays, times)
-        finally:
-            self._leave()
+        loop.run(arrays, times)
         return times * rows
 
     def _made(self, given: list[Array], wanted: list[Array]) -> _Loop | None:

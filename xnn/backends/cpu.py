@@ -12,13 +12,13 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from . import cpu_formulas, cpu_random, cpu_windows, denormals, threads
-from .base import Array, Backend, Call, Replay
+from .base import Array, Backend, Call, Function, Replay
 from .windows import Window
 
 # Multiplications that are worth a lane.
@@ -205,8 +205,13 @@ class CpuBackend(Backend):
             self._blocks = blocks
 
     def function(
-        self, step: Callable[[], None], takes: Array, gives: Array, checks: Array
-    ) -> Callable[[Any], Any | None]:
+        self,
+        step: Callable[[], None],
+        takes: Array,
+        gives: Array,
+        checks: Array,
+        improve: Callable[[Function], None] | None = None,
+    ) -> Function:
         # As in `Backend`, less what Python takes for it: a fifth of the time for a small network.
         slow, replay = super().function(step, takes, gives, checks), self.compile(step)
         copy, widest, result = np.copyto, takes.itemsize, gives.copy
@@ -285,17 +290,19 @@ class CpuBackend(Backend):
                 finally:
                     leave()
 
-        # Asking NumPy not to warn takes 0.9 µs: much, where one sample is classified in 5.
-        loud = any(self._loud(f) for f, _ in calls)
-        chosen = quiet_replay if loud else replay
+        # That takes 2.5 µs: much, where one sample is classified in as many.
+        chosen = quiet_replay if self._loud(calls) else replay
         chosen.kept, chosen.calls = kept, calls  # type: ignore[attr-defined]
         return chosen
 
-    def _loud(self, function: Callable[..., Any]) -> bool:
-        """Return whether NumPy may warn in a call, or it is one that wants denormals to be zero."""
-        if isinstance(function, np.ufunc):
-            return function.__name__ not in _SILENT
-        return function is threads.together
+    def _loud(self, calls: list[Call]) -> bool:
+        """Return whether NumPy may warn in one of the calls, or one wants denormals to be zero."""
+        return any(
+            function.__name__ not in _SILENT
+            if isinstance(function, np.ufunc)
+            else function is threads.together
+            for function, _ in calls
+        )
 
     def _finished(self, tape: list[Call]) -> list[Call]:
         """Return the calls of a tape as they are to be made."""
@@ -321,6 +328,9 @@ def _blocks(size: int, itemsize: int) -> list[slice]:
 
 def player(tape: list[Call]) -> Replay:
     """Return what makes the calls of a tape."""
+    if len(tape) == 1:
+        function, arguments = tape[0]
+        return partial(function, *arguments)
 
     def play() -> None:
         for function, arguments in tape:

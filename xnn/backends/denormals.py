@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 
-# Where in C's fenv_t, counted in words of 32 bits, the processor is told so, and by which bits.
-_PLACES = {
-    "x86_64": (7, 0x8040),  # MXCSR: results and operands
-    "aarch64": (0, 1 << 24),  # FPCR
-}
+#: By which bits a processor is told so: of MXCSR for results and for operands, or of FPCR.
+BITS = {"x86_64": 0x8040, "aarch64": 1 << 24}
+# Where they are in C's fenv_t, counted in words of 32 bits.
+_PLACES = {"x86_64": 7, "aarch64": 0}
 
 Switch = Callable[[], object]
 
@@ -39,7 +38,7 @@ def _nothing() -> None:
 
 
 def _switches(ffi: Any, get: Any, put: Any) -> tuple[Switch, Switch]:
-    word, bits = _PLACES[platform.machine()]
+    word, bits = _PLACES[platform.machine()], BITS[platform.machine()]
     before, now = ffi.new("uint32_t[16]"), ffi.new("uint32_t[16]")
 
     def on() -> None:

@@ -32,7 +32,7 @@ def together(parts: list[Callable[[], None]]) -> None:
             raise task.error
 
 
-def begin(part: Callable[[], None]) -> Task:
+def begin(part: Callable[[], object]) -> Task:
     """Run a part in another thread, and do not wait for it."""
     task = Task(part)
     try:
@@ -60,7 +60,7 @@ def join(tasks: list[Task]) -> None:
 class Task:
     """What a thread does: ``done`` can be acquired when it is done, ``error`` is what it raised."""
 
-    def __init__(self, part: Callable[[], None]) -> None:
+    def __init__(self, part: Callable[[], object]) -> None:
         self.part = part
         self.error: BaseException | None = None
         self.done = threading.Lock()
