@@ -93,11 +93,14 @@ def main(args) -> int:
     jobs, once = planned(small, others, peers, args.quick)
     count = 1 if args.quick else args.rounds
     # What was measured on a CPU is no result.
+    name = f"gpu-{slug(card['name'])}"
     write = not args.no_write and (args.device != "cpu" or args.output != harness.RESULTS)
     for measured in harness.turns(jobs, count, args.seconds, once):
         content = {**where, **collected(measured)}
-        if write:  # after each round, so that there is something if the next one hangs
-            harness.write(f"gpu-{slug(card['name'])}", content, args.output)
+        if write:  # after each job, so that there is something if the next one hangs
+            harness.write(name, content, args.output, told=False)
+    if write:
+        harness.write(name, content, args.output)
     print(f"{card['name']}\n")
     reached = printed(content, title(small))
     return 0 if reached or args.quick else 1
@@ -147,26 +150,38 @@ def planned(
         work = partial(worker, job, who, task)
         jobs[name, peer] = lambda left: attempt(lambda: work(seconds=min(left, limit)), left)
 
-    for peer in ("xnn", CUBLAS, *peers):
-        plan(title(small), peer, "training", small)
-    for task in others:
-        convolutional = networks.convolutional(task.sizes)
+    # What is xnn's first, and what compiles for long last: there may be no time for it.
+    once = set()
+    for task in (small, *others):
         plan(title(task), "xnn", "training", task)
-        if not convolutional:
+    plan(title(small), CUBLAS, "training", small)
+    for task in others:
+        if not networks.convolutional(task.sizes):
             plan(title(task), BARE, "products", task)
-        for peer in CONVOLUTIONAL_PEERS if convolutional else LARGE_PEERS:
-            if peer in peers:
-                plan(title(task), peer, "training", task)
     jobs["first epoch", "xnn"] = lambda left: attempt(lambda: first_epoch(small, left), left)
-    repeated = set(jobs)
     for task in (small, *others):
         plan(f"calls of {title(task)}", "xnn", "calls", task)
+        once.add((f"calls of {title(task)}", "xnn"))
+    slow = []
+    for task in (small, *others):
+        theirs = CONVOLUTIONAL_PEERS if networks.convolutional(task.sizes) else LARGE_PEERS
+        for peer in PEERS if task is small else theirs:
+            if peer in COMPILED:
+                slow.append((task, peer))
+            elif peer in peers:
+                plan(title(task), peer, "training", task)
     for peer in ("xnn", *SWEEP_PEERS):
         if peer in ("xnn", *peers):
             plan("sweep", peer, "sweep", sweep_tasks(small, quick))
+            once.add(("sweep", peer))
+    for task, peer in slow:
+        if peer in peers:
+            plan(title(task), peer, "training", task)
+            once.add((title(task), peer))
     if peers and not quick:
         plan(title(small), SLOWEST, "training", small, SLOWEST_LIMIT)
-    return jobs, set(jobs) - repeated
+        once.add((title(small), SLOWEST))
+    return jobs, once
 
 
 def worker(job: str, peer: str, task: Task | list[Task], *, seconds: float = LIMIT, **env) -> dict:
@@ -209,6 +224,8 @@ def collected(measured: dict[tuple[str, str], list[dict]]) -> dict:
     """Return what has been measured as it is written: medians of rounds, by task and peer."""
     content: dict[str, dict] = {"results": {}, "sweep": {}, "calls": {}, "first epoch": {}}
     for (task, peer), runs in measured.items():
+        if not runs:
+            continue  # not yet
         if task == "sweep":
             content["sweep"][peer] = runs[-1]
         elif task == "first epoch":
@@ -224,11 +241,14 @@ def printed(content: dict, small: str) -> bool:
     """Print what was measured; return whether all that was asked for was reached."""
     reached = True
     for task, results in content["results"].items():
-        if "absent" in results["xnn"]:
-            print(f"{task}\n  xnn: {results['xnn']['absent']}\n")
+        ours = results["xnn"]
+        if "absent" in ours:
+            print(f"{task}\n  xnn: {ours['absent']}\n")
             reached = False
-        else:
-            reached &= harness.print_table(task, results, WANTED.get(task, {}), "a step")
+            continue
+        reached &= harness.print_table(task, results, WANTED.get(task, {}), "a step")
+        if ours.get("no graphs"):
+            print(f"  xnn without CUDA graphs: {ours['no graphs']}\n")
     for task, figures in content["calls"].items():
         print(f"{task}: what a step consists of")
         for line in calls_table(figures) if "calls" in figures else [figures["absent"]]:
@@ -250,8 +270,6 @@ def printed(content: dict, small: str) -> bool:
         print(
             f"{what}: {shown} {per} (asked: under {asked / unit:.0f}{'' if good else ', MISSED'})"
         )
-    if ours.get("no graphs"):
-        print(f"xnn without CUDA graphs: {ours['no graphs']}")
     return reached
 
 

@@ -6,10 +6,12 @@ import json
 import math
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,23 +30,37 @@ def worker(module: str, *arguments: str, seconds: float | None = None, **environ
     Raises `RuntimeError` with its errors where it fails or takes longer than ``seconds``.
     """
     command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=RESULTS.parent.parent,
+        env={**os.environ, **environment},
+        start_new_session=True,
+    )
     try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            cwd=RESULTS.parent.parent,
-            env={**os.environ, **environment},
-            timeout=seconds,
-        )
+        said, errors = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         raise RuntimeError(f"{' '.join(command)}\ntook longer than {seconds:.0f} s") from None
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["failed"])[-1]
+    finally:
+        _end(process)
+    if process.returncode != 0:
+        last = (errors.strip().splitlines() or ["failed"])[-1]
         if "ModuleNotFoundError" in last:
             return {"absent": last.rpartition(": ")[2]}
-        raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+        raise RuntimeError(f"{' '.join(command)}\n{errors}")
+    return json.loads(said.strip().splitlines()[-1])
+
+
+def _end(process: subprocess.Popen) -> None:
+    """End a process, and what it has begun, such as compilers: they would hold its pipes."""
+    with suppress(ProcessLookupError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+    process.communicate()
 
 
 def rounds(module: str, task: str, peers: list[str], count: int) -> dict[str, dict]:
@@ -60,7 +76,7 @@ def turns(
     seconds: float = math.inf,
     once: Collection = (),
 ) -> Iterator[dict[Any, list[dict]]]:
-    """Do jobs in turn, round by round; yield after each what each job gave in each of its rounds.
+    """Do jobs in turn, round by round; yield after each job what all gave in each of their rounds.
 
     A job is told how many seconds there are left, and gives figures, or ``{"absent": why}`` and is
     not asked again. Those named by ``once`` are done in the first round alone; in later rounds no
@@ -87,7 +103,7 @@ def turns(
                 figures = {**figures, "stolen": stolen.share}
             if "absent" not in figures or number == 0:
                 measured[name].append(figures)
-        yield measured
+            yield measured
 
 
 def medians(runs: list[dict]) -> dict:
@@ -150,13 +166,14 @@ def machine(*packages: str) -> dict:
     }
 
 
-def write(name: str, content: dict, folder: Path = RESULTS) -> None:
-    """Write results as JSON and print where."""
+def write(name: str, content: dict, folder: Path = RESULTS, told: bool = True) -> None:
+    """Write results as JSON; print where, if that is to be ``told``."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     path.write_text(json.dumps(content, indent=2) + "\n")
     root = RESULTS.parent.parent
-    print(f"Written to {path.relative_to(root) if path.is_relative_to(root) else path}")
+    if told:
+        print(f"Written to {path.relative_to(root) if path.is_relative_to(root) else path}")
 
 
 def _git(*arguments: str) -> str:

@@ -696,6 +696,28 @@ class _Cublas:
     def cublasDgemm_v2(self, *arguments):
         return self._gemm(np.float64, *arguments)
 
+    def cublasSgemmStridedBatched(self, *arguments):
+        return self._batched(np.float32, *arguments)
+
+    def cublasDgemmStridedBatched(self, *arguments):
+        return self._batched(np.float64, *arguments)
+
+    def _batched(self, dtype, *arguments):
+        """As many products as the last argument says, by steps behind the leading dimensions."""
+        *head, a, ld_a, step_a, b, ld_b, step_b, beta, c, ld_c, step_c, count = arguments
+        steps = step_a, step_b, step_c
+        if type(count) is not ctypes.c_int or any(type(s) is not ctypes.c_longlong for s in steps):
+            return 7
+        for i in range(count.value):
+            a_i, b_i, c_i = (
+                ctypes.c_void_p(at.value + i * step.value * np.dtype(dtype).itemsize)
+                for at, step in zip((a, b, c), steps, strict=True)
+            )
+            status = self._gemm(dtype, *head, a_i, ld_a, b_i, ld_b, beta, c_i, ld_c)
+            if status != 0:
+                return status
+        return 0
+
     def _gemm(self, dtype, handle, op_a, op_b, m, n, k, alpha, a, ld_a, b, ld_b, beta, c, ld_c):
         """C ← α op(A) op(B) + β C, all stored by columns."""
         whole = op_a, op_b, m, n, k, ld_a, ld_b, ld_c

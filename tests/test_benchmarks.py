@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -188,6 +190,29 @@ def test_a_sweep_keeps_what_there_was_time_for(monkeypatch):
     assert gpu_workers.sweep(tasks, "xnn")["points"] == whole[:1]
 
 
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="there are no groups of processes")
+def test_what_a_process_has_begun_ends_with_it(tmp_path, monkeypatch):
+    """As compilers that hold its pipes, by which whoever reads them would wait for them too."""
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "__init__.py").touch()
+    (tmp_path / "benchmarks" / "slow.py").write_text(
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "open('child', 'w').write(str(child.pid))\n"
+        "time.sleep(60)\n"
+    )
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "benchmarks" / "results")
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match="took longer than 3 s"):
+        harness.worker("slow", seconds=3)
+    assert time.monotonic() - began < 30
+    child = int((tmp_path / "child").read_text())
+    with suppress(ProcessLookupError):
+        while True:  # until its new parent has noted its end
+            os.kill(child, 0)
+            assert time.monotonic() - began < 30
+
+
 @pytest.fixture
 def host(tmp_path, monkeypatch):
     """A host that gives our processors to others; returns what sets the ticks of both."""
@@ -270,6 +295,13 @@ def test_a_process_that_fails_is_absent_with_the_reason(monkeypatch, capsys):
     small, *large = gpu.tasks("gpu", quick=False)
     jobs, once = gpu.planned(small, large, list(gpu.PEERS), quick=False)
     assert once < set(jobs)
+    peers = [peer for _, peer in jobs]
+    ours = [peer in ("xnn", gpu.BARE, gpu.CUBLAS) for peer in peers]
+    assert all(ours[: ours.index(False)])
+    assert sum(ours[ours.index(False) :]) == 1  # the sweep
+    slow = [peer in (*gpu.COMPILED, gpu.SLOWEST) for peer in peers]
+    assert all(slow[slow.index(True) :])
+    assert all((pair in once) == late for pair, late in zip(jobs, slow, strict=True) if late)
     assert (
         {
             "784-2048-2048-10, batch 4,096",

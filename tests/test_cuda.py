@@ -83,6 +83,12 @@ def sources():
     for kind in ("bool", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)), "float64"):
         labels = rng.integers(0, 2, 20).astype(kind if "int" in kind else "int64")
         run([xnn.Dense(3)], "quadratic", x.astype(kind), labels)
+    # As with networks so large that they would not be run here.
+    for name, value in (("long_formula", 1), ("small_product", 0), ("long_product", 8)):
+        patch.setattr(emulated.EmulatedBackend, name, value)
+    patch.setattr(gpu, "_LEAST", 2)
+    for hidden, dtype in itertools.product(reference.ACTIVATIONS, ("float32", "float64")):
+        run([xnn.Dense(5, hidden), xnn.Dense(3)], "quadratic", x, rows, dtype)
     patch.undo()
     gpu._kernel.cache_clear()
     return sorted(written)
@@ -137,6 +143,8 @@ def test_there_are_kernels_of_every_kind(sources):
         "const T* rows",
         "sigmoid(v_z)",
         "p_m[i] = v_m; p_v[i] = v_v;",
+        "const Some some_z",
+        "some[k * rows * columns + row]",
     ):
         assert any(words in text for text in sources), words
     assert len(sources) > 60

@@ -44,11 +44,13 @@ def test_what_happens_in_an_epoch(data):
     names = runs[0].keys() - {"compiled"}  # kernels, before all else
     each = {name: (runs[1][name] - runs[0][name]) / 10 for name in names}
     assert each.pop("replays") == 2
-    assert each.pop("downloads") == 3  # costs, hits and parameters
+    # Costs, hits and parameters; and these once more, where finite is asked of few on the host.
+    assert each.pop("downloads") == 4
     assert each.pop("uploads") == 2  # the shuffle and the rates
     assert each.pop("allocations") == 2  # what these two come to
-    assert each.pop("waits") == 3
-    assert each.pop("copies") == 8  # indices and rates before a replay, figures after it
+    assert each.pop("waits") == 4
+    # Indices and rates before a replay, figures after it; and the good parameters.
+    assert each.pop("copies") == 9
     each.pop("downloaded")
     assert set(each.values()) <= {0}
 
@@ -139,6 +141,76 @@ def test_small_products_are_kernels(shapes, by_columns, monkeypatch):
     out = run.upload(np.full(out.shape, np.nan, "f"))
     run.gemm(*there, out)
     np.testing.assert_allclose(run.download(out), (wanted - 2) * 2, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [64, 62, 3])
+@pytest.mark.parametrize("first", [0, 4, 1])
+@pytest.mark.parametrize("dtype", ["f", "d", "B"])
+def test_formulas_over_many_numbers_are_those_over_few(dtype, first, size, monkeypatch):
+    """They take four numbers at a time where these lie so."""
+    monkeypatch.setattr(EmulatedBackend, "long_formula", 1)
+    fours, flat = [], gpu.cuda.flat
+    monkeypatch.setattr(gpu.cuda, "flat", lambda *a: fours.append(a[-1]) or flat(*a))
+    run, rng = EmulatedBackend(), np.random.default_rng(0)
+    whole = run.upload(rng.standard_normal(80).astype("f"))
+    a, b = whole[first : first + size], run.upload((100 * rng.random(size)).astype(dtype))
+    number, out = run.upload(np.array([3.0], "f")), run.zeros((80,), "f")
+    wanted = run.download(a) * run.download(b) + 3 * 0.5
+    run.elementwise("a * b + n * h", out[first : first + size], a=a, b=b, n=number, h=0.5)
+    np.testing.assert_allclose(run.download(out)[first : first + size], wanted, rtol=1e-5)
+    assert np.count_nonzero(run.download(out)) == size
+    run.elementwise("-a", a, a=a)
+    assert fours[0] == (4 if (dtype, first % 4, size % 4) == ("f", 0, 0) else 1)
+
+
+@pytest.mark.parametrize("dtype", ["f", "d"])
+@pytest.mark.parametrize(("rows", "depth", "columns"), [(20, 300, 26), (3, 257, 1), (1, 64, 140)])
+@pytest.mark.parametrize("by_columns", [(False, False), (True, False), (False, True)])
+def test_sums_of_many_numbers_are_divided(dtype, rows, depth, columns, by_columns, monkeypatch):
+    """As the gradient of a convolution's weights, which few numbers come out of."""
+    monkeypatch.setattr(EmulatedBackend, "small_product", 0)
+    monkeypatch.setattr(EmulatedBackend, "long_product", 64)
+    monkeypatch.setattr("xnn.backends.gpu._LEAST", 10)
+    run, rng, counts = EmulatedBackend(), np.random.default_rng(0), []
+    batched = emulated._Cublas._batched
+    monkeypatch.setattr(
+        emulated._Cublas, "_batched", lambda *a: counts.append(a[-1].value) or batched(*a)
+    )
+    a, b = rng.standard_normal((rows, depth)), rng.standard_normal((depth, columns))
+    there = [
+        run.upload(v.T.astype(dtype).copy()).T if by else run.upload(v.astype(dtype))
+        for v, by in zip((a, b), by_columns, strict=True)
+    ]
+    wide = run.upload(np.ones((rows, columns + 3), dtype))
+    out = wide[:, :columns]
+
+    def step():
+        run.gemm(*there, out, alpha=0.5, beta=2.0)
+
+    step()
+    replay = run.compile(step)
+    replay()
+    parts = min(128 // -(-columns // 128), depth // 10)
+    assert counts == [parts - 1] * 2
+    wanted = 0.5 * (a @ b)
+    wanted = wanted + 2 * (wanted + 2)
+    tolerance = 1e-4 if dtype == "f" else 1e-10
+    np.testing.assert_allclose(run.download(out), wanted, rtol=tolerance, atol=tolerance)
+    assert (run.download(wide)[:, columns:] == 1).all()
+    wide[...] = np.nan
+    run.gemm(*there, out)
+    np.testing.assert_allclose(run.download(out), a @ b, rtol=tolerance, atol=tolerance)
+
+
+def test_cublas_is_there_for_what_it_is_asked_for():
+    run = EmulatedBackend()
+    a, out = run.upload(np.eye(3, dtype="f")), run.zeros((3, 3), "f")
+    run.compile(lambda: run.gemm(a, a, out))()
+    assert "_cublas" not in vars(run)
+    run.small_product = 0
+    run.compile(lambda: run.gemm(a, a, out, alpha=2.0))()
+    assert "_cublas" in vars(run)
+    np.testing.assert_array_equal(run.download(out), 2 * np.eye(3))
 
 
 def test_a_capture_that_fails_tells_the_cause_and_keeps_what_it_points_to():

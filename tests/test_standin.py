@@ -44,10 +44,12 @@ def test_what_crosses_in_an_epoch(data, optimizer):
         runs.append(dict(counts))
     each = {name: (runs[1][name] - runs[0][name]) / 10 for name in runs[0]}
     # 100 steps in chunks of 32, 32, 32 and 4: four replays, and for each the indices and rates
-    # before and the figures after are copied on the device.
+    # before and the figures after are copied on the device; and at the end the parameters.
     assert each.pop("replays") == 4
-    assert each.pop("copies") == 16
-    # The shuffle and the rates go over; costs, hits and the parameters come back, once an epoch.
+    assert each.pop("copies") == 17
+    # The shuffle and the rates go over; costs, hits and the parameters come back, once an epoch,
+    # and whether these are finite.
+    assert each.pop("waits") == 1
     assert each.pop("uploads") == 2
     assert each.pop("downloads") == 3
     # Averages change places with the weights before and after an epoch, by three of NumPy's calls.
@@ -141,12 +143,30 @@ def test_a_device_lost_in_training_leaves_the_last_good_weights(data, monkeypatc
     callbacks = [lambda run: kept.append(parameters(net))]
     if stopping:
         callbacks.append(xnn.EarlyStopping("cost"))
-    with pytest.raises(xnn.DeviceError, match="fragile failed; the network is on the CPU now"):
+    of = "that callbacks ended with" if stopping else "from after epoch 2/9"
+    said = f"fragile failed; the network is on the CPU now, with the weights {of}"
+    with pytest.raises(xnn.DeviceError, match=said):
         net.fit(*data, epochs=9, optimizer=0.1, callbacks=callbacks)
     assert len(kept) == 2
     assert net.device == "cpu"
     assert (parameters(net) == kept[1]).all()
     net.fit(*data, epochs=1)
+
+
+def test_many_weights_do_not_come_to_the_host_after_each_epoch(data, monkeypatch):
+    monkeypatch.setitem(xnn.backends.KINDS, "fragile", Fragile)
+    monkeypatch.setattr("xnn.training._LIGHT", 0)
+    net = xnn.Network([20, 3], seed=0, device="fragile")
+    before, seen = parameters(net), []
+    Fragile.left = 10
+    with pytest.raises(xnn.DeviceError, match="with the weights with which training began"):
+        net.fit(*data, epochs=9, optimizer=0.1, callbacks=[lambda run: seen.append(run.kept_of)])
+    np.testing.assert_array_equal(parameters(net), before)
+    monkeypatch.setattr("xnn.training._KEEP", 0.0)
+    net, Fragile.left = xnn.Network([20, 3], seed=0, device="fragile"), 10
+    with pytest.raises(xnn.DeviceError, match="with the weights from after epoch 2/9"):
+        net.fit(*data, epochs=9, optimizer=0.1)
+    assert (parameters(net) != before).any()
 
 
 def test_networks_move(data, tmp_path):

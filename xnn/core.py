@@ -85,8 +85,8 @@ class Core:
             if error.parameters is None:  # before the first step
                 raise
             self._become({**self._state_of(error.parameters), "device": "cpu"})
-            what = "the network is on the CPU now, with the weights from before the epoch"
-            raise DeviceError(f"{error}; {what}") from None
+            what = "the network is on the CPU now, with the weights"
+            raise DeviceError(f"{error}; {what} {error.of}") from None
 
     def go_to(self, device: str) -> None:
         """Go to a device, unless it is there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -21,6 +22,10 @@ from .samples import Samples
 from .steps import Recipe, Trainer, check_sizes
 
 _GLANCE = 0.5  # seconds between looks at the figures of a running epoch
+# Parameters come to the host after each epoch where they are so many bytes, else when they were not
+# there for so many seconds: a device may be lost.
+_LIGHT = 1024 * 1024
+_KEEP = 10.0
 
 _StrPath = str | os.PathLike[str]
 
@@ -69,8 +74,15 @@ class Run:
         self._next = 0  # the epoch to begin with
         self._order: NDArray[np.intp] | None = None  # of the epoch under way
         self._began = 0.0  # when that was
-        self.good = self.snapshot()  # all parameters as they last were finite, on the host
+        flat = self._engine.flat
+        # All parameters as they last were finite, on the device …
+        self._good = self._engine.run.zeros(flat.shape, flat.dtype)
         self._good_of = "from before the epoch"
+        #: … and as they last came to the host, for where the device fails; and of when that is.
+        self.kept: Any = None
+        self.kept_of = ""
+        self._came = -math.inf
+        self._keep("with which training began")
 
     @property
     def count(self) -> str:
@@ -89,11 +101,30 @@ class Run:
     def restore(self, snapshot: Any) -> None:
         """Set all parameters to a copy made before."""
         if self.lost:
-            self.good = snapshot
+            self.kept, self.kept_of = snapshot, "that callbacks ended with, such as the best"
             return
         run = self._engine.run
         with self._engine.lock:
             run.copy(run.upload(snapshot), self._engine.flat)
+
+    def _keep(self, of: str) -> None:
+        """Note that the parameters are good; ``of`` says what they are."""
+        run, now = self._engine.run, time.perf_counter()
+        with self._engine.lock:
+            run.copy(self._engine.flat, self._good)
+            if self._good.nbytes <= _LIGHT or now - self._came >= _KEEP:
+                self.kept, self.kept_of = run.host(self._good), of
+                self._came = now
+
+    def _go_back(self) -> None:
+        """Set the parameters to the last good ones."""
+        with self._engine.lock:
+            self._engine.run.copy(self._good, self._engine.flat)
+
+    def _finite(self) -> bool:
+        """Return whether all parameters are finite."""
+        with self._engine.lock:
+            return self._engine.run.finite(self._engine.flat)
 
     # Going through epochs.
 
@@ -125,15 +156,14 @@ class Run:
                         bar.clear()
                     for callback in self.around:
                         callback.epoch_end(self)
-                    if self.around:
-                        self.good = self.snapshot()  # callbacks may have changed parameters
+                    self._keep(f"from after epoch {self.count}")
                     for callback in self._between:
                         callback.steps_end(self)
                     if self.history.stopped is not None:
                         break
         except KeyboardInterrupt:
-            if self.finite and not np.isfinite(self.snapshot()).all():
-                self.restore(self.good)  # it had diverged, and that may be why
+            if self.finite and not self._finite():
+                self._go_back()  # it had diverged, and that may be why
             self.stop(f"interrupted in epoch {self.count}")
             self.history.interrupted = True
             _trim(self.history)
@@ -145,7 +175,7 @@ class Run:
             for callback in self.around:
                 callback.end(self)
         if bad is not None:  # told of now, for `end` may have brought back other weights
-            same = np.array_equal(self.snapshot(), self.good)
+            same = np.array_equal(self.snapshot(), self._engine.run.host(self._good))
             left = self._good_of if same else "that callbacks ended with, such as the best"
             raise FloatingPointError(
                 f"training diverged in epoch {self.count}, step {bad + 1}/{self.steps}: NaN or "
@@ -180,18 +210,17 @@ class Run:
                 for callback in self._between:
                     callback.steps_end(self)
         figures, bad = trainer.figures(self.step)
-        parameters = self.snapshot()
-        if bad is None and not np.isfinite(parameters).all():
+        if bad is None and not self._finite():
             bad = self.step - 1
         if self.finite and bad is not None:
-            self.restore(self.good)
+            self._go_back()
             lap, bad = divmod(bad, trainer.steps)
             if lap:
                 self._good_of = f"from before epoch {self.count}"
             self.epoch = first + lap
             return bad
         self.epoch = laps[-1]
-        self.good, self._good_of = parameters, "from before the epoch"
+        self._good_of = "from before the epoch"
         self._order = None
         for cost, accuracy in figures:
             self.history.record("", cost, accuracy)
@@ -277,9 +306,10 @@ class Run:
         self._began = time.perf_counter() - seconds
         self._rng.bit_generator.state = told["random"]
         self.restore(saved.flat)
-        self.good = saved.flat
+        self._came = -math.inf
+        self._keep("with which training was gone on")
         if step:
-            self._good_of = "with which training was gone on"
+            self._good_of = self.kept_of
 
     def _resume_callbacks(self, states: list[Any], arrays: dict[str, NDArray[Any]]) -> None:
         """Give each state to the next callback of its kind, with its arrays, taken out of all."""
@@ -336,7 +366,7 @@ def train(
     engine, around = inference.engine, checked(callbacks)
     check_sizes(engine, len(samples), recipe)
     with engine.lock:
-        if finite and not np.isfinite(engine.run.download(engine.flat)).all():
+        if finite and not engine.run.finite(engine.flat):
             raise ValueError("the network's weights or biases hold NaN or infinity; set them anew")
         key = int(rng.integers(2**32)) if engine.random and resume is None else 0
         alone = validation is None and not around and resume is None
@@ -353,7 +383,7 @@ def train(
     try:
         return run.go(inference, validation, progress)
     except DeviceError as error:
-        error.parameters = run.good
+        error.parameters, error.of = run.kept, run.kept_of
         raise
 
 

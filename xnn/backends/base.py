@@ -27,8 +27,10 @@ Call = tuple[Callable[..., Any], tuple[Any, ...]]
 class DeviceError(RuntimeError):
     """A device was asked for and is not to be had, or it failed; the message says what to do."""
 
-    #: Where a device failed in training: all parameters as they last were good, on the host.
+    #: Where a device failed in training: all parameters as they last came to the host, …
     parameters: Any = None
+    #: … and of when that is.
+    of: str = ""
 
 
 class Feed:

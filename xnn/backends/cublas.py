@@ -21,7 +21,7 @@ _WORKSPACE = 32 * 1024 * 1024
 
 
 class Cublas:
-    """``cublasSgemm`` and ``cublasDgemm`` on one stream at a time."""
+    """``cublasSgemm``, ``cublasDgemm``, and many of them at once, on one stream at a time."""
 
     def __init__(self, library: Any, cupy: Any, stream: Any, tf32: bool = False) -> None:
         self._library = library
@@ -42,29 +42,41 @@ class Cublas:
         self._call("cublasSetWorkspace_v2", self._handle, workspace, size)
 
     def gemm(
-        self, a: Array, b: Array, out: Array, alpha: Array, beta: Array
+        self, a: Array, b: Array, out: Array, alpha: Array, beta: Array, count: int = 1
     ) -> tuple[Callable[..., None], tuple[Any, ...]]:
-        """Return the call that computes ``out ← alpha · a @ b + beta · out``."""
-        name = {"f": "cublasSgemm_v2", "d": "cublasDgemm_v2"}[out.dtype.char]
+        """Return the call that computes ``out ← alpha · a @ b + beta · out``.
+
+        Or so for ``count`` products of a longer one: each has the columns of ``a`` and the rows of
+        ``b`` that come next, and gives the next matrix behind ``out``, which lies without gaps.
+        """
+        name = {"f": "cublasSgemm", "d": "cublasDgemm"}[out.dtype.char]
         # cuBLAS counts by columns: out.T = b.T @ a.T, and a transpose is the array as it lies.
         trans_b, ld_b = _layout(b)
         trans_a, ld_a = _layout(a)
         trans_out, ld_out = _layout(out)
         if trans_out != _NO_TRANSPOSE:
             raise ValueError("gemm: out must be stored by rows")
+        arrays = [
+            (b, ld_b, b.shape[0] * b.strides[0]),
+            (a, ld_a, a.shape[1] * a.strides[1]),
+            (out, ld_out, out.nbytes),
+        ]
+        of_b, of_a, of_out = (
+            (
+                _pointer(array),
+                ctypes.c_int(leading),
+                *([ctypes.c_longlong(step // out.itemsize)] if count > 1 else []),
+            )
+            for array, leading, step in arrays
+        )
         arguments = (
             self._handle,
             *map(ctypes.c_int, (trans_b, trans_a, out.shape[1], out.shape[0], a.shape[1])),
-            _pointer(alpha),
-            _pointer(b),
-            ctypes.c_int(ld_b),
-            _pointer(a),
-            ctypes.c_int(ld_a),
-            _pointer(beta),
-            _pointer(out),
-            ctypes.c_int(ld_out),
+            *(_pointer(alpha), *of_b, *of_a, _pointer(beta), *of_out),
         )
-        return self._call, (name, *arguments)
+        if count > 1:
+            return self._call, (f"{name}StridedBatched", *arguments, ctypes.c_int(count))
+        return self._call, (f"{name}_v2", *arguments)
 
     def _call(self, name: str, *arguments: Any) -> None:
         status = getattr(self._library, name)(*arguments)

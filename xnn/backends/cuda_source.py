@@ -73,26 +73,42 @@ extern "C" __global__ void run({", ".join(parameters)}) {{
 
 @lru_cache(maxsize=1024)
 def flat(
-    formula: str, out: str, operands: tuple[tuple[str, str | None], ...], steps: tuple[int, ...]
+    formula: str,
+    out: str,
+    operands: tuple[tuple[str, str | None], ...],
+    steps: tuple[int, ...],
+    each: int = 1,
 ) -> str:
     """Return the kernel ``run`` that evaluates a formula over numbers that lie side by side.
 
     As `elementwise`, but ``steps`` says of each array among the operands whether it has a number
-    for each of ``out``, 1, or one for all, 0. Parameters: the size; the pointers of ``out`` and of
-    the arrays, in order; the numbers.
+    for each of ``out``, 1, or one for all, 0. A thread takes one number; or ``each`` of them at a
+    time, where arrays begin and end at multiples of so many and those with steps are all of one
+    type. Parameters: the size; the pointers of ``out`` and of the arrays, in order; the numbers.
     """
     arrays = [(name, kind) for name, kind in operands if kind is not None]
     numbers = [name for name, kind in operands if kind is None]
     parameters = ["long long size", "T* out", *(f"const {kind}* p_{n}" for n, kind in arrays)]
     parameters += [f"T v_{name}" for name in numbers]
-    pairs = zip(arrays, steps, strict=True)
-    loads = [f"T v_{n} = T(p_{n}[{'i' if step else '0'}]);" for (n, _), step in pairs]
+    swept = [name for (name, _), step in zip(arrays, steps, strict=True) if step]
+    place, alone = ("some_{}.v[u]", "made.v[u]") if each > 1 else ("p_{}[i]", "out[i]")
+    loads = [f"T v_{n} = T({place.format(n) if n in swept else f'*p_{n}'});" for n, _ in arrays]
+    value = cplusplus.expression(formulas.parse(formula))
+    body = f"{' '.join(loads)}\n    {alone} = {value};"
+    if each > 1:
+        body = f"""{" ".join(f"const Some some_{n} = *(const Some*)(p_{n} + i);" for n in swept)}
+    Some made;
+    #pragma unroll
+    for (int u = 0; u < {each}; u++) {{
+        {body}
+    }}
+    *(Some*)(out + i) = made;"""
     return f"""{_head(out)}
+struct alignas({each} * sizeof(T)) Some {{ T v[{each}]; }};
 extern "C" __global__ void run({", ".join(parameters)}) {{
-    long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
+    long long i = {each} * (blockIdx.x * (long long)blockDim.x + threadIdx.x);
     if (i >= size) return;
-    {" ".join(loads)}
-    out[i] = {cplusplus.expression(formulas.parse(formula))};
+    {body}
 }}
 """
 
@@ -218,15 +234,46 @@ extern "C" __global__ void run(long long rows, long long columns, long long dept
     int first = threadIdx.x % lanes;
     a += row * a_r + first * a_c;
     b += column * b_c + first * b_r;
-    T sum = 0;
-    #pragma unroll 8
-    for (int k = first; k < (int)depth; k += lanes, a += lanes * a_c, b += lanes * b_r)
-        sum += *a * *b;
-    if (lanes > 1) sum = warp_sum(sum);
-    if (first) return;
-    T old = *beta, made = *alpha * sum;
     out += row * out_r + column;
-    *out = old == 0 ? made : made + old * *out;
+    // All that is read is asked for at once: a launch takes as long as what it waits for.
+    T scale = *alpha, share = *beta, old = 0, sum = 0;
+    if (share != 0 && !first) old = share * *out;
+    for (int k = first; k < (int)depth; k += 8 * lanes) {{
+        T x[8], y[8];
+        #pragma unroll
+        for (int u = 0; u < 8; u++) {{
+            bool there = k + u * lanes < (int)depth;
+            x[u] = there ? a[u * lanes * a_c] : 0;
+            y[u] = there ? b[u * lanes * b_r] : 0;
+        }}
+        #pragma unroll
+        for (int u = 0; u < 8; u++) sum += x[u] * y[u];
+        a += 8 * lanes * a_c;
+        b += 8 * lanes * b_r;
+    }}
+    if (lanes > 1) sum = warp_sum(sum);
+    if (!first) *out = scale * sum + old;
+}}
+"""
+
+
+@lru_cache(maxsize=8)
+def added(kind: str) -> str:
+    """Return the kernel ``run``: ``out ← alpha · Σ some + beta · out``, for matrices ``some``.
+
+    Each number of ``out`` is summed by a warp. Parameters: rows, columns, how many matrices; the
+    pointers of these and of ``out``, the row stride of ``out``, the pointers of ``alpha`` and
+    ``beta``.
+    """
+    return f"""{_head(kind)}{_ROWS}
+extern "C" __global__ void run(long long rows, long long columns, long long parts, const T* some,
+                               T* out, long long out_r, const T* alpha, const T* beta) {{
+    FOR_EACH_ROW(rows * columns)
+    T sum = 0, share = *beta;
+    for (long long k = lane; k < parts; k += 32) sum += some[k * rows * columns + row];
+    sum = *alpha * warp_sum(sum);
+    out += row / columns * out_r + row % columns;
+    if (lane == 0) *out = share == 0 ? sum : sum + share * *out;
 }}
 """
 

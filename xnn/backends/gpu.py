@@ -33,8 +33,13 @@ from .windows import Window
 _DATA_SHARE = 0.8
 # CuPy brings arrays over by way of pinned memory, which it keeps; those of more bytes go directly.
 _STAGED = 64 * 1024 * 1024
-# Sums of more numbers are shared by a warp.
-_DEEP = 64
+# Sums of more numbers are shared by a warp; those of so many, too, where there are few of them.
+_DEEP, _SHALLOW = 64, 8
+_THREADS = 64 * 1024  # that run at a time, on a GPU of middling size
+# cuBLAS gives each processor of a GPU a tile of so many numbers each way, or less. So many tiles
+# busy one, each summing at least so many numbers.
+_TILE, _TILES, _LEAST = 128, 128, 1024
+_EACH = 4
 # So few bytes are quicker to bring to the host than to reduce.
 _FEW = 64 * 1024
 # DLPack's kinds of device whose memory a kernel can read: CUDA's own, and managed memory.
@@ -52,8 +57,15 @@ class GpuBackend(Backend):
     #: Of products of at most so many multiplications cuBLAS makes one or two slow launches: they
     #: are a kernel of our own.
     small_product = 1_000_000
-    # A graph of many small steps hides the cost of its launch; memory is no concern.
+    #: Sums of so many numbers are divided where there are too few of them to busy a GPU, as in the
+    #: gradient of a convolution's weights, which is summed over all places of all images.
+    long_product = 8192
+    #: Formulas over so many numbers take four of them at a time: it is memory that they wait for.
+    long_formula = 256 * 1024
+    # A graph of many steps hides the cost of its launch, and shares what is done once a chunk;
+    # memory is no concern. So many multiplications take a GPU some 50 ms.
     chunk_steps = 64
+    chunk_multiplications = 400_000_000_000
     by_rows = True
     columns_bytes = 256 * 1024 * 1024
 
@@ -77,7 +89,12 @@ class GpuBackend(Backend):
     @cached_property  # a handle takes memory, and `select` alone needs none
     def _cublas(self) -> Cublas:
         with self.here() as stream:
-            return Cublas(self._library, self.xp, stream, self._tf32)
+            made = Cublas(self._library, self.xp, stream, self._tf32)
+            # The first product loads what would else be loaded while a stream captures.
+            a, out, number = (self.xp.zeros(shape, "f") for shape in ((64, 64), (64, 64), (1,)))
+            function, arguments = made.gemm(a, a, out, number, number)
+            function(*arguments)
+            return made
 
     # Arrays.
 
@@ -141,15 +158,40 @@ class GpuBackend(Backend):
         if a.shape[1] != b.shape[0] or out.shape != (a.shape[0], b.shape[1]):
             raise ValueError(f"gemm: {a.shape} @ {b.shape} does not give {out.shape}")
         scalars = self._number(alpha, out.dtype), self._number(beta, out.dtype)
-        if out.size * a.shape[1] <= self.small_product:
-            lanes = 32 if a.shape[1] > _DEEP else 1
+        depth = a.shape[1]
+        if out.size * depth <= self.small_product:
+            few = depth > _SHALLOW and 32 * out.size <= _THREADS
+            lanes = 32 if depth > _DEEP or few else 1
             steps = *strides.matrix(a), *strides.matrix(b), strides.row(out)
             text = cuda.product(cuda.ctype(out.dtype), lanes)
-            parameters = (*out.shape, a.shape[1], a, b, out, *steps, *scalars)
+            parameters = (*out.shape, depth, a, b, out, *steps, *scalars)
             self._launch(text, out.size * lanes, cuda.WARPS, parameters)
             return
-        function, arguments = self._cublas.gemm(a, b, out, *scalars)
-        self._do(function, *arguments, keep=(a, b, out, *scalars))
+        tiles = -(-out.shape[0] // _TILE) * -(-out.shape[1] // _TILE)
+        parts = min(_TILES // tiles, depth // _LEAST) if depth >= self.long_product else 1
+        if parts > 1:
+            self._long_product(a, b, out, parts, *scalars)
+        else:
+            self._call_cublas(a, b, out, *scalars)
+
+    def _long_product(
+        self, a: Array, b: Array, out: Array, parts: int, alpha: Array, beta: Array
+    ) -> None:
+        """Compute a product in parts of its depth, all at a time, and add these up."""
+        each = a.shape[1] // parts
+        some = self.scratch((parts, *out.shape), out.dtype)
+        one, zero = self._number(1.0, out.dtype), self._number(0.0, out.dtype)
+        last = slice((parts - 1) * each, None)  # with what is left
+        self._call_cublas(a[:, :each], b[:each], some[0], one, zero, parts - 1)
+        self._call_cublas(a[:, last], b[last], some[-1], one, zero)
+        parameters = (*out.shape, parts, some, out, strides.row(out), alpha, beta)
+        self._launch_rows(cuda.added(cuda.ctype(out.dtype)), parameters, out.size)
+
+    def _call_cublas(
+        self, a: Array, b: Array, out: Array, alpha: Array, beta: Array, count: int = 1
+    ) -> None:
+        function, arguments = self._cublas.gemm(a, b, out, alpha, beta, count)
+        self._do(function, *arguments, keep=(a, b, out, alpha, beta))
 
     def elementwise(self, formula: str, out: Array, **operands: float | Array) -> None:
         used = {name: operands[name] for name in sorted(cplusplus.names(formula))}
@@ -158,15 +200,19 @@ class GpuBackend(Backend):
         numbers = [out.dtype.type(v) for v in used.values() if not cuda.is_array(v)]
         (rows, columns), steps = strides.flattened(out.shape, arrays)
         inner = tuple(step for _, step in steps)
+        threads = rows * columns
         if rows == 1 and inner[0] == 1 and set(inner) <= {0, 1}:
-            text = cuda.flat(formula, cuda.ctype(out.dtype), kinds, inner[1:])
+            swept = [array for array, step in zip(arrays, inner, strict=True) if step]
+            each = _EACH if columns >= self.long_formula and _in_fours(swept, columns) else 1
+            text = cuda.flat(formula, cuda.ctype(out.dtype), kinds, inner[1:], each)
             parameters: list[Any] = [columns, *arrays]
+            threads //= each
         else:
             text = cuda.elementwise(formula, cuda.ctype(out.dtype), kinds)
             parameters = [rows, columns]
             for array, pair in zip(arrays, steps, strict=True):
                 parameters += [array, *pair]
-        self._launch(text, rows * columns, cuda.BLOCK, (*parameters, *numbers))
+        self._launch(text, threads, cuda.BLOCK, (*parameters, *numbers))
 
     def update(self, program: str, **operands: float | Array) -> None:
         arrays: dict[str, Any] = {n: v for n, v in operands.items() if cuda.is_array(v)}
@@ -279,7 +325,7 @@ class GpuBackend(Backend):
     # Control.
 
     def chunk_bytes(self, multiplications: int) -> int:
-        return 16 * 1024 * 1024
+        return 256 * 1024 * 1024
 
     def block_bytes(self, multiplications: int) -> int:
         return 128 * 1024 * 1024
@@ -331,12 +377,15 @@ class GpuBackend(Backend):
 
     @contextmanager
     def _captured_products(self) -> Iterator[None]:
-        """Have cuBLAS work where it is captured."""
-        self._cublas.go_to(self._capturing)
+        """Have cuBLAS work where it is captured, if it is there."""
+        made = vars(self).get("_cublas")
+        if made is not None:
+            made.go_to(self._capturing)
         try:
             yield
         finally:
-            self._cublas.go_to(self._stream)
+            if made is not None:
+                made.go_to(self._stream)
 
     # How a GPU is spoken to.
 
@@ -370,7 +419,8 @@ class GpuBackend(Backend):
             return value
         key = float(value), np.dtype(dtype).char
         if key not in self._numbers:
-            self._numbers[key] = self.upload(np.array(value, dtype))
+            # Not as an array of no dimension, for which CuPy compiles a kernel.
+            self._numbers[key] = self.upload(np.array([value], dtype)).reshape(())
         return self._numbers[key]
 
     def wait_for(self, event: Any) -> None:
@@ -489,6 +539,13 @@ def _uncollected() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def _in_fours(arrays: list[Array], size: int) -> bool:
+    """Return whether arrays of so many float32 may be read and written four at a time."""
+    room = _EACH * 4  # bytes
+    alike = all(array.dtype.char == "f" and array.data.ptr % room == 0 for array in arrays)
+    return alike and size % _EACH == 0
 
 
 def _placements(images: Array, place: Placement) -> tuple[Placement, Placement, bool]:
