@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 STAT = Path("/proc/stat")
-ENOUGH = 0.03  # the share of time that may be stolen
+ENOUGH = 0.03  # the share of time that may be stolen before a measurement, …
+SPOILT = 0.1  # … and while it is under way
 PAUSE = 5.0  # seconds between looks
 _LOOK = 0.4  # seconds that a look takes
 

@@ -227,20 +227,24 @@ def host(tmp_path, monkeypatch):
 
 
 def test_jobs_wait_for_a_quiet_machine(host, monkeypatch):
-    seen = iter([(50, 50), (150, 51), (250, 51), (300, 51)])  # half is stolen, 1 %, and nothing
+    # Half is stolen, 1 %, and then nothing.
+    seen = iter([(50, 50), (150, 51), (250, 51), (300, 61), (350, 66)])
     monkeypatch.setattr(quiet, "_work", lambda: host(*next(seen)))
     slept = []
     monkeypatch.setattr(quiet.time, "sleep", slept.append)
-    work = iter([(250, 51), (260, 61)])
+    work = iter([(250, 51), (260, 61), (345, 66)])
+    tried = []
 
     def job(_):
         host(*next(work))
-        return {"seconds": 1}
+        tried.append(len(tried))
+        return {"seconds": tried[-1]}
 
     *_, measured = harness.turns({"a": job}, 2)
     assert slept == [quiet.PAUSE]
-    assert [run["stolen"] for run in measured["a"]] == [0, 0.5]
-    assert harness.medians(measured["a"]) == {"seconds": 1, "runs": [1, 1], "stolen": 0.5}
+    assert [run["seconds"] for run in measured["a"]] == [0, 2]  # in the second half was stolen
+    assert [run["stolen"] for run in measured["a"]] == [0, 0.1]
+    assert harness.medians(measured["a"]) == {"seconds": 1, "runs": [0, 2], "stolen": 0.1}
     made_up = {**harness.machine(), "data": "MNIST", "results": {"task": {"xnn": {"stolen": 0.5}}}}
     assert report._where(made_up).endswith("others on the same host had at most 50%.")
 

@@ -84,11 +84,12 @@ def sources():
         labels = rng.integers(0, 2, 20).astype(kind if "int" in kind else "int64")
         run([xnn.Dense(3)], "quadratic", x.astype(kind), labels)
     # As with networks so large that they would not be run here.
-    for name, value in (("long_formula", 1), ("small_product", 0), ("long_product", 8)):
+    for name, value in (("long_formula", 1), ("small_product", 0), ("long_product", 16)):
         patch.setattr(emulated.EmulatedBackend, name, value)
-    patch.setattr(gpu, "_LEAST", 2)
+    patch.setattr(gpu, "_LEAST", 16)
     for hidden, dtype in itertools.product(reference.ACTIVATIONS, ("float32", "float64")):
-        run([xnn.Dense(5, hidden), xnn.Dense(3)], "quadratic", x, rows, dtype)
+        many = np.tile(x, (3, 1)), np.tile(rows, (3, 1))
+        run([xnn.Dense(5, hidden), xnn.Dense(3)], "quadratic", *many, dtype)
     patch.undo()
     gpu._kernel.cache_clear()
     return sorted(written)

@@ -170,7 +170,7 @@ def test_sums_of_many_numbers_are_divided(dtype, rows, depth, columns, by_column
     """As the gradient of a convolution's weights, which few numbers come out of."""
     monkeypatch.setattr(EmulatedBackend, "small_product", 0)
     monkeypatch.setattr(EmulatedBackend, "long_product", 64)
-    monkeypatch.setattr("xnn.backends.gpu._LEAST", 10)
+    monkeypatch.setattr("xnn.backends.gpu._LEAST", 16)
     run, rng, counts = EmulatedBackend(), np.random.default_rng(0), []
     batched = emulated._Cublas._batched
     monkeypatch.setattr(
@@ -190,7 +190,7 @@ def test_sums_of_many_numbers_are_divided(dtype, rows, depth, columns, by_column
     step()
     replay = run.compile(step)
     replay()
-    parts = min(128 // -(-columns // 128), depth // 10)
+    parts = min(128 // -(-columns // 128), depth // 16)
     assert counts == [parts - 1] * 2
     wanted = 0.5 * (a @ b)
     wanted = wanted + 2 * (wanted + 2)

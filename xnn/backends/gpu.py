@@ -39,6 +39,7 @@ _THREADS = 64 * 1024  # that run at a time, on a GPU of middling size
 # cuBLAS gives each processor of a GPU a tile of so many numbers each way, or less. So many tiles
 # busy one, each summing at least so many numbers.
 _TILE, _TILES, _LEAST = 128, 128, 1024
+# So many numbers of a long formula are read at a time.
 _EACH = 4
 # So few bytes are quicker to bring to the host than to reduce.
 _FEW = 64 * 1024
@@ -179,6 +180,7 @@ class GpuBackend(Backend):
     ) -> None:
         """Compute a product in parts of its depth, all at a time, and add these up."""
         each = a.shape[1] // parts
+        each -= each % 16  # so that each part begins where memory is read in one go
         some = self.scratch((parts, *out.shape), out.dtype)
         one, zero = self._number(1.0, out.dtype), self._number(0.0, out.dtype)
         last = slice((parts - 1) * each, None)  # with what is left
