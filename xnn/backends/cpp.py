@@ -189,8 +189,8 @@ class CppBackend(CpuBackend):
         return call
 
     def _check(self, step: Callable[[], None], checks: Array, bad: Array) -> None:
-        """Do a step, and in kernels add to ``bad`` where what it leaves in ``checks`` is."""
-        divided, self._divided = self._divided, True  # nothing in it is worth waking threads for
+        """Do a step; in kernels, add to ``bad`` where numbers in ``checks`` are not finite then."""
+        divided, self._divided = self._divided, True  # lanes have whole blocks, or there are none
         try:
             step()
         finally:
