@@ -101,7 +101,8 @@ def turns(
                 with quiet.watched() as stolen:
                     figures = job(left)
                 took[name] = time.monotonic() - now
-                if (stolen.share or 0) <= quiet.SPOILT or took[name] > patience:
+                quiet_enough = "absent" in figures or (stolen.share or 0) <= quiet.SPOILT
+                if quiet_enough or took[name] > patience:
                     break
                 patience -= took[name]  # and once more
             if stolen.share is not None and "absent" not in figures:

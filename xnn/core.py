@@ -86,7 +86,7 @@ class Core:
                 raise
             self._become({**self._state_of(error.parameters), "device": "cpu"})
             what = "the network is on the CPU now, with the weights"
-            raise DeviceError(f"{error}; {what} {error.of}") from None
+            raise DeviceError(f"{error}; {what} {error.parameters_of}") from None
 
     def go_to(self, device: str) -> None:
         """Go to a device, unless it is there."""
@@ -203,7 +203,10 @@ def read(path: str | os.PathLike[str], **how: Any) -> Core:
 
 
 def stack(given: Any) -> tuple[Shape, list[Layer]]:
-    """Return the shape of the inputs and the layers, from what the constructor was given."""
+    """Return the shape of the inputs and the layers, from what `Network` was given.
+
+    Raises `ValueError` where that is no such list.
+    """
     wanted = "a list such as [784, 30, 10]: the number of inputs, then the layers"
     if not isinstance(given, list | tuple):
         raise ValueError(f"layers is {given!r}, but must be {wanted}")
@@ -228,7 +231,7 @@ def stack(given: Any) -> tuple[Shape, list[Layer]]:
 
 
 def as_dtype(given: Any) -> np.dtype[Any]:
-    """Return the dtype that a network may have."""
+    """Return float32 or float64, as given. Raises `ValueError` for any other."""
     try:
         kind: np.dtype[Any] = np.dtype(given)
     except (TypeError, ValueError):

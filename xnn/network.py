@@ -264,7 +264,8 @@ class Network:
             those before it where epochs are so short that several are run as one, or
             `EarlyStopping`'s best.
         xnn.DeviceError
-            Where a GPU fails. The network is then on the CPU.
+            Where a GPU fails. The network is then on the CPU, with the weights that the message
+            tells: of the last epoch, or of one that ended some ten seconds before.
 
         Notes
         -----

@@ -26,6 +26,7 @@ _GLANCE = 0.5  # seconds between looks at the figures of a running epoch
 # there for so many seconds: a device may be lost.
 _LIGHT = 1024 * 1024
 _KEEP = 10.0
+_OF_CALLBACKS = "that callbacks ended with, such as the best"  # of parameters
 
 _StrPath = str | os.PathLike[str]
 
@@ -101,7 +102,7 @@ class Run:
     def restore(self, snapshot: Any) -> None:
         """Set all parameters to a copy made before."""
         if self.lost:
-            self.kept, self.kept_of = snapshot, "that callbacks ended with, such as the best"
+            self.kept, self.kept_of = snapshot, _OF_CALLBACKS
             return
         run = self._engine.run
         with self._engine.lock:
@@ -176,7 +177,7 @@ class Run:
                 callback.end(self)
         if bad is not None:  # told of now, for `end` may have brought back other weights
             same = np.array_equal(self.snapshot(), self._engine.run.host(self._good))
-            left = self._good_of if same else "that callbacks ended with, such as the best"
+            left = self._good_of if same else _OF_CALLBACKS
             raise FloatingPointError(
                 f"training diverged in epoch {self.count}, step {bad + 1}/{self.steps}: NaN or "
                 f"infinity; the weights are those {left}; try a lower learning rate"
@@ -383,7 +384,7 @@ def train(
     try:
         return run.go(inference, validation, progress)
     except DeviceError as error:
-        error.parameters, error.of = run.kept, run.kept_of
+        error.parameters, error.parameters_of = run.kept, run.kept_of
         raise
 
 

@@ -29,8 +29,8 @@ class DeviceError(RuntimeError):
 
     #: Where a device failed in training: all parameters as they last came to the host, …
     parameters: Any = None
-    #: … and of when that is.
-    of: str = ""
+    #: … and which these are, such as ``"from after epoch 2/30"``.
+    parameters_of: str = ""
 
 
 class Feed:

@@ -149,7 +149,7 @@ class CppBackend(CpuBackend):
             nonlocal left, loading
             left -= 1
             if left == 0:  # while these go on as they are
-                loading = threads.begin(partial(compiler.load, self._texts(checked)))
+                loading = threads.begin(partial(compiler.load, self._kernels_of(checked)))
             elif loading is not None and loading.done.acquire(blocking=False):
                 error, loading = loading.error, None
                 if isinstance(error, compiler.CompilerError):
@@ -159,8 +159,8 @@ class CppBackend(CpuBackend):
 
         return call
 
-    def _texts(self, step: Callable[[], None]) -> set[str]:
-        """Return the kernels that a replay of a step takes."""
+    def _kernels_of(self, step: Callable[[], None]) -> set[str]:
+        """Return the texts of all that a replay of a step takes."""
         self._noting = True
         try:
             return {*_texts(self._record(step)[0]), *_ALWAYS}
