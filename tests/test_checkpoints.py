@@ -250,6 +250,50 @@ def test_callbacks_go_on_from_their_state(tmp_path, device):
     assert resumed.last.tolist() == [3, 11]
 
 
+class Keeps(xnn.Callback):
+    """Has whatever state it is given, and what it gets back."""
+
+    def __init__(self, *values):
+        self.values, self.back = values, None
+
+    def state(self):
+        return {f"value {i}": value for i, value in enumerate(self.values)}
+
+    def resume(self, training, state):
+        self.back = [state[f"value {i}"] for i in range(len(state))]
+
+
+def test_states_of_all_kinds(tmp_path):
+    kinds = "?bBhHiIlLqQefd"
+    arrays = [np.array([[0, 1], [1, 3]]).astype(kind) for kind in [*kinds, ">f4", ">i8"]]
+    plain_ones = [None, True, "text", 1.5, [1, {"a": [2]}], np.float32(0.5), np.int8(3), np.bool(1)]
+    x, y = data()
+    keeps = Keeps(*arrays, *plain_ones)
+    plain("cpu").fit(x, y, epochs=1, callbacks=[keeps, xnn.Checkpoints(tmp_path)])
+    plain("cpu").fit(x, y, epochs=2, callbacks=[keeps], resume=tmp_path)
+    for found, wanted in zip(keeps.back, keeps.values, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+        assert np.asarray(found).dtype.kind == np.asarray(wanted).dtype.kind
+    assert xnn.load(tmp_path / "checkpoint-000001.safetensors").sizes == [36, 36, 8, 3]
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (np.array(["a"], object), "an array of object"),
+        (np.array(["a"]), "an array of <U1"),
+        (np.zeros(2, complex), "an array of complex128"),
+        (np.datetime64("2026-01-01"), "datetime.date"),
+        ({1, 2}, "{1, 2}"),
+    ],
+)
+def test_states_that_no_file_can_hold(value, told, tmp_path):
+    x, y = data()
+    with pytest.raises(ValueError, match=r"Keeps\.state\(\)\['value 0'\] is " + told):
+        plain("cpu").fit(x, y, epochs=1, callbacks=[Keeps(value), xnn.Checkpoints(tmp_path)])
+    assert names(tmp_path) == []
+
+
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import xnn
+from xnn import passes
 from xnn.backends import compiler, cpp, cpu, threads
 
 from .helpers import parameters
@@ -89,7 +90,7 @@ def test_lanes_train_as_one_does(lanes, optimizer, count, layers):
 def test_parts_and_lanes_have_the_same_random_numbers(lanes):
     lanes(1)
     wanted, _ = trained(0.1)
-    for count, most in ((1, 4), (2, 4), (3, 1)):
+    for count, most in ((1, 4), (2, 4), (3, 1), (4, 5), (7, 8)):
         lanes(count)
         found, _ = trained(0.1, micro_batch_size=most)
         same(found, wanted)
@@ -122,6 +123,23 @@ def test_lanes_of_kernels_are_given_to_threads_that_serve(monkeypatch):
         assert net.core.engine.run._boxes
     for weights in trained[1:]:
         np.testing.assert_array_equal(weights, trained[0])
+
+
+def test_the_lanes_of_a_part_are_some_of_the_first_ones(monkeypatch):
+    """However few samples the last part has."""
+    engine = xnn.Network([(8, 8, 1), xnn.Conv2D(4, 3), xnn.Flatten()], device="cpu").core.engine
+    for count in (1, 2, 3, 4, 8, 16):
+        monkeypatch.setattr(cpu.CpuBackend, "lanes", lambda *_, count=count: count)
+        for rows in range(1, 25):
+            for most in range(1, rows + 1):
+                made = passes.Pass(engine, rows, 1.0, most=most)
+                assert made.lanes <= count
+                assert max(map(len, made._parts)) == made.lanes
+                covered = [(first, own.rows) for part in made._parts for first, own in part]
+                assert [first for first, _ in covered] == [
+                    sum(own for _, own in covered[:i]) for i in range(len(covered))
+                ]
+                assert sum(own for _, own in covered) == rows
 
 
 def test_which_passes_have_lanes(lanes):

@@ -1,10 +1,12 @@
 """What a user holds: how it prints, its parameters, copies, and files."""
 
 import copy
+import gc
 import json
 import pickle
 import struct
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -358,3 +360,26 @@ def test_without_an_optimizer_it_is_sgd_at_a_rate_for_the_cost(cost, rate, devic
     nets[0].fit(x, y, epochs=2)
     nets[1].fit(x, y, epochs=2, optimizer=xnn.SGD(rate))
     np.testing.assert_array_equal(*map(parameters, nets))
+
+
+def test_a_network_keeps_no_data_alive(device):
+    net = xnn.Network([4, 3], seed=0, device=device)
+    x, y = np.random.default_rng(0).random((50, 4)), np.arange(50) % 3
+    targets = np.eye(3)[y]
+    net.fit(x, y, epochs=2, validation_data=(x, targets))
+    net.evaluate(x, y)
+    net.backprop(x, y)
+    net.predict(x)
+    left = [weakref.ref(array) for array in (x, y, targets)]
+    del x, y, targets
+    gc.collect()
+    assert [there() is None for there in left] == [True] * 3
+
+
+def test_gradients_of_sizes_that_are_often_asked_for_are_kept(device):
+    inference = xnn.Network([4, 3], seed=0, device=device).core.inference
+    kept = inference.backward(1, np.float32)
+    for rows in range(2, 20):
+        inference.backward(rows, np.float32)
+        assert inference.backward(1, np.float32) is kept
+    assert len(inference._backwards) == 4

@@ -51,7 +51,7 @@ class Training(Protocol):
         """Write a checkpoint, for `Callback.steps_end`: `Network.fit` can go on from it.
 
         Nothing is written, and False returned, where parameters are not finite. Raises `OSError`
-        where the file cannot be written.
+        where the file cannot be written, `ValueError` where a callback's state cannot be in one.
         """
 
 
@@ -89,7 +89,10 @@ class Callback:
         """Do something after the last epoch, also where training was stopped or interrupted."""
 
     def state(self) -> dict[str, Any]:
-        """Return what goes from epoch to epoch, for a checkpoint: plain values, arrays of NumPy."""
+        """Return what goes from epoch to epoch, for a checkpoint.
+
+        Values are arrays of numbers, or what JSON can hold.
+        """
         return {}
 
     def resume(self, training: Training, state: Mapping[str, Any]) -> None:

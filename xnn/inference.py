@@ -145,7 +145,7 @@ class Inference:
             )
 
     def evaluate(self, samples: Samples) -> Evaluation:
-        """Return cost and accuracy over samples that lie on the device."""
+        """Return cost and accuracy over samples of host or device."""
         run, n = self.engine.run, len(samples)
         costs, hits = (run.zeros((n,), self.engine.dtype) for _ in range(2))
         self._through(list(samples.arrays().values()), [costs, hits], samples)
@@ -178,11 +178,11 @@ class Inference:
     def backward(self, rows: int, dtype: Any) -> Backward:
         """Return what runs exactly ``rows`` samples of a dtype backward; the last few are kept."""
         key = rows, scale(dtype)
-        if key not in self._backwards:
-            while len(self._backwards) >= _KEPT:
-                del self._backwards[next(iter(self._backwards))]
-            self._backwards[key] = Backward(self.engine, *key)
-        return self._backwards[key]
+        found = self._backwards.pop(key, None) or Backward(self.engine, *key)
+        while len(self._backwards) >= _KEPT:
+            del self._backwards[next(iter(self._backwards))]
+        self._backwards[key] = found  # behind all others
+        return found
 
 
 class Forward:
@@ -191,7 +191,7 @@ class Forward:
     def __init__(
         self, engine: Engine, rows: int, of: int, scale: float, lane: int, samples: Samples | None
     ) -> None:
-        self._engine, self._samples = engine, samples
+        self._engine, self._samples = engine, None if samples is None else samples.none()
         if samples is not None and samples.labels is not None:
             _ = engine.one_hot  # made before anything is compiled
         self.work = work = Workspace(engine, rows, scale)

@@ -41,13 +41,14 @@ class Pass:
         #: is run. A lane of one part has the memory of that of the others.
         self._parts: list[list[tuple[int, Interior]]] = []
         for start, size in split(0, rows, rows if most is None else most):
-            part = []
+            part: list[tuple[int, Interior]] = []
             for lane, (first, own) in enumerate(split(start, start + size, -(-size // lanes))):
                 if (lane, own) not in made:
                     interior = Interior(engine, own, scale, backward=True, rng_state=rng_state)
                     made[lane, own] = interior
                 part.append((first, made[lane, own]))
             self._parts.append(part)
+            lanes = len(part)  # the last part is smaller, but has no lane that others have not
         run = engine.run
         #: What the gradients of all lanes but the first add up to, in the places of the parameters.
         self.asides = [run.zeros(engine.flat.shape, engine.dtype) for _ in range(1, self.lanes)]

@@ -54,6 +54,11 @@ class Samples:
         """Return some of them, as views."""
         return replace(self, **{name: array[rows] for name, array in self.arrays().items()})
 
+    def none(self) -> Samples:
+        """Return none of them: that tells of what kind these are, and keeps nothing alive."""
+        empty = {n: np.empty((0, *a.shape[1:]), a.dtype) for n, a in self.arrays().items()}
+        return replace(self, **empty)
+
 
 class SparseRows:
     """A sparse matrix of the host ``(n, inputs)``, whose rows are written out where asked for.

@@ -25,16 +25,22 @@ from numpy.typing import NDArray
 from .version import __version__
 
 _FORMAT = 1
-# The dtypes that xnn's files have.
+# The dtypes of safetensors that NumPy has as well.
 _DTYPES = {
     name: np.dtype(dtype)
     for name, dtype in {
         "F64": "<f8",
         "F32": "<f4",
+        "F16": "<f2",
         "I64": "<i8",
         "U64": "<u8",
         "I32": "<i4",
         "U32": "<u4",
+        "I16": "<i2",
+        "U16": "<u2",
+        "I8": "i1",
+        "U8": "u1",
+        "BOOL": "?",
     }.items()
 }
 _MOST_HEADER = 100_000_000  # as safetensors' own reader has it
@@ -50,6 +56,27 @@ def write(path: StrPath, arrays: Mapping[str, NDArray[Any]], description: dict[s
 
     described = {"format": _FORMAT, "version": __version__, **description}
     replace(path, save(dict(arrays), metadata={"xnn": json.dumps(described)}))
+
+
+def storable(name: str, value: Any) -> Any:
+    """Return a value as an array that `write` takes, or as what JSON can hold.
+
+    Raises `ValueError` that names it where it is neither.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, np.ndarray):
+        fits = value.dtype.newbyteorder("<") in _DTYPES.values()
+    else:
+        try:
+            fits = bool(json.dumps(value))
+        except (TypeError, ValueError, RecursionError):
+            fits = False
+    if not fits:
+        kind = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else repr(value)
+        wanted = "an array of numbers or what JSON can hold"
+        raise ValueError(f"{name} is {kind}, but must be {wanted} to be in a file")
+    return value
 
 
 def replace(path: StrPath, data: bytes) -> None:

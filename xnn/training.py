@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import checks
+from . import checks, saving
 from .backends import DeviceError
 from .callbacks import Callback, CallbackLike, Training, checked
 from .history import History
@@ -252,13 +252,14 @@ class Run:
             state = callback.state()
             if not state:
                 continue
-            number, values = len(facts["callbacks"]), {}
-            for name, value in state.items():
+            number, kind, values = len(facts["callbacks"]), type(callback).__name__, {}
+            for name, given in state.items():
+                value = saving.storable(f"{kind}.state()[{name!r}]", given)
                 if isinstance(value, np.ndarray):
                     arrays[f"callbacks.{number}.{name}"] = value
                 else:
                     values[name] = value
-            facts["callbacks"].append({"kind": type(callback).__name__, "values": values})
+            facts["callbacks"].append({"kind": kind, "values": values})
         self._write(path, Saved(flat, arrays, facts))
         return True
 
