@@ -1,5 +1,6 @@
 """The loop: history, callbacks, early stopping, interruption, divergence, seeds."""
 
+import copy
 import io
 import os
 import re
@@ -16,6 +17,8 @@ import numpy as np
 import pytest
 
 import xnn
+from xnn import estimators
+from xnn.engine import Engine
 from xnn.steps import Trainer
 
 from . import standin
@@ -666,6 +669,66 @@ def test_other_threads_use_the_network_while_it_trains(device):
         answered += 1
     assert training.is_alive()
     training.join()
+
+
+@pytest.fixture
+def unlocked(monkeypatch, device):
+    """Return the operations that are done while the network's lock is not held."""
+    found = []
+    begin = Engine.__init__
+
+    def watched(engine, *arguments):
+        begin(engine, *arguments)
+        run = engine.run
+        do, compiled = run._do, run.compile
+
+        def held(name):
+            if not engine.lock._is_owned():
+                found.append(name)
+
+        def watched_do(function, *arguments, **options):
+            held(getattr(function, "__name__", str(function)))
+            do(function, *arguments, **options)
+
+        def watched_compile(*arguments, **options):
+            held("compile")
+            return compiled(*arguments, **options)
+
+        run._do, run.compile = watched_do, watched_compile
+
+    monkeypatch.setattr(Engine, "__init__", watched)
+    return found
+
+
+def test_whatever_computes_holds_the_lock(unlocked, device, tmp_path, monkeypatch):
+    """Else what a thread does while another compiles a step would become a part of that step."""
+    x, y = problem(64)
+    for optimizer in (xnn.SGD(0.1, momentum=0.9), xnn.Averaged(xnn.Adam(0.01))):
+        net = network(device)
+        folder = tmp_path / type(optimizer).__name__
+        around = [xnn.Checkpoints(folder, every="1 step", keep=99), xnn.EarlyStopping()]
+        options = {"validation_data": (x, y), "batch_size": 3, "optimizer": optimizer}
+        monkeypatch.setattr(type(net.core.engine.run), "chunk_steps", 5)
+        net.fit(x, y, epochs=2, callbacks=around, **options)
+        early = folder / "checkpoint-000001.safetensors"  # amid an epoch, and amid a chunk
+        monkeypatch.setattr(type(net.core.engine.run), "chunk_steps", 7)
+        net.fit(x, y, epochs=5, callbacks=around, resume=early, **options)
+        net.fit(x, y, epochs=30, batch_size=64)
+        net.evaluate(x, y)
+        net.backprop(x, y)
+        for count in (1, 1, 64):
+            net.predict(x[:count])
+        net.weights = net.weights
+        copy.deepcopy(net)
+    for solver in ("adam", "sgd", "lbfgs"):
+        mlp = estimators.MLPClassifier((4,), solver=solver, max_iter=3, device=device)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            mlp.fit(x, y)
+        mlp.predict_log_proba(x)
+        if solver != "lbfgs":
+            mlp.partial_fit(x, y)
+    assert unlocked == []
 
 
 def test_seed_gives_the_same_weights_in_another_process(device):

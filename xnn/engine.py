@@ -59,7 +59,8 @@ class Engine:
             for layer, shape in zip(self.layers, self.shapes, strict=False)
         ]
         self.flat = run.zeros((layout.size,), self.dtype)
-        #: Held by whatever computes, chunk by chunk: a device is for one thread at a time.
+        #: Held by whatever computes, chunk by chunk: a device is for one thread at a time, and what
+        #: another did while a step is compiled would become a part of it.
         self.lock = threading.RLock()
 
     @property
@@ -165,8 +166,9 @@ class Engine:
     def put(self, number: int, arrays: Mapping[str, Any]) -> None:
         """Set a layer's arrays to some of the host, which have been checked."""
         views = self.views(number, self.flat)
-        for name, values in arrays.items():
-            self.run.copy(self.run.upload(values), views[name])
+        with self.lock:
+            for name, values in arrays.items():
+                self.run.copy(self.run.upload(values), views[name])
 
 
 def meet(run: Backend, lanes: Sequence[Iterator[Meeting]]) -> None:

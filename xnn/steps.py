@@ -241,12 +241,13 @@ class Trainer:
         Raises `ValueError` where it is of another training.
         """
         run, rest = self.engine.run, dict(saved)
-        for name, into in [*self._figures().items(), (_RNG_STATE, self.rng_state)]:
-            given, out = rest.pop(name), into[:steps] if name != _RNG_STATE else into
-            if (given.shape, given.dtype) != (out.shape, out.dtype):
-                raise ValueError(f"{name} has shape {given.shape} and dtype {given.dtype}")
-            run.copy(run.upload(given), out)
-        self.updates.restore({name.removeprefix("optimizer."): v for name, v in rest.items()})
+        with self.engine.lock:
+            for name, into in [*self._figures().items(), (_RNG_STATE, self.rng_state)]:
+                given, out = rest.pop(name), into[:steps] if name != _RNG_STATE else into
+                if (given.shape, given.dtype) != (out.shape, out.dtype):
+                    raise ValueError(f"{name} has shape {given.shape} and dtype {given.dtype}")
+                run.copy(run.upload(given), out)
+            self.updates.restore({name.removeprefix("optimizer."): v for name, v in rest.items()})
 
     def _figures(self) -> dict[str, Array]:
         return {"costs": self._costs, "hits": self._hits}
@@ -264,9 +265,10 @@ class Trainer:
             rates = rates.astype(self.engine.dtype)
         if not np.isfinite(rates).all():
             raise ValueError(f"learning_rate is too large for {self.engine.dtype}")
-        rates = run.upload(rates)
-        plan = self._remaining(first)
-        self._source.begin(order[first * self.batch :], plan)
+        with self.engine.lock:
+            rates = run.upload(rates)
+            plan = self._remaining(first)
+            self._source.begin(order[first * self.batch :], plan)
         step = first
         for chunk in plan:
             done = slice(step, step + chunk.steps)
@@ -286,8 +288,8 @@ class Trainer:
         """
         of_each = min(steps, self.steps)
         samples = int(self._sizes[:of_each].sum())
-        run = self.engine.run
-        costs, hits = run.download(self._costs[:steps]), run.download(self._hits[:steps])
+        with self.engine.lock:
+            costs, hits = (self.engine.run.download(v[:steps]) for v in self._figures().values())
         mean = (costs.reshape(-1, of_each).sum(axis=1, dtype=np.float64) / samples).tolist()
         right = (hits.reshape(-1, of_each).sum(axis=1, dtype=np.float64) / samples).tolist()
         if self.samples.scoring is None:

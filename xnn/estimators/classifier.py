@@ -183,20 +183,22 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
             return found
         if isinstance(found, np.ndarray):
             return np.hstack([1 - found, found])
-        run = self.network_.core.engine.run
-        both = run.zeros((len(found), 2), found.dtype)
-        run.elementwise("1 - p", both[:, :1], p=found)
-        run.copy(found, both[:, 1:])
-        return run.hand_out(both)
+        engine = self.network_.core.engine
+        with engine.lock:
+            both = engine.run.zeros((len(found), 2), found.dtype)
+            engine.run.elementwise("1 - p", both[:, :1], p=found)
+            engine.run.copy(found, both[:, 1:])
+            return engine.run.hand_out(both)
 
     def predict_log_proba(self, X: Any) -> Any:
         """Return the logarithm of `predict_proba`."""
         found = self.predict_proba(X)
         if isinstance(found, np.ndarray):
             return np.log(found, out=found)
-        run = self.network_.core.engine.run
-        run.elementwise("log(p)", found, p=found)
-        return run.hand_out(found)
+        engine = self.network_.core.engine
+        with engine.lock:
+            engine.run.elementwise("log(p)", found, p=found)
+            return engine.run.hand_out(found)
 
     def to_sklearn(self) -> Any:
         """Return scikit-learn's `MLPClassifier` with the same weights.

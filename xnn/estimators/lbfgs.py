@@ -24,26 +24,30 @@ def fit(estimator: Any, network: Network, samples: Samples) -> None:
     if samples.weights is not None:  # means are by weights
         total = float(samples.weights.sum())
         samples = replace(samples, weights=samples.weights * (len(samples) / total))
-    objective = Objective(engine, samples)
-    alphas = decaying(run, engine.flat, engine.trained, estimator.alpha)
-    penalised = run.download(alphas).astype(np.float64)
+    with engine.lock:
+        objective = Objective(engine, samples)
+        alphas = decaying(run, engine.flat, engine.trained, estimator.alpha)
+        penalised = run.download(alphas).astype(np.float64)
+        first = run.download(engine.flat).astype(np.float64)
 
     def put(values: NDArray[np.float64]) -> None:
         with engine.lock:
             run.copy(run.upload(values.astype(engine.dtype)), engine.flat)
 
     def value(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        put(flat)
-        cost = objective() * estimator._cost_share()
+        with engine.lock:
+            put(flat)
+            cost = objective() * estimator._cost_share()
+            gradient = run.download(objective.gradient)
         pull = penalised * flat / total
-        return cost + pull.dot(flat) / 2, run.download(objective.gradient) + pull
+        return cost + pull.dot(flat) / 2, gradient + pull
 
     def tell(intermediate_result: Any) -> None:
         print(f"loss = {intermediate_result.fun:.8f}")
 
     found = minimize(
         value,
-        run.download(engine.flat).astype(np.float64),
+        first,
         method="L-BFGS-B",
         jac=True,
         callback=tell if estimator.verbose else None,

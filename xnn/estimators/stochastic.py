@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def fit(
         estimator._optimizer = solver_of(estimator)
     if estimator.early_stopping and incremental:
         raise ValueError("partial_fit does not support early_stopping=True")
-    run = network.core.engine.run
+    engine = network.core.engine
     validation = None
     if estimator.early_stopping:
         training, held = train_test_split(
@@ -66,9 +67,9 @@ def fit(
                 "your dataset."
             )
         weights = None if samples.weights is None else samples.weights[held]
-        validation = some(run, samples.x, held), y[held], weights
+        validation = some(engine.run, samples.x, held), y[held], weights
         samples = Samples(
-            some(run, samples.x, training),
+            some(engine.run, samples.x, training),
             None if samples.labels is None else samples.labels[training],
             None if samples.values is None else samples.values[training],
             samples.scoring,
@@ -82,7 +83,7 @@ def fit(
             "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
             stacklevel=4,
         )
-    watch = Watch(estimator, len(samples), validation)
+    watch = Watch(estimator, len(samples), engine.lock, validation)
     estimator.n_iter_ = 0
     history = network.core.train(
         samples,
@@ -93,7 +94,8 @@ def fit(
         progress=False,
         finite=False,
     )
-    estimator._optimizer.pause()
+    with engine.lock:
+        estimator._optimizer.pause()
     if history.interrupted:
         warnings.warn("Training interrupted by user.", stacklevel=4)
     elif history.stopped is None and not incremental:
@@ -108,14 +110,22 @@ def fit(
 class Watch(Callback):
     """Keeps the estimator's figures, and says when the rate is to fall and training to end."""
 
-    def __init__(self, estimator: Any, n: int, validation: tuple[Any, Any, Any] | None) -> None:
-        self.estimator, self.n, self.validation = estimator, n, validation
+    def __init__(
+        self,
+        estimator: Any,
+        n: int,
+        lock: AbstractContextManager[bool],
+        validation: tuple[Any, Any, Any] | None,
+    ) -> None:
+        self.estimator, self.n, self.lock, self.validation = estimator, n, lock, validation
 
     def epoch_end(self, training: Training) -> None:
         mlp, solver = self.estimator, self.estimator._optimizer
         mlp.n_iter_ += 1
         mlp.t_ += self.n
-        mlp.loss_ = training.history.cost[-1] * mlp._cost_share() + solver.penalty() / self.n
+        with self.lock:
+            penalty = solver.penalty() / self.n
+        mlp.loss_ = training.history.cost[-1] * mlp._cost_share() + penalty
         mlp.loss_curve_.append(mlp.loss_)
         if mlp.verbose:
             print(f"Iteration {mlp.n_iter_}, loss = {mlp.loss_:.8f}")
