@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 import warnings
 
@@ -617,6 +618,7 @@ def tried(code, **environment):
         capture_output=True,
         text=True,
         check=True,
+        timeout=120,
     )
     return done.stdout.split(), done.stderr
 
@@ -660,12 +662,77 @@ def test_a_cache_that_was_cut_off_is_made_anew(tmp_path, keep):
     assert tried(HEAVY_FIT, **cache) == wanted
 
 
-def test_the_process_may_end_while_a_thread_trains():
-    """In kernels, in two lanes: what they are in must not go before them."""
-    code = """
+def test_what_cannot_be_loaded_is_compiled_again(tmp_path):
+    """As where a cache is shared with a machine of another kind."""
+    cache = {"XDG_CACHE_HOME": str(tmp_path)}
+    wanted = tried(HEAVY_FIT, **cache)
+    for path in tmp_path.glob("xnn/kernels/*.so"):
+        path.write_bytes(b"\0" * path.stat().st_size)
+    assert tried(HEAVY_FIT, **cache) == wanted
+    assert b"\0" * 64 not in [p.read_bytes()[:64] for p in tmp_path.glob("xnn/kernels/*.so")]
+
+
+def kernel(number):
+    body = f"{{ *(long long*)p[0] = {number}; }}"
+    return f'extern "C" void NAME(void** p, const long long* v) {body}'
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "xnn" / "kernels"
+
+
+def test_the_libraries_used_the_longest_ago_leave_the_cache(own_cache, monkeypatch):
+    monkeypatch.setattr(compiler, "_MOST", 3)
+    paths = {}
+    for number in range(5):
+        before = set(own_cache.glob("*"))
+        compiler.load([kernel(number)])
+        (paths[number],) = set(own_cache.glob("*")) - before
+        os.utime(paths[number], (number, number))
+        if number == 3:  # as another process would
+            assert compiler._compiled(compiler._source([kernel(0)])) == paths[0]
+    assert {number for number, path in paths.items() if path.exists()} == {0, 2, 3, 4}
+    out = np.zeros(1, np.int64)
+    where = compiler.pointers([compiler.pointer(out)])
+    compiler.load([kernel(1)])[kernel(1)](where, compiler.integers([]))  # loaded is loaded
+    assert out[0] == 1
+
+
+def test_who_has_all_kernels_waits_for_no_compiler(own_cache, monkeypatch):
+    """Nor do pointers, of which each replay in lanes makes some."""
+    compiler.load([kernel(7)])
+    begun, on = threading.Event(), threading.Event()
+    made = compiler._made
+
+    def slow(*arguments):
+        begun.set()
+        assert on.wait(30)
+        return made(*arguments)
+
+    monkeypatch.setattr(compiler, "_made", slow)
+    thread = threading.Thread(target=compiler.load, args=([kernel(8)],))
+    thread.start()
+    assert begun.wait(30)
+    asked = threading.Thread(target=lambda: (compiler.load([kernel(7)]), compiler.integers([1])))
+    asked.start()
+    asked.join(20)
+    waited = asked.is_alive()
+    on.set()
+    thread.join()
+    asked.join()
+    assert not waited
+
+
+@pytest.mark.parametrize("limit", ["", "cpu._limit = lambda *_: None"], ids=["one", "threads"])
+def test_the_process_may_end_while_a_thread_trains(limit):
+    """In kernels, in two lanes: what they are in must not go before them, nor BLAS's threads."""
+    code = f"""
 import threading, time
 import numpy as np, xnn
 from xnn.backends import cpu
+{limit}
 cpu.CpuBackend.lanes = lambda *_: 2
 layers = [(28, 28, 1), xnn.Conv2D(8, 5, "relu"), xnn.MaxPool2D(2), xnn.Flatten()]
 net = xnn.Network([*layers, xnn.Dense(10, "softmax")], device="cpu")

@@ -236,6 +236,125 @@ def test_a_process_may_be_forked_while_a_thread_asks_for_the_number_of_threads()
     subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED_WHILE_ASKED], check=True)
 
 
+FORKED_WHILE_TRAINED = """
+import os, signal, sys, threading, time
+import numpy as np
+import xnn
+from xnn.backends import cpu
+
+net = xnn.Network([784, 30, 10], seed=0, device="cpu")
+x, y = np.zeros((1000, 784)), np.zeros(1000, int)
+before, began = cpu._threads(), threading.Event()
+train = lambda: net.fit(x, y, epochs=10**6, callbacks=[lambda _: began.set()], progress=False)
+threading.Thread(target=train, daemon=True).start()
+began.wait()
+for _ in range(10):
+    time.sleep(0.01)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        assert np.isfinite(net.predict(x[:5])).all()
+        net.fit(x[:20], y[:20], epochs=1)
+        assert cpu._threads() == before == cpu._ONE_THREAD.outside()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_process_may_be_forked_while_a_thread_trains():
+    """The copy has the network as it was between two chunks, and BLAS with all of its threads."""
+    command = [sys.executable, "-W", "ignore", "-c", FORKED_WHILE_TRAINED]
+    subprocess.run(command, check=True, timeout=60)
+
+
+@pytest.mark.parametrize("name", ["_libraries", "_limit"])
+def test_one_thread_is_given_up_where_that_was_interrupted(name, monkeypatch):
+    """Ctrl-C may come while libraries are looked for, which takes a while, or are told."""
+    before, stage, libraries = cpu._threads(), cpu._OneThread(), cpu._libraries()
+    asked, real = [], getattr(cpu, name)
+
+    def interrupted(*arguments):
+        asked.append(arguments)
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cpu, name, interrupted)
+        with pytest.raises(KeyboardInterrupt), stage:
+            pass
+    assert cpu._threads() == stage.outside() == before
+    with stage:
+        assert {library.num_threads for library in libraries} == {1}
+    assert cpu._threads() == before
+
+
+class OpenMP:
+    """A library that has a number of threads for each of those that ask."""
+
+    threading_layer = "openmp"
+
+    def __init__(self):
+        self._own = threading.local()
+
+    @property
+    def num_threads(self):
+        return getattr(self._own, "threads", 3)
+
+    def set_num_threads(self, threads):
+        self._own.threads = threads
+
+
+@pytest.mark.parametrize("openmp", [False, True])
+def test_one_thread_whoever_leaves_last(openmp, monkeypatch):
+    """A library has as many threads as before when those who entered have left, in any order."""
+    libraries = [OpenMP()] if openmp else cpu._libraries()
+    monkeypatch.setattr(cpu, "_libraries", lambda: libraries)
+    before, stage = cpu._threads(), cpu._OneThread()
+    if before == 1:
+        pytest.skip("BLAS has one thread here")
+    inside, leave, seen = threading.Event(), threading.Event(), []
+
+    def other():
+        seen.append(cpu._threads())
+        with stage:
+            seen.append(cpu._threads())
+            inside.set()
+            leave.wait(30)
+            seen.append(cpu._threads())
+        seen.append(cpu._threads())
+
+    thread = threading.Thread(target=other)
+    with stage, stage:
+        assert cpu._threads() == 1
+        thread.start()
+        assert inside.wait(30)
+    assert cpu._threads() == (before if openmp else 1)  # the other is still inside
+    assert stage.outside() == before
+    leave.set()
+    thread.join()
+    assert seen == [before if openmp else 1, 1, 1, before]
+    assert cpu._threads() == before
+
+
+def test_ctrl_c_that_comes_when_a_thread_is_done_is_not_waited_for():
+    class Interrupted:
+        """A lock that is acquired, and then there is Ctrl-C; acquired again it never is."""
+
+        def acquire(self):
+            lock.acquire()
+            raise KeyboardInterrupt
+
+    task = threads.begin(lambda: time.sleep(0.05))
+    lock, task.done = task.done, Interrupted()
+    task.done.release = lock.release
+    with pytest.raises(KeyboardInterrupt):
+        threads.join([task])
+    assert task.over
+
+
 @pytest.mark.skipif(compiler.command() is None, reason="there is no C++ compiler here")
 @pytest.mark.parametrize(("times", "wakes"), [(1, False), (30, True)])
 def test_threads_are_woken_where_a_replay_saves_more_than_that_takes(monkeypatch, times, wakes):

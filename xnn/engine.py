@@ -7,7 +7,10 @@ written as a reader would write it, layer by layer, and compiled by the backend
 
 from __future__ import annotations
 
+import atexit
+import os
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -27,6 +30,40 @@ from .samples import Samples, SparseRows
 _REUSE = 4
 # A pass forward alone wakes threads that steps of training find waiting: it must be so much longer.
 _WAKING = 5
+
+
+class _Pause(threading.local):
+    """Keeps networks from computing, between two chunks, but for this thread.
+
+    That is while the process is copied: the copy has no other thread, and what one was at would
+    stay as it was, locks as well. And when the process ends: OpenBLAS waits for its own threads
+    then, and for ever where it is given work meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self.held: list[Any] = []
+
+    def begin(self, seconds: float = -1) -> None:
+        """Begin; those that do not come to a pause within so many seconds are left alone."""
+        self._take(_adding, seconds)
+        for engine in list(_engines):
+            self._take(engine.lock, seconds)
+
+    def _take(self, lock: Any, seconds: float) -> None:
+        if lock.acquire(timeout=seconds):
+            self.held.append(lock)
+
+    def end(self) -> None:
+        while self.held:
+            self.held.pop().release()
+
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_adding = threading.RLock()
+_pause = _Pause()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_pause.begin, after_in_parent=_pause.end, after_in_child=_pause.end)
+atexit.register(_pause.begin, 10.0)
 
 
 class Engine:
@@ -62,6 +99,8 @@ class Engine:
         #: Held by whatever computes, chunk by chunk: a device is for one thread at a time, and what
         #: another did while a step is compiled would become a part of it.
         self.lock = threading.RLock()
+        with _adding:
+            _engines.add(self)
 
     @property
     def outputs(self) -> int:

@@ -56,7 +56,10 @@ class Samples:
 
     def none(self) -> Samples:
         """Return none of them: that tells of what kind these are, and keeps nothing alive."""
-        empty = {n: np.empty((0, *a.shape[1:]), a.dtype) for n, a in self.arrays().items()}
+        empty: dict[str, Any] = {
+            name: np.empty((0, *array.shape[1:]), array.dtype)
+            for name, array in self.arrays().items()
+        }
         return replace(self, **empty)
 
 

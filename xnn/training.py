@@ -192,7 +192,8 @@ class Run:
         trainer, began, first = self.trainer, time.perf_counter(), self.epoch
         laps = range(first, first + trainer.laps)
         if self._order is None:
-            self._order = np.concatenate([next(self._orders) for _ in laps])
+            with self._engine.lock:  # the network's generator is of what it consists of
+                self._order = np.concatenate([next(self._orders) for _ in laps])
             self.step, self._began = 0, began
         each = [self._optimizer.rates(epoch, trainer.steps) for epoch in laps]
         rates = np.concatenate(each) * self.rate_factor

@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -33,17 +34,20 @@ _FLAGS = [
 _SECONDS = 120  # for a compiler that does not come back
 _LONG = 10_000  # letters
 
+_MOST = 1000  # libraries in the cache
+
 _functions: dict[str, Any] = {}
-_lock = threading.RLock()
+_lock = threading.RLock()  # held while one compiles: others may want the same
+_making = threading.Lock()
 
 
 def _unlock() -> None:
-    global _lock
-    _lock = threading.RLock()
+    global _lock, _making
+    _lock, _making = threading.RLock(), threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlock)  # whoever held it is not in the copy
+    os.register_at_fork(after_in_child=_unlock)  # whoever held them is not in the copy
 
 
 class CompilerError(RuntimeError):
@@ -72,11 +76,10 @@ def load(kernels: Iterable[str]) -> dict[str, Any]:
     Raises `CompilerError`.
     """
     texts = set(kernels)
-    with _lock:
-        missing = sorted(texts - _functions.keys())
-        if missing:
-            _functions.update(_load(missing))
-        return {text: _functions[text] for text in texts}
+    if texts - _functions.keys():
+        with _lock:
+            _functions.update(_load(sorted(texts - _functions.keys())))
+    return {text: _functions[text] for text in texts}
 
 
 def pointer(array: Any) -> Any:
@@ -95,7 +98,7 @@ def integers(values: Sequence[int]) -> Any:
 
 
 def _ffi() -> Any:
-    with _lock:
+    with _making:
         return _made_ffi()
 
 
@@ -116,21 +119,29 @@ def _load(kernels: list[str]) -> dict[str, Any]:
     def compiled(number: int) -> None:
         paths[number] = _compiled(_source(lots[number]))
 
-    threads.together([partial(compiled, number) for number in range(len(lots))])
+    if lots:
+        threads.together([partial(compiled, number) for number in range(len(lots))])
     ffi, functions = _ffi(), dict[str, Any]()
     for number, lot in enumerate(lots):
         names = {_name(text): text for text in lot}
         declared = "\n".join(f"void {name}(void **, long long *);" for name in names)
         ffi.cdef(declared, override=True)
-        # Never closed: a thread may be in it when the interpreter goes.
-        flags = ffi.RTLD_NOW | getattr(ffi, "RTLD_NODELETE", 0)
         try:
-            library = ffi.dlopen(str(paths[number]), flags)
-        except OSError as error:  # from the cache, and not for this machine
+            library = _opened(paths[number])
+        except OSError:  # from the cache, and not for this machine, or others have removed it
             paths[number].unlink(missing_ok=True)
-            raise CompilerError(str(error)) from None
+            try:
+                library = _opened(_compiled(_source(lot)))
+            except OSError as error:
+                raise CompilerError(str(error)) from None
         functions |= {text: ffi.addressof(library, name) for name, text in names.items()}
     return functions
+
+
+def _opened(path: Path) -> Any:
+    ffi = _ffi()
+    # Never closed: a thread may be in it when the interpreter goes.
+    return ffi.dlopen(str(path), ffi.RTLD_NOW | getattr(ffi, "RTLD_NODELETE", 0))
 
 
 def _source(kernels: Iterable[str]) -> str:
@@ -149,7 +160,10 @@ def _compiled(source: str) -> Path:
     try:
         path = _found(source)
         if path.exists():
+            with suppress(OSError):
+                os.utime(path)
             return path
+        _prune(path.parent)
         # Where the process ends meanwhile, the compiler may still be writing.
         with tempfile.TemporaryDirectory(dir=path.parent, ignore_cleanup_errors=True) as work:
             made = _made(source, Path(work))
@@ -168,6 +182,14 @@ def _found(source: str) -> Path:
         if path.stem == f"{name}-{path.stat().st_size}":
             return path
     return _folder() / f"{name}-0.so"
+
+
+def _prune(folder: Path) -> None:
+    """Remove the libraries whose use is the longest ago, where there are too many."""
+    with suppress(OSError):  # another process may be at it
+        libraries = sorted(folder.glob("*.so"), key=lambda path: path.stat().st_mtime)
+        for path in libraries[: max(0, len(libraries) - _MOST)]:
+            path.unlink(missing_ok=True)
 
 
 def _made(source: str, folder: Path) -> Path:

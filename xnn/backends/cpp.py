@@ -150,7 +150,7 @@ class CppBackend(CpuBackend):
             left -= 1
             if left == 0:  # while these go on as they are
                 loading = threads.begin(partial(compiler.load, self._kernels_of(checked)))
-            elif loading is not None and loading.done.acquire(blocking=False):
+            elif loading is not None and loading.over:
                 error, loading = loading.error, None
                 if isinstance(error, compiler.CompilerError):
                     _give_up(error)

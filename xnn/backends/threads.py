@@ -47,10 +47,9 @@ def join(tasks: list[Task]) -> None:
     """Return when all are done; Ctrl-C is heard then."""
     interrupt = None
     for task in tasks:
-        while True:
+        while not task.over:  # which tells what was acquired, if Ctrl-C came just then
             try:
                 task.done.acquire()
-                break
             except KeyboardInterrupt as error:
                 interrupt = error
     if interrupt is not None:
@@ -58,10 +57,14 @@ def join(tasks: list[Task]) -> None:
 
 
 class Task:
-    """What a thread does: ``done`` can be acquired when it is done, ``error`` is what it raised."""
+    """What a thread does.
+
+    ``done`` can be acquired when it is ``over``; ``error`` is what was raised in it.
+    """
 
     def __init__(self, part: Callable[[], object]) -> None:
         self.part = part
+        self.over = False
         self.error: BaseException | None = None
         self.done = threading.Lock()
         self.done.acquire()
@@ -94,5 +97,6 @@ class _Thread(threading.Thread):
                 except BaseException as error:
                     task.error = error
                 _idle.append(self)
+                task.over = True
                 task.done.release()
                 del task
