@@ -22,7 +22,7 @@ from sklearn import neural_network
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_digits, make_multilabel_classification, make_regression
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.inspection import permutation_importance
 from sklearn.linear_model import PoissonRegressor
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -191,6 +191,21 @@ def test_sample_weights_are_those_of_scikit_learn(settings):
     ours.fit(X, Y, sample_weight=WEIGHTS)
     assert ours.loss_ == pytest.approx(theirs.loss_, rel=1e-6)
     assert_same(theirs, ours, X)
+
+
+def test_mini_batches_without_weight_change_nothing():
+    """Where scikit-learn divides by zero; it is as if they were not there, nor their penalty."""
+    options = {"solver": "sgd", "momentum": 0, "alpha": 2.0, "shuffle": False, "batch_size": 10}
+    options |= {"random_state": 0, "max_iter": 3}
+    x, y, weights = X[:60], Y[:60] % 3, np.repeat([0, 1, 2, 0, 1, 1], 10)
+    theirs, ours = pair("MLPClassifier", **options)
+    with pytest.raises(ZeroDivisionError):
+        theirs.fit(x, y, sample_weight=weights)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        ours.fit(x, y, sample_weight=weights)
+        theirs.fit(x[weights > 0], y[weights > 0], sample_weight=weights[weights > 0])
+    assert_same(theirs, ours, x)
 
 
 def test_class_weights_are_weights_of_samples():

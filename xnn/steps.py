@@ -348,10 +348,14 @@ class Trainer:
         return _Chunk(steps, through, work, index, rates, score.costs, score.hits, replay)
 
     def _share_out(self, weights: Array) -> Array:
-        """Scale weights ``(steps, batch)`` to a mean of 1 in each row; return their sums."""
+        """Scale weights ``(steps, batch)`` to a mean of 1 in each row, if they can be.
+
+        Return their sums. Where a row is 0 it stays so.
+        """
         run, dtype = self.engine.run, self.engine.dtype
         steps, batch = weights.shape
         totals = run.scratch((steps,), dtype)
         run.row_sums(weights, totals)
-        run.elementwise("w * m / t", weights, w=weights, m=batch, t=totals[:, None])
+        formula = "w * m / (t + (1 - sign(t) ** 2))"
+        run.elementwise(formula, weights, w=weights, m=batch, t=totals[:, None])
         return totals

@@ -169,7 +169,8 @@ class _Penalised(Updates):
             return step
         share = self.run.scratch(rates.shape, rates.dtype)
         of = float(batch) if self._totals is None else self._totals
-        self.run.elementwise("1 / of", share, of=of)
+        # Where nothing has weight there is no penalty either.
+        self.run.elementwise("sign(of) ** 2 / (of + (1 - sign(of) ** 2))", share, of=of)
         step.changing["share"] = share
         return _PenalisedStep(self, step)
 
