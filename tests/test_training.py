@@ -365,7 +365,8 @@ def test_divergence_leaves_the_weights_from_before_the_epoch(device):
     x, y = problem()
     net = xnn.Network([4, xnn.Dense(3, "linear")], seed=0, device=device)
     good = []
-    with pytest.raises(FloatingPointError, match=r"epoch 3/5.*those from before the epoch"):
+    said = r"epoch 3/5.*those from before the epoch"
+    with pytest.raises(FloatingPointError, match=said) as caught:
         net.fit(
             x,
             y,
@@ -374,6 +375,7 @@ def test_divergence_leaves_the_weights_from_before_the_epoch(device):
             callbacks=[lambda run: good.append(parameters(net))],
         )
     assert (parameters(net) == good[1]).all()
+    assert len(caught.value.history.cost) == 2
 
 
 def test_divergence_leaves_the_averages_from_before_the_epoch(device):
@@ -517,8 +519,53 @@ def test_ctrl_c_between_epochs_keeps_what_there_is(device, capsys):
     history = net.fit(x, y, epochs=9, callbacks=[press])
     assert len(history) == len(history.accuracy) == len(history.seconds) == 3
     assert history.stopped == "interrupted in epoch 3/9"
-    assert "interrupted" in capsys.readouterr().err
+    said = "xnn: interrupted in epoch 3/9; the network keeps its weights"
+    assert capsys.readouterr().err.strip() == said
     assert np.isfinite(net.predict(x)).all()
+
+    def spoil(run):
+        net.biases[0] = np.zeros(8)
+        press(run)
+
+    # … unless a callback brings others back.
+    net.fit(x, y, epochs=9, callbacks=[xnn.EarlyStopping("cost"), spoil])
+    assert "has the weights that callbacks ended with" in capsys.readouterr().err
+
+
+class Notes(xnn.Callback):
+    """Notes that it began and ended, and raises what it is told to."""
+
+    def __init__(self, name, seen, raises=""):
+        self.name, self.seen, self.raises = name, seen, raises
+
+    def _note(self, what):
+        self.seen.append(f"{self.name} {what}")
+        if what == self.raises:
+            raise RuntimeError(f"{self.name} cannot {what}")
+
+    def begin(self, training):
+        self._note("begin")
+
+    def end(self, training):
+        self._note("end")
+
+
+def test_callbacks_that_began_end_whatever_happens(device):
+    x, y = problem()
+    for raises, wanted in (
+        ({"b": "begin"}, ["a begin", "b begin", "a end"]),
+        ({"a": "end"}, ["a begin", "b begin", "c begin", "a end", "b end", "c end"]),
+        ({"b": "end"}, ["a begin", "b begin", "c begin", "a end", "b end", "c end"]),
+    ):
+        seen = []
+        callbacks = [Notes(name, seen, raises.get(name, "")) for name in "abc"]
+        with pytest.raises(RuntimeError, match="cannot"):
+            network(device).fit(x, y, epochs=1, callbacks=callbacks)
+        assert seen == wanted
+    seen = []
+    with pytest.raises(ValueError, match="records no such figure"):
+        network(device).fit(x, y, epochs=1, callbacks=[Notes("a", seen), xnn.EarlyStopping()])
+    assert seen == ["a begin", "a end"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are delivered otherwise")

@@ -86,7 +86,7 @@ class Callback:
         """
 
     def end(self, training: Training) -> None:
-        """Do something after the last epoch, also where training was stopped or interrupted."""
+        """Do something when training has ended, however it did, if `begin` has been called."""
 
     def state(self) -> dict[str, Any]:
         """Return what goes from epoch to epoch, for a checkpoint.

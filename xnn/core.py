@@ -86,7 +86,9 @@ class Core:
                 raise
             self._become({**self._state_of(error.parameters), "device": "cpu"})
             what = "the network is on the CPU now, with the weights"
-            raise DeviceError(f"{error}; {what} {error.parameters_of}") from None
+            told = DeviceError(f"{error}; {what} {error.parameters_of}")
+            told.history = error.history
+            raise told from None
 
     def go_to(self, device: str) -> None:
         """Go to a device, unless it is there."""

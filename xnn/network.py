@@ -262,15 +262,17 @@ class Network:
         FloatingPointError
             Where training diverges. The network then has the weights with which the epoch began, or
             those before it where epochs are so short that several are run as one, or
-            `EarlyStopping`'s best.
+            `EarlyStopping`'s best. The error's ``history`` holds the epochs until then.
         xnn.DeviceError
             Where a GPU fails. The network is then on the CPU, with the weights that the message
-            tells: of the last epoch, or of one that ended some ten seconds before.
+            tells: of the last epoch, or of one that ended some ten seconds before. The error's
+            ``history`` holds the epochs until then.
 
         Notes
         -----
-        Ctrl-C ends training: the network keeps its weights, the history its epochs. Other threads
-        may use the network meanwhile; they see it as it is between some steps and the next.
+        Ctrl-C ends training: the network keeps its weights, or gets `EarlyStopping`'s best; the
+        history keeps its epochs. Other threads may use the network meanwhile; they see it as it is
+        between some steps and the next.
 
         Examples
         --------

@@ -130,22 +130,64 @@ class Run:
     # Going through epochs.
 
     def go(
-        self, inference: Inference, validation: Samples | None, progress: bool | None
+        self,
+        inference: Inference,
+        validation: Samples | None,
+        progress: bool | None,
+        resume: Callable[[], Saved] | None,
     ) -> History:
         """Train for all epochs that are left, and return the history."""
-        bad = None
+        begun: list[Callback] = []
         try:
-            samples = len(self.trainer.samples)
-            with (
-                self.trainer.stage(),
-                _Bar(samples, self.epochs, progress) as bar,
-            ):
+            for callback in self.around:
+                callback.begin(self)
+                begun.append(callback)
+            if resume is not None:
+                self.resume(resume())
+            bad = self._train(inference, validation, progress)
+            before = self.snapshot() if bad is not None or self.history.interrupted else None
+        except DeviceError:
+            self.lost = True
+            raise
+        finally:
+            self._end(begun)
+        if before is None:
+            return self.history
+        # What is said comes last, for callbacks may have brought back other weights.
+        same = np.array_equal(before, self.snapshot())
+        if bad is None:
+            has = "keeps its weights" if same else f"has the weights {_OF_CALLBACKS}"
+            print(f"\nxnn: {self.history.stopped}; the network {has}", file=sys.stderr)
+            return self.history
+        diverged = FloatingPointError(
+            f"training diverged in epoch {self.count}, step {bad + 1}/{self.steps}: NaN or "
+            f"infinity; the weights are those {self._good_of if same else _OF_CALLBACKS}; "
+            "try a lower learning rate"
+        )
+        diverged.history = self.history  # type: ignore[attr-defined]
+        raise diverged
+
+    def _end(self, begun: Sequence[Callback]) -> None:
+        """Let callbacks end, each of them, whatever others raise."""
+        if begun:
+            try:
+                begun[0].end(self)
+            finally:
+                self._end(begun[1:])
+
+    def _train(
+        self, inference: Inference, validation: Samples | None, progress: bool | None
+    ) -> int | None:
+        """Train; return the step of `epoch` that it diverged in, if it did and must not."""
+        samples = len(self.trainer.samples)
+        try:
+            with self.trainer.stage(), _Bar(samples, self.epochs, progress) as bar:
                 over, laps = self.history.stopped is not None, self.trainer.laps
                 for epoch in range(self._next, 0 if over else self.epochs, laps):
                     self.epoch = epoch
                     bad = self._train_epochs(bar)
                     if bad is not None:
-                        break
+                        return bad
                     if validation is not None:
                         with self._engine.lock:
                             figures = inference.evaluate(validation)
@@ -168,21 +210,7 @@ class Run:
             self.stop(f"interrupted in epoch {self.count}")
             self.history.interrupted = True
             _trim(self.history)
-            print(f"\nxnn: {self.history.stopped}; the network keeps its weights", file=sys.stderr)
-        except DeviceError:
-            self.lost = True
-            raise
-        finally:
-            for callback in self.around:
-                callback.end(self)
-        if bad is not None:  # told of now, for `end` may have brought back other weights
-            same = np.array_equal(self.snapshot(), self._engine.run.host(self._good))
-            left = self._good_of if same else _OF_CALLBACKS
-            raise FloatingPointError(
-                f"training diverged in epoch {self.count}, step {bad + 1}/{self.steps}: NaN or "
-                f"infinity; the weights are those {left}; try a lower learning rate"
-            )
-        return self.history
+        return None
 
     def _train_epochs(self, bar: _Bar) -> int | None:
         """Train for an epoch, or as many as are joined; `epoch` is then the last of them.
@@ -379,14 +407,11 @@ def train(
     figures = _figures(samples, validation)
     resumed = resume is not None
     run = Run(trainer, orders, rng, epochs, figures, around, shuffled, write, resumed, finite)
-    for callback in run.around:
-        callback.begin(run)
-    if resume is not None:
-        run.resume(resume())
     try:
-        return run.go(inference, validation, progress)
+        return run.go(inference, validation, progress, resume)
     except DeviceError as error:
         error.parameters, error.parameters_of = run.kept, run.kept_of
+        error.history = run.history
         raise
 
 

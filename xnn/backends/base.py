@@ -31,6 +31,8 @@ class DeviceError(RuntimeError):
     parameters: Any = None
     #: … and which these are, such as ``"from after epoch 2/30"``.
     parameters_of: str = ""
+    #: The training's `xnn.History` until then.
+    history: Any = None
 
 
 class Feed:
