@@ -386,6 +386,25 @@ def test_training_goes_on_where_a_write_fails(code, tmp_path, monkeypatch):
     assert step_of(xnn.checkpoints.newest(tmp_path)) == 44
 
 
+def test_a_folder_that_cannot_be_read_does_not_end_training(tmp_path, monkeypatch):
+    """As on a network's file system that is away for a while."""
+    real, calls = Path.iterdir, []
+
+    def iterdir(folder):
+        calls.append(folder)
+        if len(calls) in (4, 5):
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return real(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    with pytest.warns(RuntimeWarning, match="could not be written.*Permission.*goes on") as told:
+        history = fit(plain("cpu"), RUNS["plain"], [xnn.Checkpoints(tmp_path)])
+    assert len(told) == 1
+    assert len(history) == EPOCHS
+    wanted = ["best.safetensors", "checkpoint-000001.safetensors", "checkpoint-000002.safetensors"]
+    assert names(tmp_path) == wanted
+
+
 def test_a_diverged_run_leaves_only_finite_checkpoints(tmp_path):
     net = xnn.Network([(6, 6, 1), xnn.Flatten(), xnn.Dense(3, "linear")], seed=0, device="cpu")
     x, y = data()

@@ -207,6 +207,22 @@ def test_copies_are_equal_and_apart(net):
         assert not (twin.predict(x) == before).all()
 
 
+class Named(xnn.Network):
+    """Has something of its own."""
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))]
+)
+def test_copies_have_what_users_added(duplicate):
+    net = Named([4, 3], seed=0)
+    net.name, net.notes = "digits", ["good"]
+    twin = duplicate(net)
+    assert type(twin) is Named
+    assert (twin.name, twin.notes) == ("digits", ["good"])
+    assert_same(net, twin)
+
+
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
 def test_copies_shuffle_on_their_own(duplicate):
     x, y = np.random.default_rng(0).random((20, 4)), np.arange(20) % 3
@@ -346,7 +362,8 @@ def test_a_move_to_where_it_is_leaves_arrays_live(device):
 
 def test_a_pickled_network_comes_back_where_its_device_is_not():
     net = xnn.Network([3, 2], seed=0, device="cpu")
-    state = {**net.__getstate__(), "device": "gpu:99"}
+    state = net.__getstate__()
+    state["core"]["device"] = "gpu:99"
     there = xnn.Network.__new__(xnn.Network)
     there.__setstate__(state)
     assert there.device == "cpu"

@@ -7,6 +7,8 @@ import os
 import re
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from . import checks, saving
@@ -111,17 +113,20 @@ class Checkpoints(Callback):
 
     def steps_end(self, training: Training) -> None:
         if self._due(training):
-            found = _numbered(self.folder)
-            number = max(found, default=0) + 1
-            if self._write(training, f"checkpoint-{number:06d}.safetensors"):
+            self._time = time.monotonic()
+            with self._told("a checkpoint could not be written"):
+                found = _numbered(self.folder)
+                name = f"checkpoint-{max(found, default=0) + 1:06d}.safetensors"
                 over = max(0, len(found) + 1 - self.keep)
-                self._drop([found[n] for n in sorted(found)[:over]])
+                if training.save(self.folder / name) and over:
+                    self._drop([found[n] for n in sorted(found)[:over]])
         if self._figure is not None and training.step == training.steps:
             values = getattr(training.history, self._figure)
             better = max if "accuracy" in self._figure else min
             numbers = [value for value in values if not math.isnan(value)] or values
             if values.index(better(numbers)) == len(values) - 1:
-                self._write(training, BEST)
+                with self._told("a checkpoint could not be written"):
+                    training.save(self.folder / BEST)
 
     def _due(self, training: Training) -> bool:
         ended = training.step == training.steps
@@ -135,26 +140,20 @@ class Checkpoints(Callback):
             return self._steps // self._count > before // self._count
         return time.monotonic() - self._time >= 60 * self._count
 
-    def _write(self, training: Training, name: str) -> bool:
-        """Write a checkpoint, and return whether that went well."""
-        self._time = time.monotonic()
-        try:
-            return training.save(self.folder / name)
-        except OSError as error:
-            self._report(f"a checkpoint could not be written ({error})")
-            return False
-
     def _drop(self, paths: list[Path]) -> None:
-        try:
+        with self._told("an old checkpoint could not be deleted"):
             for path in paths:
                 path.unlink(missing_ok=True)
-        except OSError as error:
-            self._report(f"an old checkpoint could not be deleted ({error})")
 
-    def _report(self, what: str) -> None:
-        if not self._failed:
-            self._failed = True
-            warnings.warn(f"{what}; training goes on", RuntimeWarning, stacklevel=2)
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """Warn, once, of what the file system does not do, and go on."""
+        try:
+            yield
+        except OSError as error:
+            if not self._failed:
+                self._failed = True
+                warnings.warn(f"{what} ({error}); training goes on", RuntimeWarning, stacklevel=4)
 
 
 def newest(folder: str | os.PathLike[str]) -> Path | None:

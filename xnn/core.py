@@ -191,6 +191,14 @@ def restored(state: dict[str, Any]) -> Core:
     return core
 
 
+def revived(state: dict[str, Any]) -> Core:
+    """Return what was pickled: on its device, or on the CPU where that is not to be had."""
+    try:
+        return restored(state)
+    except DeviceError:
+        return restored({**state, "device": "cpu"})
+
+
 def read(path: str | os.PathLike[str], **how: Any) -> Core:
     """Return the network of a file, or of a checkpoint; ``how`` are rng, device and precision.
 

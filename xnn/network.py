@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import checkpoints, checks, saving
-from .backends import Array, DeviceError, select
+from .backends import Array, select
 from .callbacks import CallbackLike
-from .core import Core, read, restored, stack
+from .core import Core, read, revived, stack
 from .engine import Engine
 from .history import History
 from .inference import Evaluation
@@ -437,14 +437,11 @@ class Network:
         onnx.write(path, self.layers, self.shapes, own)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.core.state()
+        return {**vars(self), "core": self.core.state()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Become what was pickled: on its device, or on the CPU where that is not to be had."""
-        try:
-            self.core = restored(state)
-        except DeviceError:
-            self.core = restored({**state, "device": "cpu"})
+        vars(self).update({**state, "core": revived(state["core"])})
 
     def _arrays(self, name: str) -> Arrays:
         engine = self._engine

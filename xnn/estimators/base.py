@@ -16,8 +16,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from ..backends import select
+from ..core import revived
 from ..layers import Layer
-from ..network import Network
+from ..network import Network, with_core
 from ..samples import Samples
 from . import lbfgs, networks, stochastic
 from .inputs import check_prediction
@@ -42,65 +43,9 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc]
         "dropout": [Interval(Real, 0, 1, closed="left")],
     }
 
-    def __init__(
-        self,
-        hidden_layer_sizes: Any,
-        activation: Any,
-        solver: Any,
-        alpha: Any,
-        batch_size: Any,
-        learning_rate: Any,
-        learning_rate_init: Any,
-        power_t: Any,
-        max_iter: Any,
-        shuffle: Any,
-        random_state: Any,
-        tol: Any,
-        verbose: Any,
-        warm_start: Any,
-        momentum: Any,
-        nesterovs_momentum: Any,
-        early_stopping: Any,
-        validation_fraction: Any,
-        beta_1: Any,
-        beta_2: Any,
-        epsilon: Any,
-        n_iter_no_change: Any,
-        max_fun: Any,
-        device: Any,
-        dtype: Any,
-        layers: Any,
-        callbacks: Any,
-        dropout: Any,
-    ) -> None:
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.max_fun = max_fun
-        self.device = device
-        self.dtype = dtype
-        self.layers = layers
-        self.callbacks = callbacks
-        self.dropout = dropout
+    def _keep(self, given: dict[str, Any]) -> None:
+        """Keep the arguments of a constructor, its ``locals()``, as scikit-learn wants them."""
+        self.__dict__.update({name: value for name, value in given.items() if name != "self"})
 
     # What the classifier and the regressor say.
 
@@ -277,8 +222,7 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc]
         stored = state.get("network_")
         super().__setstate__(state)
         if stored is not None:
-            self.network_ = Network.__new__(Network)
-            self.network_.__setstate__(stored)
+            self.network_ = with_core(revived(stored))
             self._show()
 
     def __sklearn_tags__(self) -> Any:
