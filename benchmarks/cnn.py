@@ -5,9 +5,12 @@ the order of axes, the threads and the mode (eager) that are fastest for it; xnn
 where there is a C++ compiler, and as it does without. Each peer runs in a process of its own, is
 warmed up first, and reports the median of some epochs' steps, and the accuracy on its training
 images, which shows that it did the work. Memory is what a first epoch adds to the process's peak,
-in a process that does nothing else. For a GPU, `python -m benchmarks gpu` has the same network.
+in a process that does nothing else and has given back what it had freed. For a GPU,
+`python -m benchmarks gpu` has the same network.
 """
 
+import ctypes
+import gc
 import json
 import sys
 import time
@@ -156,10 +159,19 @@ def measure_memory(task: str, peer: str) -> dict:
     x, y = networks.data()
     x, y = x[: 2 * batch].copy(), y[: 2 * batch].copy()
     TRAINERS[peer](1, x[:2], y[:2], search=False)[0]()  # loads what there is to load
+    give_back()
     Path("/proc/self/clear_refs").write_text("5")  # the peak is now what there is
     before = memory("VmRSS")
     TRAINERS[peer](batch, x, y, search=False)[0]()
     return {"memory": memory("VmHWM") - before}
+
+
+def give_back() -> None:
+    """Give memory that was freed back, so that what is taken next is seen; with glibc."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def memory(name: str) -> int:
