@@ -20,11 +20,17 @@ def main() -> int:
         metavar="SECONDS",
         help="how long a table may wait while others have the processors (default: %(default)g)",
     )
+    parser.add_argument(
+        "--into",
+        default=harness.INTO,
+        metavar="NAME",
+        help="write to this folder in benchmarks/results/: for another machine than the usual one",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, module in COMMANDS.items():
         module.add_arguments(commands.add_parser(name, help=module.__doc__.splitlines()[0]))
     args = parser.parse_args()
-    harness.PATIENCE = args.patience
+    harness.PATIENCE, harness.INTO = args.patience, args.into
     return COMMANDS[args.command].main(args)
 
 

@@ -22,6 +22,7 @@ from . import quiet
 
 RESULTS = Path(__file__).parent / "results"
 PATIENCE = 600.0  # seconds that a table may wait for a quiet machine
+INTO = "."  # where in the folder of results to write
 
 
 def worker(module: str, *arguments: str, seconds: float | None = None, **environment: str) -> dict:
@@ -172,8 +173,9 @@ def machine(*packages: str) -> dict:
     }
 
 
-def write(name: str, content: dict, folder: Path = RESULTS, told: bool = True) -> None:
+def write(name: str, content: dict, folder: Path | None = None, told: bool = True) -> None:
     """Write results as JSON; print where, if that is to be ``told``."""
+    folder = folder or RESULTS / INTO
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     path.write_text(json.dumps(content, indent=2) + "\n")

@@ -34,12 +34,18 @@ def fill(text: str) -> str:
     return text
 
 
-def summary() -> str:
+def elsewhere() -> str:
+    """Return the summaries of other machines, whose results lie in folders."""
+    folders = sorted(path.parent for path in harness.RESULTS.glob("*/mlp.json"))
+    return "\n".join(map(summary, folders)) or "Not measured yet.\n"
+
+
+def summary(folder: Path | None = None) -> str:
     """Return the ratios to each peer's best way, and in a sentence those of `wide`."""
     peers = ("JAX", "PyTorch", "scikit-learn", "book's loop")
     heads = ("JAX", "PyTorch", "scikit-learn", "plain NumPy")
     lines = [f"| | µs, xnn | {' | '.join(heads)} |", "|---|---:|" + "---:|" * len(heads)]
-    measured = {name: _read(name) for name in ("mlp", "cnn", "wide")}
+    measured = {name: _read(name, folder) for name in ("mlp", "cnn", "wide")}
     for task, results in [*measured["mlp"]["results"].items(), *measured["cnn"]["results"].items()]:
         ours = results["xnn"]["seconds"]
         cells = [task, f"{ours * 1e6:,.1f}"]
@@ -236,12 +242,13 @@ def rungs() -> str:
 _UNITS = (("µs", 1e6), ("ms", 1e3), ("s", 1.0))
 
 
-def _read(name: str) -> dict:
-    return json.loads((harness.RESULTS / f"{name}.json").read_text())
+def _read(name: str, folder: Path | None = None) -> dict:
+    return json.loads(((folder or harness.RESULTS) / f"{name}.json").read_text())
 
 
 TABLES = {
     "summary": summary,
+    "elsewhere": elsewhere,
     "mlp": mlp,
     "cnn": cnn,
     "wide": wide,

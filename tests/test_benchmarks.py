@@ -164,6 +164,22 @@ def test_the_books_loop_among_the_peers():
     assert accuracy() > 0.95
 
 
+def test_results_of_another_machine_have_a_folder_and_a_table(tmp_path, monkeypatch):
+    for name in ("mlp", "cnn", "wide"):
+        shutil.copy(harness.RESULTS / f"{name}.json", tmp_path)
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    assert report.elsewhere() == "Not measured yet.\n"
+    measured = {name: report._read(name) for name in ("mlp", "cnn", "wide")}
+    measured["mlp"]["processor"] = "Z80"
+    measured["mlp"]["results"]["784-30-10, batch 10"]["xnn"]["seconds"] = 1.0
+    monkeypatch.setattr(harness, "INTO", "z80")
+    for name, content in measured.items():
+        harness.write(name, content)
+    assert "| 784-30-10, batch 10 | 1,000,000.0 | 0.0 |" in report.elsewhere()
+    assert "cores of Z80" in report.elsewhere()
+    assert "Z80" not in report.summary()
+
+
 def test_where_results_lie_is_printed(tmp_path, monkeypatch, capsys):
     harness.write("a", {}, tmp_path)
     monkeypatch.setattr(harness, "RESULTS", tmp_path / "benchmarks" / "results")

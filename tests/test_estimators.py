@@ -31,6 +31,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 from xnn.estimators import MLPClassifier, MLPRegressor, from_sklearn
+from xnn.steps import Trainer
+
+from .helpers import host
 
 # Most of these trainings are short.
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -191,6 +194,32 @@ def test_sample_weights_are_those_of_scikit_learn(settings):
     ours.fit(X, Y, sample_weight=WEIGHTS)
     assert ours.loss_ == pytest.approx(theirs.loss_, rel=1e-6)
     assert_same(theirs, ours, X)
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd"])
+def test_partial_fits_of_a_kind_are_compiled_once(solver, monkeypatch):
+    """They are scikit-learn's, also after others, after a copy, and with weights that were set."""
+    made, trainers = [], Trainer.__init__
+
+    def noted(self, *arguments, **options):
+        made.append(options.get("again", False))
+        trainers(self, *arguments, **options)
+
+    monkeypatch.setattr(Trainer, "__init__", noted)
+    theirs, ours = pair("MLPClassifier", solver=solver, random_state=0, batch_size=8)
+    for number, size in enumerate([20, 20, 20, 20, 30, 20, 20, 20]):
+        part = slice(30 * number, 30 * number + size)
+        for model in (theirs, ours):
+            model.partial_fit(X[part], Y[part], classes=range(10))
+        if number == 2:
+            ours = pickle.loads(pickle.dumps(ours))
+        if number == 6:
+            theirs.coefs_[0] *= 0.5
+            ours.coefs_ = [0.5 * host(ours.coefs_[0]), *map(host, ours.coefs_[1:])]
+        assert ours.loss_ == pytest.approx(theirs.loss_, rel=1e-6)
+    assert_same(theirs, ours, X)
+    # A copy begins anew; of each size the second is made for those that come then.
+    assert made == [False, True, False, False, False, True]
 
 
 def test_mini_batches_without_weight_change_nothing():

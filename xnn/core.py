@@ -25,8 +25,11 @@ from .initializers import as_given
 from .layers import Dense, Layer
 from .parameters import Shape
 from .samples import Samples, check_samples
+from .steps import Recipe, Trainer
 from .training import Saved, train
 
+_SMALL = 8 * 1024 * 1024  # bytes of samples that are worth a copy of them, to compile nothing anew
+_OFTEN = 10  # times that samples of a kind will come, which have come twice
 _TRAINING = "training"  # what is a checkpoint's of a file, and not the network's
 
 
@@ -54,6 +57,7 @@ class Core:
         if precision == "tf32" and kind == np.float64:
             raise ValueError("precision is 'tf32', which is one of float32, but dtype is float64")
         self.rng, self.precision = rng, precision
+        self._last: tuple[Any, Trainer | None] = None, None  # of what kind, and for the next one
         chosen = costs.get(cost, described[-1].function)
         self.engine = Engine(described, inputs, chosen, select(device, precision), kind)
         self.inference = Inference(self.engine)
@@ -77,11 +81,20 @@ class Core:
         with self.engine.lock:
             return self.inference.evaluate(samples)
 
-    def train(self, samples: Samples, **options: Any) -> History:
-        """Train as `xnn.training.train` does; where the device fails, go to the CPU."""
+    def train(
+        self, samples: Samples, *, recipe: Recipe, again: bool = False, **options: Any
+    ) -> History:
+        """Train as `xnn.training.train` does; where the device fails, go to the CPU.
+
+        Where it is ``again`` with the same recipe, its optimizer goes on from where it ended, and
+        nothing is compiled anew for samples of the same kind.
+        """
+        options |= {"recipe": recipe, "rng": self.rng, "write": self._write}
         try:
-            return train(self.inference, samples, rng=self.rng, write=self._write, **options)
+            trainer = self._trainer(samples, recipe) if again else None
+            return train(self.inference, samples, trainer=trainer, **options)
         except DeviceError as error:
+            self._last = None, None
             if error.parameters is None:  # before the first step
                 raise
             self._become({**self._state_of(error.parameters), "device": "cpu"})
@@ -89,6 +102,17 @@ class Core:
             told = DeviceError(f"{error}; {what} {error.parameters_of}")
             told.history = error.history
             raise told from None
+
+    def _trainer(self, samples: Samples, recipe: Recipe) -> Trainer | None:
+        """Return what trains on samples of this kind, where they have come before."""
+        engine, kind, (last, trainer) = self.engine, (recipe, samples.kind()), self._last
+        if kind != last:
+            trainer = None
+        elif trainer is None and engine.fits(samples) and samples.nbytes <= _SMALL:
+            with engine.lock:
+                trainer = Trainer(engine, samples, recipe, epochs=_OFTEN, again=True)
+        self._last = kind, trainer
+        return trainer
 
     def go_to(self, device: str) -> None:
         """Go to a device, unless it is there."""

@@ -127,7 +127,7 @@ class Engine:
         if isinstance(samples.x, SparseRows):
             return False
         there = any(not isinstance(array, np.ndarray) for array in arrays)
-        return there or self.run.fits(sum(array.nbytes for array in arrays))
+        return there or self.run.fits(samples.nbytes)
 
     def settle(self, samples: Samples) -> Samples:
         """Return samples on the device where they fit, else as they are."""

@@ -106,12 +106,12 @@ class Inference:
             stop = min(start + most, len(x))
             lanes = engine.lanes(stop - start, backward=False)
             with engine.lock, engine.stage(1) if lanes > 1 else nullcontext():
-                parts = []
+                together = []
                 shares = split(start, stop, -(-(stop - start) // lanes))
                 for lane, (first, own) in enumerate(shares):
                     forward = self.forward(own, len(x), x.dtype, lane, samples)
-                    parts.append(partial(work, forward, slice(first, first + own)))
-                engine.run.together(*parts)
+                    together.append(partial(work, forward, slice(first, first + own)))
+                engine.run.together(*together)
             if not fine[0]:
                 return False
         return True

@@ -32,6 +32,8 @@ class Objective:
             rows: Backward(engine, rows, factor, weighted, self._add)
             for rows in {min(_ROWS, self.n), self.n % _ROWS or _ROWS}
         }
+        # Rows of a single block are placed once, and must be as they were when they are read again.
+        assert factor == 1 or engine.layers[0].scales
         self._placed = False
 
     def __call__(self) -> float:

@@ -54,6 +54,16 @@ class Samples:
         """Return some of them, as views."""
         return replace(self, **{name: array[rows] for name, array in self.arrays().items()})
 
+    @property
+    def nbytes(self) -> int:
+        """How many bytes of a device's memory they take."""
+        return sum(int(array.nbytes) for array in self.arrays().values())
+
+    def kind(self) -> Any:
+        """Return what can be told of them but for the numbers."""
+        arrays = self.arrays().items()
+        return self.scoring, *((name, array.shape, array.dtype) for name, array in arrays)
+
     def none(self) -> Samples:
         """Return none of them: that tells of what kind these are, and keeps nothing alive."""
         empty: dict[str, Any] = {

@@ -89,8 +89,8 @@ def replace(path: StrPath, data: bytes) -> None:
 def replacing(path: StrPath) -> Iterator[IO[bytes]]:
     """Open a new file that takes the place of ``path`` when all is written, or not at all.
 
-    Raises `OSError` that names the path where that fails; a file already there is then unharmed,
-    and nothing else is left.
+    Raises `OSError` that names the path where that fails; the file is then the old one, but for a
+    folder whose new entry cannot be made to outlive a loss of power, and nothing else is left.
     """
     target = Path(os.path.realpath(os.fsdecode(path)))  # what a link points to, not the link
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}")

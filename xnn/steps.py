@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,11 +41,23 @@ class _Chunk:
 
 
 class _Resident:
-    """Samples that lie on the device. In an epoch their order crosses, no more."""
+    """Samples that lie on the device. In an epoch their order crosses, no more.
 
-    def __init__(self, engine: Engine, samples: Samples) -> None:
+    Where such are to ``come``, there is room for samples like these, and `put` fills it.
+    """
+
+    def __init__(self, engine: Engine, samples: Samples, come: bool = False) -> None:
         self.run = engine.run
-        self.samples = engine.upload(samples)
+        if come:
+            room = {n: self.run.zeros(a.shape, a.dtype) for n, a in samples.arrays().items()}
+            self.samples = replace(samples, **room)
+        else:
+            self.samples = engine.upload(samples)
+
+    def put(self, samples: Samples) -> None:
+        """Take samples of the same kind."""
+        for name, room in self.samples.arrays().items():
+            self.run.copy(samples.arrays()[name], room)
 
     def begin(self, order: NDArray[np.intp], chunks: Sequence[_Chunk]) -> None:
         """Begin an epoch of these chunks."""
@@ -151,7 +163,8 @@ class Trainer:
 
     ``key``, of 32 bits, decides all that layers do at random; ``epochs`` is how many there will be.
     Where these may be ``joined``, and are short, `laps` of them are run as one: what an epoch costs
-    beside its steps is much, where a network has four samples.
+    beside its steps is much, where a network has four samples. Where it is to be used ``again`` and
+    again, for samples like these, `renew` takes them; they must fit.
     """
 
     def __init__(
@@ -162,6 +175,7 @@ class Trainer:
         key: int = 0,
         epochs: int = 1,
         joined: bool = False,
+        again: bool = False,
     ) -> None:
         self.engine, self.recipe, self.epochs = engine, recipe, epochs
         run, n = engine.run, len(samples)
@@ -175,7 +189,7 @@ class Trainer:
         whole, rest = divmod(full * self.laps, most)
         self._source: _Resident | _Streamed
         if fits:
-            self._source = _Resident(engine, samples)
+            self._source = _Resident(engine, samples, come=again)
         else:
             self._source = _Streamed(engine, samples, batch * most)
         self.samples = self._source.samples
@@ -196,6 +210,12 @@ class Trainer:
         self._sizes = np.full(self.steps, batch)
         self._sizes[-1] = last or batch
         self._swapped = False  # whether the network has what is trained; see `Updates.swap`
+
+    def renew(self, samples: Samples, key: int) -> None:
+        """Take samples of the same kind, and a key. The optimizer goes on from where it is."""
+        assert isinstance(self._source, _Resident)
+        self._source.put(samples)
+        self.engine.run.copy(np.array([key, 0], np.uint32), self.rng_state)
 
     def stage(self) -> AbstractContextManager[None]:
         """Return what to train within."""

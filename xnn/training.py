@@ -381,6 +381,7 @@ def train(
     progress: bool | None = None,
     resume: Callable[[], Saved] | None = None,
     finite: bool = True,
+    trainer: Trainer | None = None,
 ) -> History:
     """Train the network of ``inference`` on samples, and return the history.
 
@@ -393,6 +394,8 @@ def train(
     ends training and leaves the parameters as they are. A device that fails is a `DeviceError`,
     which carries the last good parameters. Where ``finite`` is false, numbers that are not finite
     are gone on with.
+
+    A ``trainer`` that has trained on samples of this kind by this recipe is used again.
     """
     engine, around = inference.engine, checked(callbacks)
     check_sizes(engine, len(samples), recipe)
@@ -401,7 +404,10 @@ def train(
             raise ValueError("the network's weights or biases hold NaN or infinity; set them anew")
         key = int(rng.integers(2**32)) if engine.random and resume is None else 0
         alone = validation is None and not around and resume is None
-        trainer = Trainer(engine, samples, recipe, key, epochs, joined=alone)
+        if trainer is None:
+            trainer = Trainer(engine, samples, recipe, key, epochs, joined=alone)
+        else:
+            trainer.renew(samples, key)
         if validation is not None:
             validation = engine.settle(validation)
     figures = _figures(samples, validation)

@@ -251,16 +251,16 @@ class Backend(ABC):
         return (512 if multiplications < 1_000_000 else 4096) * 1024
 
     def lanes(self, multiplications: int) -> int:
-        """Return how many parts of a step of so many multiplications are to run by `together`."""
+        """Return into how many lanes a step of so many multiplications is to be divided."""
         return 1
 
-    def together(self, *parts: Callable[[], None]) -> None:
-        """Run parts of a step, of which none reads what another writes.
+    def together(self, *lanes: Callable[[], None]) -> None:
+        """Run lanes of a step, of which none reads what another writes.
 
         They run at the same time where the device can do so and each would leave it idle.
         """
-        for part in parts:
-            part()
+        for lane in lanes:
+            lane()
 
     def compile(
         self, step: Callable[[], None], multiplications: int = 0, times: int = 1, lane: int = 0

@@ -420,10 +420,10 @@ class CppBackend(CpuBackend):
 
     # How kernels are noted, and played.
 
-    def together(self, *parts: Callable[[], None]) -> None:
-        divided, self._divided = self._divided, self._divided or len(parts) > 1
+    def together(self, *lanes: Callable[[], None]) -> None:
+        divided, self._divided = self._divided, self._divided or len(lanes) > 1
         try:
-            super().together(*parts)
+            super().together(*lanes)
         finally:
             self._divided = divided
 
@@ -434,11 +434,11 @@ class CppBackend(CpuBackend):
         most = 1 if self._divided else min(work // _WORTH_PART, size // _UNIT)
         lanes = min(most, self._threads()) if most > 1 else 1
         own = -(-size // lanes // _UNIT) * _UNIT
-        parts = [slice(start, min(start + own, size)) for start in range(0, size, own)]
-        self.together(*(partial(do, part) for part in parts))
+        slices = [slice(start, min(start + own, size)) for start in range(0, size, own)]
+        self.together(*(partial(do, part) for part in slices))
         if lanes > 1:
             assert self._tape is not None
-            self._tape[-1] = _in_parts, self._tape[-1][1]
+            self._tape[-1] = _divided, self._tape[-1][1]
             self._saved += work - work // lanes
 
     def stage(self, multiplications: int) -> AbstractContextManager[None]:
@@ -480,7 +480,7 @@ class CppBackend(CpuBackend):
             tape = [
                 call
                 for one in tape
-                for call in (chain(*one[1][0]) if one[0] is _in_parts else [one])
+                for call in (chain(*one[1][0]) if one[0] is _divided else [one])
             ]
         self._functions = compiler.load({*texts, *_ALWAYS})
         self._boxes = []
@@ -533,17 +533,17 @@ class CppBackend(CpuBackend):
             if isinstance(function, _Kernel):
                 run.extend([self._functions[function.text], *arguments])
                 continue
-            if function not in (threads.together, _in_parts):
+            if function not in (threads.together, _divided):
                 close()
                 calls.append((function, arguments))
                 continue
-            parts = [self._finished(part) for part in arguments[0]]
-            lanes = self._lanes(parts)
-            if lanes is not None:
-                run.extend([self._functions[source.LANES], *lanes])
+            lanes = [self._finished(lane) for lane in arguments[0]]
+            served = self._lanes(lanes)
+            if served is not None:
+                run.extend([self._functions[source.LANES], *served])
             else:
                 close()
-                calls.append((function, ([player(part) for part in parts],)))
+                calls.append((function, ([player(lane) for lane in lanes],)))
         close()
         return calls
 
@@ -567,9 +567,9 @@ def _give_up(error: compiler.CompilerError) -> None:
     warnings.warn(told, RuntimeWarning, stacklevel=3)
 
 
-def _in_parts(parts: list[Callable[[], None]]) -> None:
+def _divided(lanes: list[Callable[[], None]]) -> None:
     """Stand for `threads.together` where one operation is divided."""
-    threads.together(parts)
+    threads.together(lanes)
 
 
 def _serve(serve: Any, place: Any, over: Any, box: Any) -> None:
@@ -582,8 +582,8 @@ def _texts(tape: list[Call]) -> list[str]:
     for function, arguments in tape:
         if isinstance(function, _Kernel):
             found.append(function.text)
-        elif function in (threads.together, _in_parts):
-            found += [text for part in arguments[0] for text in _texts(part)]
+        elif function in (threads.together, _divided):
+            found += [text for lane in arguments[0] for text in _texts(lane)]
     return found
 
 

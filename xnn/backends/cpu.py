@@ -231,21 +231,21 @@ class CpuBackend(Backend):
         most = multiplications // _WORTH_LANE
         return min(most, self._threads()) if most > 1 else 1
 
-    def together(self, *parts: Callable[[], None]) -> None:
-        if len(parts) == 1:
-            parts[0]()
+    def together(self, *lanes: Callable[[], None]) -> None:
+        if len(lanes) == 1:
+            lanes[0]()
             return
         if self._tape is None:
-            threads.together(list(parts))
+            threads.together(list(lanes))
             return
         tapes: list[list[Call]] = []
         tape, blocks = self._tape, self._blocks
         try:
-            for number, part in enumerate(parts):
+            for number, lane in enumerate(lanes):
                 self._tape = []
                 if number:  # the first may use what the step uses before and after
                     self._blocks = self._more_blocks.setdefault(number, {})
-                part()
+                lane()
                 tapes.append(self._tape)
         finally:
             self._tape, self._blocks = tape, blocks
@@ -307,7 +307,7 @@ class CpuBackend(Backend):
     def _finished(self, tape: list[Call]) -> list[Call]:
         """Return the calls of a tape as they are to be made."""
         return [
-            (function, ([player(self._finished(part)) for part in arguments[0]],))
+            (function, ([player(self._finished(lane)) for lane in arguments[0]],))
             if function is threads.together
             else (function, arguments)
             for function, arguments in tape

@@ -16,15 +16,15 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_idle.clear)
 
 
-def together(parts: list[Callable[[], None]]) -> None:
-    """Run parts, the first in this thread; return when all are done.
+def together(lanes: list[Callable[[], None]]) -> None:
+    """Run lanes, the first in this thread; return when all are done.
 
     An exception in one of them is raised then.
     """
     tasks: list[Task] = []
     try:
-        tasks.extend(begin(part) for part in parts[1:])
-        parts[0]()
+        tasks.extend(begin(lane) for lane in lanes[1:])
+        lanes[0]()
     finally:
         join(tasks)
     for task in tasks:
@@ -32,9 +32,9 @@ def together(parts: list[Callable[[], None]]) -> None:
             raise task.error
 
 
-def begin(part: Callable[[], object]) -> Task:
-    """Run a part in another thread, and do not wait for it."""
-    task = Task(part)
+def begin(work: Callable[[], object]) -> Task:
+    """Do some work in another thread, and do not wait for it."""
+    task = Task(work)
     try:
         thread = _idle.pop()
     except IndexError:
@@ -62,8 +62,8 @@ class Task:
     ``done`` can be acquired when it is ``over``; ``error`` is what was raised in it.
     """
 
-    def __init__(self, part: Callable[[], object]) -> None:
-        self.part = part
+    def __init__(self, work: Callable[[], object]) -> None:
+        self.work = work
         self.over = False
         self.error: BaseException | None = None
         self.done = threading.Lock()
@@ -86,14 +86,14 @@ class _Thread(threading.Thread):
 
     def run(self) -> None:
         flush, _ = denormals.switches()
-        with np.errstate(all="ignore"):  # as the replay that a part is of
+        with np.errstate(all="ignore"):  # as the replay that a lane is of
             flush()
             while True:
                 self._ready.acquire()
                 task, self._task = self._task, None
                 assert task is not None
                 try:
-                    task.part()
+                    task.work()
                 except BaseException as error:
                     task.error = error
                 _idle.append(self)

@@ -213,7 +213,11 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc]
         state = dict(super().__getstate__())
         if "network_" in state:
             self._synced()
-            state["network_"] = self.network_.core.state()
+            core = self.network_.core
+            state["network_"] = core.state()
+            if "_optimizer" in state:
+                with core.engine.lock:
+                    state["_optimizer"] = self._optimizer.paused()
             for name in ("coefs_", "intercepts_", "_shown"):
                 del state[name]
         return state

@@ -8,6 +8,7 @@ algorithm 1, which is `Adam`'s, has it beside the corrected √(v / (1 - β₂�
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -38,8 +39,6 @@ class Solver(Optimizer):
     ----------
     learning_rate
         That of the next epoch.
-    state
-        What goes from training to training, on the host; None before the first has ended.
     """
 
     learning_rate: float
@@ -48,8 +47,9 @@ class Solver(Optimizer):
     def __init__(self, rate: float, alpha: float) -> None:
         self.learning_rate = float(rate)
         self.alpha = float(alpha)
-        self.state: Mapping[str, NDArray[Any]] | None = None
+        # What goes from training to training: on the device, or on the host.
         self._updates: _Penalised | None = None
+        self._saved: Mapping[str, NDArray[Any]] | None = None
 
     def rates(self, epoch: int, steps: int) -> NDArray[Any]:
         return np.full(steps, self.learning_rate)
@@ -62,11 +62,12 @@ class Solver(Optimizer):
         examples: int,
         parts: bool = False,
     ) -> Updates:
-        inner = self.formulas(run, flat, parameters, examples)
-        self._updates = _Penalised(inner, self.alpha)
-        if self.state is not None:
-            self._updates.restore(self.state)
-        return self._updates
+        self.pause()
+        updates = _Penalised(self.formulas(run, flat, parameters, examples), self.alpha)
+        if self._saved is not None:
+            updates.restore(self._saved)
+        self._updates = updates
+        return updates
 
     @abstractmethod
     def formulas(
@@ -83,12 +84,16 @@ class Solver(Optimizer):
         return self._updates.penalty()
 
     def pause(self) -> None:
-        """Keep the state of the training that has ended."""
-        if self._updates is not None:
-            self.state, self._updates = self._updates.saved(), None
+        """Bring the state of the last training to the host."""
+        updates, self._updates = self._updates, None
+        if updates is not None:
+            self._saved = updates.saved()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_updates": None}
+    def paused(self) -> Solver:
+        """Return another one that begins as this would go on, and holds nothing of a device."""
+        twin = copy.copy(self)
+        twin.pause()
+        return twin
 
 
 class SGDSolver(Solver):

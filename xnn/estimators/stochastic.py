@@ -93,9 +93,8 @@ def fit(
         callbacks=[watch, *(estimator.callbacks or ())],
         progress=False,
         finite=False,
+        again=incremental,
     )
-    with engine.lock:
-        estimator._optimizer.pause()
     if history.interrupted:
         warnings.warn("Training interrupted by user.", stacklevel=4)
     elif history.stopped is None and not incremental:
