@@ -199,7 +199,7 @@ def test_long_rows_lose_nothing():
 @st.composite
 def products(draw):
     """Return rows, depth and columns, and which of the three matrices lie how."""
-    sizes = st.one_of(st.integers(4, 40), st.integers(4, 300))
+    sizes = st.one_of(st.integers(1, 40), st.integers(1, 300))
     few = st.sampled_from([1, 2, 16, 17, 128, 129])
     rows, columns, depth = draw(sizes), draw(sizes), draw(st.one_of(sizes, few))
     return (rows, depth, columns), draw(st.tuples(st.booleans(), st.booleans()))
@@ -214,6 +214,7 @@ def laid(values, by_columns, room):
     return larger[:, : values.shape[1]]
 
 
+@pytest.mark.parametrize("way", ["panels", "dots"])
 @pytest.mark.parametrize("dtype", ["f", "d"])
 @given(
     case=products(),
@@ -223,9 +224,11 @@ def laid(values, by_columns, room):
     lanes=st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
-def test_products(dtype, case, alpha, beta, room, lanes):
+def test_products(way, dtype, case, alpha, beta, room, lanes):
     """Each number is right to the rounding of its sum (Higham 2002, section 3.5)."""
     (rows, depth, columns), by_columns = case
+    if way == "dots":  # of rows with columns
+        by_columns = False, True
     a = laid(numbers((rows, depth), dtype), by_columns[0], room)
     b = laid(numbers((depth, columns), dtype, 1), by_columns[1], room)
     whole = np.full((rows, columns + room), 7, dtype)
@@ -239,6 +242,7 @@ def test_products(dtype, case, alpha, beta, room, lanes):
         patch.setattr("xnn.backends.cpp._WORTH_WAKING", 0)
         patch.setattr("xnn.backends.cpu._threads", lambda: 3)
         patch.setattr("xnn.backends.cpp_gemm.suits", lambda a, b, out: True)
+        patch.setattr("xnn.backends.cpp_dots.suits", lambda a, b, out: way == "dots")
         run = CppBackend()
         number = np.array(alpha, dtype)  # read at each replay
         replay = run.compile(lambda: run.gemm(a, b, out, number, beta), HEAVY)
@@ -270,7 +274,7 @@ def test_products_by_small_blocks(monkeypatch):
     cpp_gemm.gemm.cache_clear()
     try:
         for dtype in "fd":
-            test_products(dtype)
+            test_products("panels", dtype)
     finally:
         cpp_gemm.gemm.cache_clear()
 

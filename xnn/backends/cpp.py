@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from . import compiler, cplusplus, strides, threads
-from . import cpp_gemm as products
+from . import compiler, cplusplus, cpp_dots, cpp_gemm, strides, threads
 from . import cpp_source as source
 from . import cpp_windows as windows
 from .base import Array, Blockwise, Call, Function, Replay
@@ -41,6 +40,8 @@ _WORTH_WAKING = 10_000_000
 _WORTH_BLAS = 16_000_000
 # Rows, columns and numbers are divided by multiples of this.
 _UNIT = 16
+# Kernels of matrix products, the first that suits; there is BLAS besides.
+_PRODUCTS = (cpp_dots, cpp_gemm)
 # Kernels that play others.
 _ALWAYS = (source.PLAY, source.LANES, source.SERVE)
 # The place of the room for products among what a lane has; others are counted from 0.
@@ -210,23 +211,20 @@ class CppBackend(CpuBackend):
         if not self._noting or not fits or not work or _gaps(out):
             super().gemm(a, b, out, alpha, beta)
             return
-        own = products.suits(a, b, out)
-        if work >= _WORTH_BLAS and not own:
+        own = next((way for way in _PRODUCTS if way.suits(a, b, out)), None)
+        if work >= _WORTH_BLAS and own is None:
             self._blas_divides |= not self._divided
             self._blas_divided |= self._blas_divides
             super().gemm(a, b, out, alpha, beta)
             return
 
         def product(a: Array, b: Array, out: Array) -> None:
-            if not own:
+            if own is None:
                 CpuBackend.gemm(self, a, b, out, alpha, beta)
                 return
-            size, of_b = products.room(b.shape[0], b.shape[1], out.itemsize)
+            text, values, size = own.kernel(a, b, out)
             scalars = [np.asarray(number, out.dtype) for number in (alpha, beta)]
-            arrays = [a, b, out, *scalars, self._room(size * out.itemsize)]
-            steps = [*strides.matrix(a), *strides.matrix(b), strides.row(out)]
-            text = products.gemm(str(cplusplus.kind(out)), strides.by_columns(a))
-            self._note(text, arrays, [*out.shape, a.shape[1], *steps, of_b])
+            self._note(text, [a, b, out, *scalars, self._room(size)], values)
 
         if strides.by_columns(b) and out.shape[1] >= 4 * _UNIT:
             self._divide(work, out.shape[1], lambda part: product(a, b[:, part], out[:, part]))

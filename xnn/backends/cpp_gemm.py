@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from . import strides
+from . import cplusplus, cpu, strides
+from . import cpp_vectors as vectors
 from .base import Array
 
-# Fewer rows are not worth packing, and fewer sums not worth what comes before and after them.
+# Sums of fewer numbers are read and written as often as they are added to, which a BLAS does as
+# well if it has a way for small products; but not if there are few sums besides.
 _FEW = 16
+_LITTLE = 4096
 
 # The depth is divided into blocks of so many, of narrower panels up to four times that; rows into
 # blocks of 24, or more where they have fewer numbers than these, and at most of so many.
@@ -36,81 +39,41 @@ _OF_16: _Heights = {1: (8, 4, 2, 1), 2: (6, 4, 2, 1)}
 
 def suits(a: Array, b: Array, out: Array) -> bool:
     """Return whether the kernel is the quicker way to ``a @ b``; rows of ``out`` have no gaps."""
-    (rows, depth), columns = a.shape, b.shape[1]
-    if columns < 4 or rows < 4:
+    depth, columns = b.shape
+    if columns < 4:
         return False
-    if strides.by_columns(b):
-        return bool(rows >= _FEW or rows * depth * columns <= 4096)
-    return not strides.by_columns(a) or bool(depth >= _FEW or rows * depth * columns <= 4096)
+    deep = depth >= _FEW or out.size * depth <= _LITTLE
+    return deep or not strides.by_columns(a) or not cpu.quick_where_small()
 
 
-def room(depth: int, columns: int, itemsize: int) -> tuple[int, int]:
-    """Return how many numbers the kernel needs room for, and how many of these for ``b``."""
-    vector = 64 // itemsize
-    of_b = min(depth * (columns // vector + 1) * vector, _PACKED // itemsize)
-    return of_b + min(4 * _BLOCK, _TALLEST * depth), of_b
+def kernel(a: Array, b: Array, out: Array) -> tuple[str, list[int], int]:
+    """Return the kernel, what is to be in ``v``, and how many bytes of room it needs."""
+    depth, columns = b.shape
+    vector = 64 // out.itemsize
+    of_b = min(depth * (columns // vector + 1) * vector, _PACKED // out.itemsize)
+    room = of_b + min(4 * _BLOCK, _TALLEST * depth)
+    steps = [*strides.matrix(a), *strides.matrix(b), strides.row(out)]
+    text = gemm(str(cplusplus.kind(out)), strides.by_columns(a))
+    return text, [*out.shape, depth, *steps, of_b], room * out.itemsize
 
 
 @lru_cache(maxsize=4)
 def gemm(kind: str, a_by_columns: bool) -> str:
     """Return the kernel.
 
-    At ``p``: ``a``, ``b``, ``out``, ``alpha``, ``beta``, `room`. In ``v``: rows, columns and depth;
+    At ``p``: ``a``, ``b``, ``out``, ``alpha``, ``beta``, room. In ``v``: rows, columns and depth;
     of ``a``, then of ``b``, the strides from row to row and from column to column, one of which is
     1; that from row to row of ``out``; how many numbers of ``b`` there is room for.
     """
-    integer, size = {"float": ("int", 4), "double": ("long long", 8)}[kind]
     return f"""
-#pragma GCC push_options
-#pragma GCC optimize("O2")
-#if defined(__AVX512F__) || defined(__ARM_NEON)
-#define REGISTERS 32
-#else
-#define REGISTERS 16
-#endif
-#if defined(__AVX512F__)
-#define BYTES 64
-#elif defined(__AVX__)
-#define BYTES 32
-#else
-#define BYTES 16
-#endif
-#if defined(__clang__)
-#define APART static __attribute__((noinline, min_vector_width(8 * BYTES)))
-#else
-#define APART static __attribute__((noinline))
-#endif
-typedef long long I;
-typedef {kind} T;
-typedef T V __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));
-typedef {integer} M __attribute__((vector_size(BYTES)));
-enum : I {{ L = BYTES / sizeof(T), WIDEST = REGISTERS / 8, MOST = 64, TALLEST = {_TALLEST} }};
+{vectors.begin(kind)}
+enum : I {{ WIDEST = REGISTERS / 8, MOST = 64, TALLEST = {_TALLEST} }};
 enum : I {{ NEAR = {_NEAR} / sizeof(T), FAR = 8 * NEAR, DEEPEST = {_DEEPEST}, BLOCK = {_BLOCK} }};
-{_mixes(size)}
 {_PARTS}
 {_tiles(_OF_32, _OF_16, a_by_columns)}
 {_WHOLE}
-#pragma GCC pop_options
+{vectors.END}
 """
-
-
-def _mixes(size: int) -> str:
-    """Return LOW and HIGH, which take turns between the first or the last halves of two vectors."""
-    text = """
-#if defined(__clang__)
-#define MIX(x, y, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
-#else
-#define MIX(x, y, ...) __builtin_shuffle(x, y, M{__VA_ARGS__})
-#endif
-"""
-    for length in (2, 4, 8, 16):
-        for name, first in (("LOW", 0), ("HIGH", length // 2)):
-            turns = ", ".join(f"{first + i}, {first + i + length}" for i in range(length // 2))
-            text += f"""
-#if BYTES == {length * size}
-#define {name}(x, y) MIX(x, y, {turns})
-#endif"""
-    return text
 
 
 _PARTS = """
@@ -124,18 +87,6 @@ struct Panel {
     T* out; I row, columns;
     T alpha, beta;
 };
-
-template <int SIZE> static inline void some(T*& to, const T*& from) {
-    __builtin_memcpy(to, from, SIZE * sizeof(T));
-    to += SIZE, from += SIZE;
-}
-// Fewer numbers than a vector has.
-static inline void few(T* to, const T* from, I count) {
-    if (L > 8 && count & 8) some<8>(to, from);
-    if (L > 4 && count & 4) some<4>(to, from);
-    if (L > 2 && count & 2) some<2>(to, from);
-    if (count & 1) some<1>(to, from);
-}
 
 // L rows of L numbers each become columns; rows that are not there may hold anything.
 APART void transpose(const T* from, I row, I rows, T* to, I next) {
@@ -197,12 +148,10 @@ APART void finish(const Panel& p, const V* sums, I rows, I vectors) {
     }
 }
 
-template <void TILE(const Panel&, V*), int ROWS, int VECTORS>
+template <void TILE(const Panel&), int ROWS>
 static inline void tiles(Panel& p, I& rows) {
-    V sums[ROWS * VECTORS];
     for (; rows >= ROWS; rows -= ROWS) {
-        TILE(p, sums);
-        finish(p, sums, ROWS, VECTORS);
+        TILE(p);
         p.a += ROWS * p.down, p.out += ROWS * p.row;
     }
 }
@@ -219,14 +168,14 @@ def _tiles(of_32: _Heights, of_16: _Heights, columns: bool) -> str:
         text = "".join(_tile(h, n, columns) for n, heights in choice.items() for h in heights)
         text += "static void run(Panel& p, I rows) {\n    switch ((p.columns + L - 1) / L) {\n"
         for n, heights in choice.items():
-            calls = " ".join(f"tiles<tile{h}x{n}, {h}, {n}>(p, rows);" for h in heights)
+            calls = " ".join(f"tiles<tile{h}x{n}, {h}>(p, rows);" for h in heights)
             text += f"    case {n}: {calls} break;\n"
         both.append(text + "    }\n}\n")
     return "#if REGISTERS == 32\n{}#else\n{}#endif\n".format(*both)
 
 
 def _tile(rows: int, vectors: int, by_columns: bool) -> str:
-    """Return the function that computes a tile's sums.
+    """Return the function that computes a tile.
 
     All is written out, sum by sum, so that a compiler has little to do.
     """
@@ -248,9 +197,17 @@ def _tile(rows: int, vectors: int, by_columns: bool) -> str:
         f"        {{ const T n = {place}; {' '.join(f's{i}_{j} += n * b{j};' for j in across)} }}"
         for i, place in enumerate(places)
     )
-    stores = " ".join(f"sums[{i * vectors + j}] = s{i}_{j};" for i in range(rows) for j in across)
+    listed = ", ".join(f"s{i}_{j}" for i in range(rows) for j in across)
+
+    def written(value: str) -> str:
+        return "\n".join(
+            f"        {{ V* at = (V*)(p.out + {i} * p.row); "
+            f"{' '.join(f'at[{j}] = {value.format(i=i, j=j)};' for j in across)} }}"
+            for i in range(rows)
+        )
+
     return f"""
-APART void tile{rows}x{vectors}(const Panel& p, V* sums) {{
+APART void tile{rows}x{vectors}(const Panel& p) {{
     V {zeros};
     const T* b = p.b;
     {begin}
@@ -260,7 +217,14 @@ APART void tile{rows}x{vectors}(const Panel& p, V* sums) {{
 {sums}
         b += p.next; {go_on}
     }}
-    {stores}
+    if (p.columns != {vectors} * L) {{
+        const V sums[] = {{{listed}}};
+        finish(p, sums, {rows}, {vectors});
+    }} else if (p.beta != 0) {{
+{written("p.alpha * s{i}_{j} + p.beta * at[{j}]")}
+    }} else {{
+{written("p.alpha * s{i}_{j}")}
+    }}
 }}
 """
 

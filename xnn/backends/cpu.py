@@ -339,6 +339,8 @@ def player(tape: list[Call]) -> Replay:
     return play
 
 
+# What OpenBLAS calls processors for which it has a way for small products.
+_WITH_SMALL = {"SkylakeX", "Cooperlake", "SapphireRapids"}
 # Functions that never make NumPy warn of overflow or of an invalid value.
 _SILENT = {"expit", "tanh"}
 
@@ -424,6 +426,19 @@ def _libraries() -> list[Any]:
     _blas("f")
     found: list[Any] = ThreadpoolController().select(user_api="blas").lib_controllers
     return found
+
+
+@cache
+def quick_where_small() -> bool:
+    """Return whether BLAS has a way of its own for small products.
+
+    OpenBLAS has one for processors with AVX-512, as far as it knows them. It takes those that it
+    does not know for older ones.
+    """
+    return all(
+        library.internal_api != "openblas" or library.architecture in _WITH_SMALL
+        for library in _libraries()
+    )
 
 
 def _threads() -> int:
