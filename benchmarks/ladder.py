@@ -46,6 +46,7 @@ class Task:
     expanded: bool = False
     device: str = "cpu"
     seed: int = 1
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def network(task: Task) -> network3.Network:
         layers.append(network3.FullyConnectedLayer(inputs, units, function, task.dropout))
         inputs = units
     layers.append(network3.SoftmaxLayer(inputs, 10, task.dropout))
-    return network3.Network(layers, BATCH, device=task.device, dtype="float32")
+    return network3.Network(layers, BATCH, device=task.device, dtype=task.dtype)
 
 
 def train_xnn(task: Task) -> dict:
@@ -223,8 +224,9 @@ def train_torch(task: Task) -> dict:
     from torch.nn import functional
 
     torch.manual_seed(task.seed)
+    kind = np.dtype(task.dtype).type
     training, validation, test = (
-        (torch.from_numpy(x / np.float32(255)).reshape(-1, 1, 28, 28), torch.from_numpy(y).long())
+        (torch.from_numpy(x / kind(255)).reshape(-1, 1, 28, 28), torch.from_numpy(y).long())
         for x, y in data(task)
     )
     # A convolution of the book's turns its filters round.

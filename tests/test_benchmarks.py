@@ -444,7 +444,8 @@ def test_estimators_get_the_same_work():
     assert estimators.predict("predict one row", "xnn")["samples"] == 1
 
 
-SMALL = ladder.Task(hidden=(20,), lmbda=1.0, epochs=2, images=300, expanded=True)
+# In float64, for with float32 roundings grow until networks differ by some hundredths.
+SMALL = ladder.Task((), (20,), lmbda=1.0, epochs=2, images=300, expanded=True, dtype="float64")
 
 
 @pytest.mark.parametrize(("activation", "maps"), [("sigmoid", ()), ("relu", (3, 4))])
@@ -452,9 +453,10 @@ def test_rungs_are_trained_as_by_pytorch(activation, maps, mnist):
     pytest.importorskip("torch")
     task = replace(SMALL, activation=activation, maps=maps)
     ours, theirs = (ladder.measure(peer, task) for peer in ladder.TRAINERS)
-    assert ours["accuracy"] == pytest.approx(theirs["accuracy"], abs=0.01)
-    assert ours["validation"] == pytest.approx(theirs["validation"], abs=0.01)
-    assert np.mean([a == b for a, b in zip(ours["classes"], theirs["classes"], strict=True)]) > 0.98
+    assert ours["accuracy"] == pytest.approx(theirs["accuracy"], abs=0.001)
+    assert ours["validation"] == pytest.approx(theirs["validation"], abs=0.001)
+    alike = [a == b for a, b in zip(ours["classes"], theirs["classes"], strict=True)]
+    assert np.mean(alike) > 0.999
     assert ours["accuracy"] > 0.4
 
 
