@@ -23,6 +23,7 @@ from .samples import Samples, scale
 from .workspace import Score, Workspace
 
 _RNG_STATE = "dice"  # what files call it
+_UPDATE = 40  # multiplications that take as long as an optimizer takes for a parameter
 _EPOCH = 2  # beside its chunks an epoch takes as long as so many of these do beside their steps
 
 
@@ -177,7 +178,7 @@ class Trainer:
         joined: bool = False,
         again: bool = False,
     ) -> None:
-        self.engine, self.recipe, self.epochs = engine, recipe, epochs
+        self.engine, self.recipe, self.epochs, self._again = engine, recipe, epochs, again
         run, n = engine.run, len(samples)
         if samples.labels is not None:
             _ = engine.one_hot  # made before anything is compiled
@@ -363,8 +364,10 @@ class Trainer:
                 step.apply()
             score.record(source.samples.scoring, weighted)
 
-        times = self.epochs * self.steps
-        replay = run.compile(train, through.multiplications, times)
+        heavy = through.multiplications
+        if self._again:  # and so worth some trouble for what its optimizer takes, too
+            heavy += _UPDATE * engine.flat.size
+        replay = run.compile(train, heavy, self.epochs * self.steps)
         return _Chunk(steps, through, work, index, rates, score.costs, score.hits, replay)
 
     def _share_out(self, weights: Array) -> Array:
