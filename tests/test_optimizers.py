@@ -1,5 +1,6 @@
 """SGD against the book's loop over single samples; all against their formulas and PyTorch."""
 
+import copy
 import itertools
 from dataclasses import replace
 from types import SimpleNamespace
@@ -191,7 +192,7 @@ STATEFUL = [
     (xnn.SGD(0.5, momentum=0.9, nesterov=True), "v"),
     (xnn.RMSprop(momentum=0.5, centered=True), "v c b"),
     (xnn.AdamW(), "m v powers"),
-    (xnn.Averaged(xnn.Adam(), decay=0.9), "m v powers aside first"),
+    (xnn.Averaged(xnn.Adam(), decay=0.9), "m v powers aside taken"),
 ]
 
 
@@ -333,11 +334,12 @@ def test_optimizers_are_pytorchs(ours, name, options, clips, device):
             np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9)
 
 
-def averages(history, decay):
+def averages(history, decay, warm_up=True):
     """Return the averages of what comes after each step."""
     a = history[0]
-    for w in history[1:]:
-        a = [decay * x + (1 - decay) * y for x, y in zip(a, w, strict=True)]
+    for t, w in enumerate(history[1:], start=1):
+        d = min(decay, t / (t + 9)) if warm_up else decay
+        a = [d * x + (1 - d) * y for x, y in zip(a, w, strict=True)]
     return a
 
 
@@ -346,9 +348,9 @@ def averages(history, decay):
     [xnn.SGD(0.7, lmbda=1.0), xnn.SGD(0.3, momentum=0.8), xnn.AdamW(0.01)],
     ids=["plain", "momentum", "AdamW"],
 )
-def test_averages_are_what_is_evaluated_and_kept(optimizer, device):
+@pytest.mark.parametrize(("decay", "warm_up"), [(0.3, True), (0.9, True), (0.75, False)])
+def test_averages_are_what_is_evaluated_and_kept(optimizer, decay, warm_up, device):
     """Against the parameters after each step of a run without, where an epoch is a step."""
-    decay = 0.75
     net, x, y = start(device)
     steps = []
     options = {"epochs": 7, "batch_size": len(x), "shuffle": False}
@@ -365,14 +367,14 @@ def test_averages_are_what_is_evaluated_and_kept(optimizer, device):
     averaged = net.fit(
         x,
         y,
-        optimizer=xnn.Averaged(optimizer, decay),
+        optimizer=xnn.Averaged(optimizer, decay, warm_up),
         callbacks=[look],
         validation_data=(x, y),
         **options,
     )
     assert averaged.cost == raw.cost  # training goes on with the weights themselves
     for i, found in enumerate(seen):
-        for a, b in zip(found, averages(steps[: i + 1], decay), strict=True):
+        for a, b in zip(found, averages(steps[: i + 1], decay, warm_up), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12)
     recorded = zip(averaged.validation_cost, averaged.validation_accuracy, strict=True)
     assert list(recorded) == evaluated
@@ -397,6 +399,21 @@ def test_averages_are_taken_at_each_step(device):
     assert_parameters(net, weights[:2], weights[2:], rtol=1e-12)
 
 
+def test_averages_forget_soon_what_training_began_with(device):
+    """In an epoch of 100 steps, with the usual decay: else nine tenths of them would be that."""
+    x = np.random.default_rng(0).standard_normal((1000, 4)) + 3 * np.eye(4)[np.arange(1000) % 3]
+    net = xnn.Network([4, xnn.Dense(16, "tanh"), xnn.Dense(3, "softmax")], seed=0, device=device)
+    wanted = copy.deepcopy(net)
+    for one, optimizer in ((net, xnn.Averaged(xnn.Adam(0.01))), (wanted, xnn.Adam(0.01))):
+        one.fit(x, np.arange(1000) % 3, epochs=1, batch_size=10, optimizer=optimizer)
+    found = net.evaluate(x, np.arange(1000) % 3)
+    assert found.accuracy > wanted.evaluate(x, np.arange(1000) % 3).accuracy - 0.01
+    slow = xnn.Averaged(xnn.Adam(0.01), warm_up=False)
+    late = xnn.Network([4, xnn.Dense(16, "tanh"), xnn.Dense(3, "softmax")], seed=0, device=device)
+    late.fit(x, np.arange(1000) % 3, epochs=1, batch_size=10, optimizer=slow)
+    assert late.evaluate(x, np.arange(1000) % 3).cost > 1.5 * found.cost
+
+
 def test_averages_are_pytorchs(device):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -419,7 +436,7 @@ def test_averages_are_pytorchs(device):
         (((model(torch.tensor(x[rows])) - targets[rows]) ** 2).sum() / 2 / 4).backward()
         optimizer.step()
         averaged.update_parameters(model)
-    optimizer = xnn.Averaged(xnn.Adam(0.01), decay=0.95)
+    optimizer = xnn.Averaged(xnn.Adam(0.01), decay=0.95, warm_up=False)
     net.fit(x, y, epochs=20, batch_size=4, shuffle=False, optimizer=optimizer)
     layers = averaged.module[::2]
     assert_parameters(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import checks
 from ..backends import Array, Backend
 from ..parameters import Parameter
 from .base import Optimizer, Updates, UpdateStep, item, share
@@ -23,7 +24,12 @@ class Averaged(Optimizer):
     kept (Polyak and Juditsky 1992). What a callback writes to the network goes into the averages.
     After step t:
 
-        A ← decay · A + (1 - decay) · W,  where the first A is W after the first step
+        A ← d · A + (1 - d) · W,  where d = min(decay, (t - 1) / (t + 8))
+
+    So the first A is W after the first step, and averages reach back over some ninth of all steps
+    until that is as far as ``decay`` says: else what training begins with, which is far from what
+    it comes to, would have a share in them for thousands of steps. (With ``num_updates``,
+    TensorFlow's ``ExponentialMovingAverage`` has (1 + t) / (10 + t).)
 
     This is an optimizer and no callback since averages are taken after each step, within what is
     compiled, where callbacks do not come. A second `Network.fit` begins with what the network has,
@@ -34,8 +40,10 @@ class Averaged(Optimizer):
     optimizer
         What gives the parameters: any but one that averages.
     decay
-        What the average keeps of itself at each step: at least 0 and less than 1. It reaches some
-        1 / (1 - decay) steps back.
+        What the average keeps of itself at each step, in the end: at least 0 and less than 1. It
+        reaches some 1 / (1 - decay) steps back.
+    warm_up
+        Whether it is less at first; else d is ``decay`` from the second step on, as in PyTorch.
 
     Raises
     ------
@@ -45,12 +53,14 @@ class Averaged(Optimizer):
 
     optimizer: Optimizer
     decay: float = 0.999
+    warm_up: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.optimizer, Optimizer) or isinstance(self.optimizer, Averaged):
             wanted = "an optimizer such as xnn.SGD(3.0), and none that averages"
             raise ValueError(f"optimizer is {self.optimizer!r}, but must be {wanted}")
         share("decay", self.decay)
+        checks.truth("warm_up", self.warm_up)
 
     def rates(self, epoch: int, steps: int) -> NDArray[Any]:
         return self.optimizer.rates(epoch, steps)
@@ -64,21 +74,28 @@ class Averaged(Optimizer):
         parts: bool = False,
     ) -> Updates:
         inner = self.optimizer.start(run, flat, parameters, examples, parts)
-        return _AveragedUpdates(inner, self.decay)
+        return _AveragedUpdates(inner, self.decay, self.warm_up)
 
 
 class _AveragedUpdates(Updates):
     """Beside the network's parameters lie the averages, or between epochs what is trained."""
 
-    def __init__(self, inner: Updates, decay: float) -> None:
+    def __init__(self, inner: Updates, decay: float, warm_up: bool) -> None:
         super().__init__(inner.run, inner.flat, inner.parameters, inner.examples)
-        self.inner, self.decay = inner, decay
+        self.inner, self.decay, self.warm_up = inner, decay, warm_up
         self.aside = self.zeros()
         self.run.copy(self.flat, self.aside)
-        self.first = self.run.upload(np.ones(1))  # 1 until there has been a step, then 0
+        self.taken = self.run.upload(np.zeros(1))  # steps before those of a chunk, …
+        self.each = self.run.upload(np.arange(float(self.run.chunk_steps)))  # … and within it
 
     def state(self) -> dict[str, Array]:
-        return {**self.inner.state(), "aside": self.aside, "first": self.first}
+        return {**self.inner.state(), "aside": self.aside, "taken": self.taken}
+
+    def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
+        state = dict(saved)
+        if "first" in state:  # of files from before there was a warm-up: 1 before the first step
+            state["taken"] = np.where(state.pop("first") > 0, 0.0, 1e9)
+        super().restore(state)
 
     def swap(self) -> None:
         self.run.update("t = w; w = a; a = t", w=self.flat, a=self.aside)
@@ -88,10 +105,10 @@ class _AveragedUpdates(Updates):
 
     def begin(self, rates: Array, batch: int) -> _AveragedStep:
         run = self.run
-        keep = run.scratch(rates.shape, rates.dtype)
-        run.elementwise("decay", keep, decay=self.decay)
-        run.elementwise("keep * (1 - first)", keep[:1], keep=keep[:1], first=self.first)
-        run.elementwise("0", self.first)
+        keep, each = run.scratch(rates.shape, rates.dtype), self.each[: len(rates)]
+        formula = "minimum(decay, (t + i) / (t + i + 9))" if self.warm_up else "decay * (t + i > 0)"
+        run.elementwise(formula, keep, t=self.taken, i=each, decay=self.decay)
+        run.elementwise("t + n", self.taken, t=self.taken, n=len(rates))
         return _AveragedStep(self, self.inner.begin(rates, batch), keep)
 
 
