@@ -407,7 +407,7 @@ def test_ctrl_c_in_an_epoch_leaves_averages(device, monkeypatch):
     x, y = problem()
     ends = []
     # With a decay of almost 1 the average stays at what there is after the first step.
-    for optimizer in (xnn.SGD(1.0), xnn.Averaged(xnn.SGD(1.0), 1 - 1e-9)):
+    for optimizer in (xnn.SGD(1.0), xnn.Averaged(xnn.SGD(1.0), 1 - 1e-9, False)):
         net = network(device)
         before = parameters(net)
         history = net.fit(x, y, epochs=3, batch_size=2, optimizer=optimizer, progress=False)
