@@ -222,6 +222,20 @@ def test_partial_fits_of_a_kind_are_compiled_once(solver, monkeypatch):
     assert made == [False, True, False, False, False, True]
 
 
+def test_partial_fit_goes_on_where_the_optimizers_state_was_lost(monkeypatch):
+    """With its device; the network has been brought to the CPU by then."""
+    model = MLPClassifier(random_state=0).partial_fit(X, Y, classes=range(10))
+
+    def lost():
+        raise xnn.DeviceError("lost")
+
+    monkeypatch.setattr(model._optimizer._updates, "saved", lost)
+    before = model.loss_
+    model.partial_fit(X[:100], Y[:100])
+    assert len(model.loss_curve_) == 2
+    assert model.loss_ < before
+
+
 def test_mini_batches_without_weight_change_nothing():
     """Where scikit-learn divides by zero; it is as if they were not there, nor their penalty."""
     options = {"solver": "sgd", "momentum": 0, "alpha": 2.0, "shuffle": False, "batch_size": 10}

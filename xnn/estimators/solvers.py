@@ -11,12 +11,13 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends import Array, Backend
+from ..backends import Array, Backend, DeviceError
 from ..optimizers import Adam, Optimizer, Updates, UpdateStep
 from ..optimizers.adam import AdamUpdates
 from ..optimizers.base import item
@@ -84,10 +85,11 @@ class Solver(Optimizer):
         return self._updates.penalty()
 
     def pause(self) -> None:
-        """Bring the state of the last training to the host."""
+        """Bring the last training's state to the host, or keep the one before where it is lost."""
         updates, self._updates = self._updates, None
         if updates is not None:
-            self._saved = updates.saved()
+            with suppress(DeviceError):  # it has been told of
+                self._saved = updates.saved()
 
     def paused(self) -> Solver:
         """Return another one that begins as this would go on, and holds nothing of a device."""
