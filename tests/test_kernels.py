@@ -240,7 +240,7 @@ def test_products(way, dtype, case, alpha, beta, room, lanes):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("xnn.backends.cpp._WORTH_PART", 1 if lanes else 10**18)
         patch.setattr("xnn.backends.cpp._WORTH_WAKING", 0)
-        patch.setattr("xnn.backends.cpu._threads", lambda: 3)
+        patch.setattr("xnn.backends.blas_threads._threads", lambda: 3)
         patch.setattr("xnn.backends.cpp_gemm.suits", lambda a, b, out: True)
         patch.setattr("xnn.backends.cpp_dots.suits", lambda a, b, out: way == "dots")
         run = CppBackend()
@@ -567,8 +567,8 @@ def test_kernels_take_denormals_for_zero_and_leave_the_thread_as_it_was():
     run = CppBackend()
     small = run.upload(np.full(100, 1e-40, "f"))
     replay = run.compile(lambda: run.elementwise("a * 0.5", small, a=small), HEAVY)
-    assert len(replay.calls) == 1
-    replay.calls[0][0](*replay.calls[0][1])
+    function, arguments = replay.call
+    function(*arguments)
     assert not small.any()
     assert (np.full(100, 1e-40, "f") * np.float32(0.5) != 0).all()
 
@@ -729,13 +729,15 @@ def test_who_has_all_kernels_waits_for_no_compiler(own_cache, monkeypatch):
     assert not waited
 
 
-@pytest.mark.parametrize("limit", ["", "cpu._limit = lambda *_: None"], ids=["one", "threads"])
+@pytest.mark.parametrize(
+    "limit", ["", "blas_threads._limit = lambda *_: None"], ids=["one", "threads"]
+)
 def test_the_process_may_end_while_a_thread_trains(limit):
     """In kernels, in two lanes: what they are in must not go before them, nor BLAS's threads."""
     code = f"""
 import threading, time
 import numpy as np, xnn
-from xnn.backends import cpu
+from xnn.backends import blas_threads, cpu
 {limit}
 cpu.CpuBackend.lanes = lambda *_: 2
 layers = [(28, 28, 1), xnn.Conv2D(8, 5, "relu"), xnn.MaxPool2D(2), xnn.Flatten()]

@@ -12,7 +12,7 @@ import pytest
 
 import xnn
 from xnn import passes
-from xnn.backends import compiler, cpp, cpu, threads
+from xnn.backends import blas_threads, compiler, cpp, cpu, threads
 
 from .helpers import parameters
 
@@ -114,13 +114,15 @@ def test_lanes_of_kernels_are_given_to_threads_that_serve(monkeypatch):
     layers = [(9, 9, 1), xnn.Conv2D(4, 3, "relu"), xnn.MaxPool2D(2), xnn.Flatten()]
     layers.append(xnn.Dense(2, "softmax"))
     x, y = np.random.default_rng(0).random((200, 9, 9, 1)), np.arange(200) % 2
-    trained = []
+    trained, begun = [], []
+    begin = threads.begin
+    monkeypatch.setattr(threads, "begin", lambda do: begun.append(do) or begin(do))
     for _ in range(10):
         net = xnn.Network(layers, seed=0, device="cpu")
         net.fit(x, y, epochs=5, batch_size=6, optimizer=0.1, shuffle=False, progress=False)
         trained.append(net.weights[0])
     if compiler.command() is not None:
-        assert net.core.engine.run._boxes
+        assert begun
     for weights in trained[1:]:
         np.testing.assert_array_equal(weights, trained[0])
 
@@ -151,7 +153,7 @@ def test_which_passes_have_lanes(lanes):
 
 
 def test_steps_have_a_lane_for_each_thread_that_is_worth_it(monkeypatch):
-    monkeypatch.setattr(type(cpu._ONE_THREAD), "outside", lambda _: 3)
+    monkeypatch.setattr(type(blas_threads.ONE_THREAD), "outside", lambda _: 3)
     run, worth = cpu.CpuBackend(), cpu._WORTH_LANE
     sizes = (1_000_000, worth - 1, 2 * worth, 10**12)
     assert [run.lanes(size) for size in sizes] == [1, 1, 2, 3]
@@ -210,22 +212,22 @@ def test_a_process_that_was_forked_makes_threads_of_its_own():
 
 FORKED_WHILE_ASKED = """
 import os, signal, threading, time
-from xnn.backends import cpu
+from xnn.backends import blas_threads
 
-asked, told = threading.Event(), cpu._threads
+asked, told = threading.Event(), blas_threads._threads
 
 def slow():
     asked.set()
     time.sleep(0.5)
     return told()
 
-cpu._threads = slow
-threading.Thread(target=cpu._ONE_THREAD.outside).start()
+blas_threads._threads = slow
+threading.Thread(target=blas_threads.ONE_THREAD.outside).start()
 asked.wait()
 child = os.fork()
 if child == 0:
     signal.alarm(20)
-    cpu._ONE_THREAD.outside()
+    blas_threads.ONE_THREAD.outside()
     os._exit(0)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 """
@@ -240,11 +242,11 @@ FORKED_WHILE_TRAINED = """
 import os, signal, sys, threading, time
 import numpy as np
 import xnn
-from xnn.backends import cpu
+from xnn.backends import blas_threads
 
 net = xnn.Network([784, 30, 10], seed=0, device="cpu")
 x, y = np.zeros((1000, 784)), np.zeros(1000, int)
-before, began = cpu._threads(), threading.Event()
+before, began = blas_threads._threads(), threading.Event()
 train = lambda: net.fit(x, y, epochs=10**6, callbacks=[lambda _: began.set()], progress=False)
 threading.Thread(target=train, daemon=True).start()
 began.wait()
@@ -255,7 +257,7 @@ for _ in range(10):
         signal.alarm(20)
         assert np.isfinite(net.predict(x[:5])).all()
         net.fit(x[:20], y[:20], epochs=1)
-        assert cpu._threads() == before == cpu._ONE_THREAD.outside()
+        assert blas_threads._threads() == before == blas_threads.ONE_THREAD.outside()
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 os._exit(0)
@@ -272,8 +274,9 @@ def test_a_process_may_be_forked_while_a_thread_trains():
 @pytest.mark.parametrize("name", ["_libraries", "_limit"])
 def test_one_thread_is_given_up_where_that_was_interrupted(name, monkeypatch):
     """Ctrl-C may come while libraries are looked for, which takes a while, or are told."""
-    before, stage, libraries = cpu._threads(), cpu._OneThread(), cpu._libraries()
-    asked, real = [], getattr(cpu, name)
+    before, stage = blas_threads._threads(), blas_threads._OneThread()
+    libraries = blas_threads._libraries()
+    asked, real = [], getattr(blas_threads, name)
 
     def interrupted(*arguments):
         asked.append(arguments)
@@ -282,13 +285,13 @@ def test_one_thread_is_given_up_where_that_was_interrupted(name, monkeypatch):
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(cpu, name, interrupted)
+        patch.setattr(blas_threads, name, interrupted)
         with pytest.raises(KeyboardInterrupt), stage:
             pass
-    assert cpu._threads() == stage.outside() == before
+    assert blas_threads._threads() == stage.outside() == before
     with stage:
         assert {library.num_threads for library in libraries} == {1}
-    assert cpu._threads() == before
+    assert blas_threads._threads() == before
 
 
 class OpenMP:
@@ -310,33 +313,33 @@ class OpenMP:
 @pytest.mark.parametrize("openmp", [False, True])
 def test_one_thread_whoever_leaves_last(openmp, monkeypatch):
     """A library has as many threads as before when those who entered have left, in any order."""
-    libraries = [OpenMP()] if openmp else cpu._libraries()
-    monkeypatch.setattr(cpu, "_libraries", lambda: libraries)
-    before, stage = cpu._threads(), cpu._OneThread()
+    libraries = [OpenMP()] if openmp else blas_threads._libraries()
+    monkeypatch.setattr(blas_threads, "_libraries", lambda: libraries)
+    before, stage = blas_threads._threads(), blas_threads._OneThread()
     if before == 1:
         pytest.skip("BLAS has one thread here")
     inside, leave, seen = threading.Event(), threading.Event(), []
 
     def other():
-        seen.append(cpu._threads())
+        seen.append(blas_threads._threads())
         with stage:
-            seen.append(cpu._threads())
+            seen.append(blas_threads._threads())
             inside.set()
             leave.wait(30)
-            seen.append(cpu._threads())
-        seen.append(cpu._threads())
+            seen.append(blas_threads._threads())
+        seen.append(blas_threads._threads())
 
     thread = threading.Thread(target=other)
     with stage, stage:
-        assert cpu._threads() == 1
+        assert blas_threads._threads() == 1
         thread.start()
         assert inside.wait(30)
-    assert cpu._threads() == (before if openmp else 1)  # the other is still inside
+    assert blas_threads._threads() == (before if openmp else 1)  # the other is still inside
     assert stage.outside() == before
     leave.set()
     thread.join()
     assert seen == [before if openmp else 1, 1, 1, before]
-    assert cpu._threads() == before
+    assert blas_threads._threads() == before
 
 
 def test_ctrl_c_that_comes_when_a_thread_is_done_is_not_waited_for():
@@ -358,7 +361,7 @@ def test_ctrl_c_that_comes_when_a_thread_is_done_is_not_waited_for():
 @pytest.mark.skipif(compiler.command() is None, reason="there is no C++ compiler here")
 @pytest.mark.parametrize(("times", "wakes"), [(1, False), (30, True)])
 def test_threads_are_woken_where_a_replay_saves_more_than_that_takes(monkeypatch, times, wakes):
-    monkeypatch.setattr("xnn.backends.cpu._threads", lambda: 2)
+    monkeypatch.setattr("xnn.backends.blas_threads._threads", lambda: 2)
     run = cpp.CppBackend()
     a, b, out = (run.zeros((100, 100), "f") for _ in range(3))
     b[...] = 1
@@ -369,6 +372,9 @@ def test_threads_are_woken_where_a_replay_saves_more_than_that_takes(monkeypatch
             run.update("w = w + 1", w=a.reshape(-1))
 
     monkeypatch.setattr("xnn.backends.cpp._WORTH_PART", 400_000)
-    run.compile(step, 10**9)()
-    assert bool(run._boxes) == wakes
+    replay = run.compile(step, 10**9)
+    begun, begin = [], threads.begin
+    monkeypatch.setattr(threads, "begin", lambda do: begun.append(do) or begin(do))
+    replay()
+    assert len(begun) == wakes
     np.testing.assert_array_equal(out, 100 * (times - 1))

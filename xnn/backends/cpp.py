@@ -7,21 +7,20 @@ and so without its lock: threads get in each other's way no more. The rest is as
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from . import compiler, cplusplus, cpp_dots, cpp_gemm, strides, threads
+from . import compiler, cplusplus, cpp_dots, cpp_gemm, cpp_replays, strides, threads
 from . import cpp_source as source
 from . import cpp_windows as windows
 from .base import Array, Blockwise, Call, Function, Replay
 from .cpp_blocks import Blocks
-from .cpu import CpuBackend, player
+from .cpu import CpuBackend
 from .windows import Window
 
 # A compiler takes a second once. That is worth it for a step of so many multiplications, or
@@ -42,8 +41,6 @@ _WORTH_BLAS = 16_000_000
 _UNIT = 16
 # Kernels of matrix products, the first that suits; there is BLAS besides.
 _PRODUCTS = (cpp_dots, cpp_gemm)
-# Kernels that play others.
-_ALWAYS = (source.PLAY, source.LANES, source.SERVE)
 # The place of the room for products among what a lane has; others are counted from 0.
 _ROOM = -1
 # How many multiplications take as long as a number that is gone over, or a parameter changed.
@@ -51,14 +48,13 @@ _PASS = 20
 _UPDATE = 40
 
 
-@dataclass(frozen=True)
-class _Kernel:
-    """Stands for a function until all kernels of a step are compiled together."""
+@dataclass
+class _Noting:
+    """What is known of a step while its kernels are noted."""
 
-    text: str
-
-    def __call__(self, *_: Any) -> None:
-        raise AssertionError("a kernel that has not been compiled")
+    whole: bool = False  # whether what comes is not to be divided: it is a lane, or in one
+    blas_divides: bool = False  # whether there are products that BLAS divides among threads
+    saved: int = 0  # how many multiplications are done at the same time as others
 
 
 class CppBackend(CpuBackend):
@@ -68,16 +64,8 @@ class CppBackend(CpuBackend):
 
     def __init__(self) -> None:
         super().__init__()
-        # Of what is being compiled: whether it is worth kernels, …
-        self._noting = False
-        self._divided = False  # whether this is a lane of it …
-        self._blas_divides = False  # whether there are products that BLAS divides among threads
-        self._blas_divided = False  # … or have been
-        self._saved = 0  # how many multiplications are done at the same time as others
-        self._functions: dict[str, Any] = {}
-        # Of the replay that is being made: its boxes for lanes, and whatever has pointers to it.
-        self._boxes: list[Any] = []
-        self._owners: list[Any] = []
+        self._noting: _Noting | None = None  # while a step is compiled that is worth kernels
+        self._blas_divided = False  # whether there have been products that BLAS divides
 
     def compile(
         self, step: Callable[[], None], multiplications: int = 0, times: int = 1, lane: int = 0
@@ -85,13 +73,13 @@ class CppBackend(CpuBackend):
         least = 0 if times >= _MANY_STEPS else _WORTH_KERNELS
         if not self._has_kernels(multiplications, least):
             return super().compile(step, lane=lane)
-        self._noting, self._blas_divides, self._saved = True, False, 0
+        self._noting = _Noting()
         try:
             return super().compile(step, lane=lane)
         except compiler.CompilerError as error:
             _give_up(error)
         finally:
-            self._noting = False
+            self._noting = None
         return super().compile(step, lane=lane)
 
     def block_bytes(self, multiplications: int) -> int:
@@ -114,10 +102,10 @@ class CppBackend(CpuBackend):
         checked = partial(self._check, step, checks, bad)
         replay = self.compile(checked, max(multiplications, _WORTH_KERNELS), lane=lane)
         singly = self._by_blocks(replay, takes, gives, checks)
-        calls = getattr(replay, "calls", [])
-        if not self._all_kernels(calls):
+        whole = getattr(replay, "call", None)
+        if whole is None:
             return singly
-        blocks = Blocks((calls[0][0], *calls[0][1]), takes, gives)
+        blocks = Blocks(whole, takes, gives)
 
         def call(given: Sequence[Any], wanted: Sequence[Any], check: bool) -> bool:
             bad[0], done = 0, 0
@@ -162,18 +150,18 @@ class CppBackend(CpuBackend):
 
     def _kernels_of(self, step: Callable[[], None]) -> set[str]:
         """Return the texts of all that a replay of a step takes."""
-        self._noting = True
+        self._noting = _Noting()
         try:
-            return {*_texts(self._record(step)[0]), *_ALWAYS}
+            return cpp_replays.texts(self._record(step)[0]).union(cpp_replays.PLAYERS)
         finally:
-            self._noting = False
+            self._noting = None
 
     def _quick(
         self, checked: Callable[[], None], takes: Array, gives: Array, bad: Array, slow: Function
     ) -> Function:
         """Return what `function` does by kernels, or the slow way where that takes more."""
         replay = self.compile(checked, _WORTH_KERNELS)
-        if not self._all_kernels(getattr(replay, "calls", [])):
+        if getattr(replay, "call", None) is None:
             return slow
         copy, widest, result = np.copyto, takes.itemsize, gives.copy
 
@@ -191,11 +179,8 @@ class CppBackend(CpuBackend):
 
     def _check(self, step: Callable[[], None], checks: Array, bad: Array) -> None:
         """Do a step; in kernels, add to ``bad`` where numbers in ``checks`` are not finite then."""
-        divided, self._divided = self._divided, True  # lanes have whole blocks, or there are none
-        try:
+        with self._whole():  # lanes have whole blocks, or there are none
             step()
-        finally:
-            self._divided = divided
         if self._noting:
             rows = np.atleast_2d(checks)
             sizes = [*rows.shape, strides.row(rows)]
@@ -213,8 +198,8 @@ class CppBackend(CpuBackend):
             return
         own = next((way for way in _PRODUCTS if way.suits(a, b, out)), None)
         if work >= _WORTH_BLAS and own is None:
-            self._blas_divides |= not self._divided
-            self._blas_divided |= self._blas_divides
+            if not self._noting.whole:
+                self._noting.blas_divides = self._blas_divided = True
             super().gemm(a, b, out, alpha, beta)
             return
 
@@ -419,25 +404,33 @@ class CppBackend(CpuBackend):
     # How kernels are noted, and played.
 
     def together(self, *lanes: Callable[[], None]) -> None:
-        divided, self._divided = self._divided, self._divided or len(lanes) > 1
-        try:
+        with self._whole() if len(lanes) > 1 else nullcontext():
             super().together(*lanes)
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Divide nothing among threads that is noted within."""
+        noting = self._noting or _Noting()
+        before, noting.whole = noting.whole, True
+        try:
+            yield
         finally:
-            self._divided = divided
+            noting.whole = before
 
     def _divide(self, work: int, size: int, do: Callable[[slice], None]) -> None:
         """Do something of so many multiplications in lanes, where that is quicker."""
         if size == 0:  # the parameters of a network that has none
             return
-        most = 1 if self._divided else min(work // _WORTH_PART, size // _UNIT)
+        assert self._noting is not None
+        most = 1 if self._noting.whole else min(work // _WORTH_PART, size // _UNIT)
         lanes = min(most, self._threads()) if most > 1 else 1
         own = -(-size // lanes // _UNIT) * _UNIT
         slices = [slice(start, min(start + own, size)) for start in range(0, size, own)]
         self.together(*(partial(do, part) for part in slices))
         if lanes > 1:
             assert self._tape is not None
-            self._tape[-1] = _divided, self._tape[-1][1]
-            self._saved += work - work // lanes
+            self._tape[-1] = cpp_replays.divided, self._tape[-1][1]
+            self._noting.saved += work - work // lanes
 
     def stage(self, multiplications: int) -> AbstractContextManager[None]:
         light = self._has_kernels() and not self._blas_divided
@@ -451,7 +444,7 @@ class CppBackend(CpuBackend):
     def _suits(self, text: str, out: Array, operands: dict[str, Any]) -> bool:
         arrays = (v for v in operands.values() if _is_array(v))
         known = out.dtype.char in "fd" and all(cplusplus.kind(v) is not None for v in arrays)
-        return self._noting and known and source.suits(text, out.size)
+        return self._noting is not None and known and source.suits(text, out.size)
 
     def _do(self, function: Callable[..., Any], *arguments: Any, keep: Sequence[Any] = ()) -> None:
         if self._noting and _is_c(function):
@@ -467,122 +460,21 @@ class CppBackend(CpuBackend):
         self, text: str, pointers: Sequence[Any], values: Sequence[int], keep: Sequence[Any]
     ) -> None:
         made = compiler.pointers(pointers), compiler.integers(values)
-        super()._do(_Kernel(text), *made, keep=(*keep, *made))
+        super()._do(cpp_replays.Kernel(text), *made, keep=(*keep, *made))
 
     def _replay(self, tape: list[Call], kept: list[Any]) -> Replay:
-        texts = set(_texts(tape))
-        if not texts:
+        if not self._noting or not cpp_replays.texts(tape):
             return super()._replay(tape, kept)
         # BLAS's threads and ours would be in each other's way.
-        if self._blas_divides or self._saved < _WORTH_WAKING:
-            tape = [
-                call
-                for one in tape
-                for call in (chain(*one[1][0]) if one[0] is _divided else [one])
-            ]
-        self._functions = compiler.load({*texts, *_ALWAYS})
-        self._boxes = []
-        self._owners = kept  # a replay keeps what is behind its pointers
-        replay = super()._replay(tape, kept)
-        return self._served(replay) if self._boxes else replay
-
-    def _served(self, replay: Replay) -> Replay:
-        """Return a replay during which threads serve the boxes."""
-        serve, boxes = self._functions[source.SERVE], self._boxes
-
-        def served() -> None:
-            over = compiler.integers([0])  # of this replay: a thread that is late sees it later
-            tasks = []
-            try:
-                for box in boxes:
-                    place = compiler.pointers([box, over])
-                    # With its box, into which it may look once more when all is over.
-                    tasks.append(threads.begin(partial(_serve, serve, place, over, box)))
-                replay()
-            finally:
-                over[0] = 1
-                threads.join(tasks)
-
-        return served
-
-    def _loud(self, calls: list[Call]) -> bool:
-        # A library beside kernels is to take denormals for zero as they do.
-        return not self._all_kernels(calls) and (
-            any(function is self._functions.get(source.PLAY) for function, _ in calls)
-            or super()._loud(calls)
-        )
-
-    def _all_kernels(self, calls: list[Call]) -> bool:
-        """Return whether the calls of a replay are one that plays kernels."""
-        return [function for function, _ in calls] == [self._functions.get(source.PLAY)]
-
-    def _finished(self, tape: list[Call]) -> list[Call]:
-        """Make one call of kernels that come one after another."""
-        calls: list[Call] = []
-        run: list[Any] = []
-
-        def close() -> None:
-            if run:
-                play = self._functions[source.PLAY], compiler.pointers(run)
-                calls.append((play[0], (play[1], compiler.integers([len(run) // 3]))))
-                run.clear()
-
-        for function, arguments in tape:
-            if isinstance(function, _Kernel):
-                run.extend([self._functions[function.text], *arguments])
-                continue
-            if function not in (threads.together, _divided):
-                close()
-                calls.append((function, arguments))
-                continue
-            lanes = [self._finished(lane) for lane in arguments[0]]
-            served = self._lanes(lanes)
-            if served is not None:
-                run.extend([self._functions[source.LANES], *served])
-            else:
-                close()
-                calls.append((function, ([player(lane) for lane in lanes],)))
-        close()
-        return calls
-
-    def _lanes(self, lanes: list[list[Call]]) -> tuple[Any, Any] | None:
-        """Return what `LANES` is called with, or None where a lane is more than kernels."""
-        play = self._functions.get(source.PLAY)
-        if any(len(lane) != 1 or lane[0][0] is not play for lane in lanes):
-            return None
-        while len(self._boxes) < len(lanes) - 1:
-            self._boxes.append(compiler.integers([0, 0]))
-        each = [value for lane in lanes for value in (play, *lane[0][1])]
-        made = compiler.pointers([*self._boxes[: len(lanes) - 1], *each])
-        told = compiler.integers([len(lanes)])
-        self._owners += [*each, made, told]
-        return made, told
+        if self._noting.blas_divides or self._noting.saved < _WORTH_WAKING:
+            tape = cpp_replays.undivided(tape)
+        return cpp_replays.replay(tape, kept)
 
 
 def _give_up(error: compiler.CompilerError) -> None:
     CppBackend._broken = True
     told = f"xnn goes on without kernels, which is slower: {error}"
     warnings.warn(told, RuntimeWarning, stacklevel=3)
-
-
-def _divided(lanes: list[Callable[[], None]]) -> None:
-    """Stand for `threads.together` where one operation is divided."""
-    threads.together(lanes)
-
-
-def _serve(serve: Any, place: Any, over: Any, box: Any) -> None:
-    serve(place, over)
-
-
-def _texts(tape: list[Call]) -> list[str]:
-    """Return the text of each kernel on a tape, and on those that are played together."""
-    found = []
-    for function, arguments in tape:
-        if isinstance(function, _Kernel):
-            found.append(function.text)
-        elif function in (threads.together, _divided):
-            found += [text for lane in arguments[0] for text in _texts(lane)]
-    return found
 
 
 def _is_array(value: Any) -> bool:

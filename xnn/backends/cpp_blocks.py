@@ -10,18 +10,16 @@ import numpy as np
 
 from . import compiler, cplusplus, strides
 from . import cpp_source as source
-from .base import Array
+from .base import Array, Call
 
 
 class Blocks:
     """A step that is all kernels, and the arrays of a block, see `Backend.blockwise`.
 
-    ``step`` is a kernel and what it is called with.
+    ``step`` is the call of a kernel.
     """
 
-    def __init__(
-        self, step: tuple[Any, Any, Any], takes: Sequence[Array], gives: Sequence[Array]
-    ) -> None:
+    def __init__(self, step: Call, takes: Sequence[Array], gives: Sequence[Array]) -> None:
         self._step, self._takes, self._gives = step, list(takes), list(gives)
         self._loops: dict[tuple[Any, ...], _Loop | None] = {}
 
@@ -54,7 +52,7 @@ class Blocks:
             return None
         functions = compiler.load({source.EACH, *(copy.text for copy in copies)})
         kernels = [(functions[copy.text], copy.pointers, copy.values) for copy in copies]
-        kernels.insert(len(into), self._step)
+        kernels.insert(len(into), (self._step[0], *self._step[1]))
         # A copy has first where it writes to, then where it reads.
         moving = [copy.pointers + (i < len(into)) for i, copy in enumerate(copies)]
         steps = [array.strides[0] * len(array) for array in (*given, *wanted)]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from . import cplusplus, cpu, strides
+from . import blas_threads, cplusplus, strides
 from . import cpp_vectors as vectors
 from .base import Array
 
@@ -43,7 +43,7 @@ def suits(a: Array, b: Array, out: Array) -> bool:
     if columns < 4:
         return False
     deep = depth >= _FEW or out.size * depth <= _LITTLE
-    return deep or not strides.by_columns(a) or not cpu.quick_where_small()
+    return deep or not strides.by_columns(a) or not blas_threads.quick_where_small()
 
 
 def kernel(a: Array, b: Array, out: Array) -> tuple[str, list[int], int]:

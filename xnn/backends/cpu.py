@@ -1,24 +1,21 @@
 """The CPU: NumPy arrays, and the BLAS that SciPy ships.
 
 Operations become calls ``function(*arguments)`` with every argument made beforehand, so that a
-replay is a loop over such calls. A matrix product goes straight to the pointer of ``sgemm`` that
-SciPy publishes for Cython: NumPy's own ``matmul`` has neither ``alpha`` nor ``beta``.
+replay is a loop over such calls.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
-from . import cpu_formulas, cpu_random, cpu_windows, denormals, threads
+from . import blas, cpu_formulas, cpu_random, cpu_replays, cpu_windows, threads
 from .base import Array, Backend, Call, Function, Replay
+from .blas_threads import ONE_THREAD
 from .windows import Window
 
 # Multiplications that are worth a lane.
@@ -65,30 +62,8 @@ class CpuBackend(Backend):
     ) -> None:
         if a.shape[1] != b.shape[0] or out.shape != (a.shape[0], b.shape[1]):
             raise ValueError(f"gemm: {a.shape} @ {b.shape} does not give {out.shape}")
-        blas = _blas(out.dtype.char)
-        # BLAS counts by columns: out.T = b.T @ a.T, where the transpose of a row-major array is
-        # that array as it lies.
-        trans_b, ld_b = _layout(b)
-        trans_a, ld_a = _layout(a)
-        trans_out, ld_out = _layout(out)
-        if trans_out != b"N":
-            raise ValueError("gemm: out must be stored by rows")
-        owners = (
-            blas.constant(trans_b),
-            blas.constant(trans_a),
-            blas.constant(out.shape[1]),
-            blas.constant(out.shape[0]),
-            blas.constant(a.shape[1]),
-            blas.scalar(alpha),
-            b,
-            blas.constant(ld_b),
-            a,
-            blas.constant(ld_a),
-            blas.scalar(beta),
-            out,
-            blas.constant(ld_out),
-        )
-        self._do(blas.gemm, *map(blas.pointer, owners), keep=owners)
+        function, arguments, owners = blas.of(out.dtype.char).gemm(a, b, out, alpha, beta)
+        self._do(function, *arguments, keep=owners)
 
     def elementwise(self, formula: str, out: Array, **operands: float | Array) -> None:
         operands |= {n: o.reshape(()) for n, o in _swept(operands).items() if o.size == 1}
@@ -252,14 +227,14 @@ class CpuBackend(Backend):
         self._do(threads.together, tapes)
 
     def stage(self, multiplications: int) -> AbstractContextManager[None]:
-        return nullcontext() if multiplications >= _WORTH_THREADS else _ONE_THREAD
+        return nullcontext() if multiplications >= _WORTH_THREADS else ONE_THREAD
 
     def synchronize(self) -> None:
         return
 
     def _threads(self) -> int:
         """Return how many threads there are to be at most: as many as BLAS may have."""
-        return _ONE_THREAD.outside()
+        return ONE_THREAD.outside()
 
     def _scratch(self, taken: int, shape: tuple[int, ...], dtype: Any) -> Array:
         """Return memory for the calls of one formula, which those of the next use again."""
@@ -276,42 +251,8 @@ class CpuBackend(Backend):
             function(*arguments)
 
     def _replay(self, tape: list[Call], kept: list[Any]) -> Replay:
-        """Return a function that makes the calls, and keeps the arrays behind bare pointers."""
-        calls = self._finished(tape)
-        replay = player(calls)
-        flush, leave = denormals.switches()
-
-        def quiet_replay() -> None:
-            # Where training diverges the cost tells, and it is reported once.
-            with np.errstate(all="ignore"):
-                flush()
-                try:
-                    replay()
-                finally:
-                    leave()
-
-        # That takes 2.5 µs: much, where one sample is classified in as many.
-        chosen = quiet_replay if self._loud(calls) else replay
-        chosen.kept, chosen.calls = kept, calls  # type: ignore[attr-defined]
-        return chosen
-
-    def _loud(self, calls: list[Call]) -> bool:
-        """Return whether NumPy may warn in one of the calls, or one wants denormals to be zero."""
-        return any(
-            function.__name__ not in _SILENT
-            if isinstance(function, np.ufunc)
-            else function is threads.together
-            for function, _ in calls
-        )
-
-    def _finished(self, tape: list[Call]) -> list[Call]:
-        """Return the calls of a tape as they are to be made."""
-        return [
-            (function, ([player(self._finished(lane)) for lane in arguments[0]],))
-            if function is threads.together
-            else (function, arguments)
-            for function, arguments in tape
-        ]
+        calls = cpu_replays.finished(tape)
+        return cpu_replays.replay(calls, kept, cpu_replays.loud(calls))
 
 
 def _swept(operands: dict[str, Any]) -> dict[str, Array]:
@@ -324,188 +265,3 @@ def _blocks(size: int, itemsize: int) -> list[slice]:
     """Return the parts in which to work through so many numbers."""
     step = _BLOCK // itemsize
     return [slice(start, min(start + step, size)) for start in range(0, size, step)]
-
-
-def player(tape: list[Call]) -> Replay:
-    """Return what makes the calls of a tape."""
-    if len(tape) == 1:
-        function, arguments = tape[0]
-        return partial(function, *arguments)
-
-    def play() -> None:
-        for function, arguments in tape:
-            function(*arguments)
-
-    return play
-
-
-# What OpenBLAS calls processors for which it has a way for small products.
-_WITH_SMALL = {"SkylakeX", "Cooperlake", "SapphireRapids"}
-# Functions that never make NumPy warn of overflow or of an invalid value.
-_SILENT = {"expit", "tanh"}
-
-
-def _layout(x: Array) -> tuple[bytes, int]:
-    """Return BLAS's transposition letter and leading dimension for the transpose of ``x``."""
-    rows, columns = x.shape
-    item = x.itemsize
-    if x.strides[1] == item or columns == 1:
-        letter, length, ld = b"N", columns, x.strides[0] // item if rows > 1 else columns
-    elif x.strides[0] == item or rows == 1:
-        letter, length, ld = b"T", rows, x.strides[1] // item if columns > 1 else rows
-    else:
-        raise ValueError(f"gemm: strides {x.strides} are neither by rows nor by columns")
-    if ld < length:
-        raise ValueError(f"gemm: an array with strides {x.strides} overlaps itself")
-    return letter, max(1, ld)
-
-
-class _OneThread(AbstractContextManager[None]):
-    """Lets BLAS use one thread while anyone is inside, then again as many as before.
-
-    OpenBLAS divides products of 260 thousand multiplications among threads, and they then spin for
-    a while in wait of more. Below some millions that makes training slower, by a third where each
-    epoch ends with an evaluation.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._inside: list[int] = []  # by their threads
-        self._before: list[int] = []  # of each library
-        if hasattr(os, "register_at_fork"):  # else a copy may wait for a thread that it has not
-            lock = self._lock
-            os.register_at_fork(
-                before=lock.acquire, after_in_parent=lock.release, after_in_child=self._forked
-            )
-
-    def outside(self) -> int:
-        """Return how many threads BLAS has while nobody is inside."""
-        with self._lock:
-            return max(self._before, default=1) if self._inside else _threads()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            own, libraries = threading.get_ident(), _libraries()
-            if not self._inside:
-                self._before = [library.num_threads for library in libraries]
-            self._inside.append(own)
-            try:
-                for library in libraries:
-                    _limit(library, 1)
-            except BaseException:  # Ctrl-C, for one
-                self.__exit__()
-                raise
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            own = threading.get_ident()
-            self._inside.remove(own)
-            for library, before in zip(_libraries(), self._before, strict=True):
-                # OpenMP has a number for each thread, others have one for all of them.
-                others = own in self._inside if _by_thread(library) else self._inside
-                if not others:
-                    _limit(library, before)
-
-    def _forked(self) -> None:
-        """Go on in a copy of the process, which has no thread but the one that made it."""
-        before, self._inside = self._inside, [i for i in self._inside if i == threading.get_ident()]
-        if before and not self._inside:
-            for library, number in zip(_libraries(), self._before, strict=True):
-                _limit(library, number)
-        self._lock.release()
-
-
-_ONE_THREAD = _OneThread()
-
-
-@cache
-def _libraries() -> list[Any]:
-    """Return the BLAS libraries that are loaded, as threadpoolctl has them."""
-    from threadpoolctl import ThreadpoolController
-
-    _blas("f")
-    found: list[Any] = ThreadpoolController().select(user_api="blas").lib_controllers
-    return found
-
-
-@cache
-def quick_where_small() -> bool:
-    """Return whether BLAS has a way of its own for small products.
-
-    OpenBLAS has one for processors with AVX-512, as far as it knows them. It takes those that it
-    does not know for older ones.
-    """
-    return all(
-        library.internal_api != "openblas" or library.architecture in _WITH_SMALL
-        for library in _libraries()
-    )
-
-
-def _threads() -> int:
-    return max((library.num_threads for library in _libraries()), default=1)
-
-
-def _by_thread(library: Any) -> bool:
-    return getattr(library, "threading_layer", None) == "openmp"
-
-
-def _limit(library: Any, threads: int) -> None:
-    """Let a library have so many threads.
-
-    From 3.8 on threadpoolctl ignores all threads but the first that sets a limit, until that one
-    has taken it back. Who enters first here may leave before others do.
-    """
-    give_up = getattr(library, "clear_controlling_thread", None)
-    if give_up is not None:
-        give_up(force=True)
-    library.set_num_threads(threads)
-    if give_up is not None:
-        give_up(force=True)
-
-
-class _Blas:
-    """``sgemm`` or ``dgemm`` as a C function, and its arguments as C pointers.
-
-    By cffi, which calls a function of 13 pointers in 0.5 µs where ctypes takes 0.9.
-    """
-
-    def __init__(self, char: str) -> None:
-        from ctypes import PYFUNCTYPE, c_char_p, c_void_p, py_object, pythonapi
-
-        from cffi import FFI
-        from scipy.linalg import cython_blas
-
-        name, self.ctype = {"f": ("sgemm", "float"), "d": ("dgemm", "double")}[char]
-        functions: Any = cython_blas.__pyx_capi__
-        get_name = PYFUNCTYPE(c_char_p, py_object)(("PyCapsule_GetName", pythonapi))
-        get_pointer = PYFUNCTYPE(c_void_p, py_object, c_char_p)(("PyCapsule_GetPointer", pythonapi))
-        signature = get_name(functions[name])
-        if signature.count(b"int *") != 6:
-            raise ImportError(f"this SciPy's BLAS is not one with 32-bit integers: {signature!r}")
-        address = get_pointer(functions[name], get_name(functions[name]))
-        self.ffi = FFI()
-        pointers = ", ".join(["void *"] * 13)
-        self.gemm = self.ffi.cast(f"void (*)({pointers})", address)
-
-        self._constants: dict[bytes | int, Any] = {}
-
-    def constant(self, value: bytes | int) -> Any:
-        """Return a letter or a whole number as a C number, which is not written to."""
-        made = self._constants.get(value)
-        if made is None:
-            ctype = "int *" if isinstance(value, int) else "char *"
-            made = self._constants[value] = self.ffi.new(ctype, value)
-        return made
-
-    def scalar(self, value: float | Array) -> Any:
-        return value if isinstance(value, np.ndarray) else self.ffi.new(f"{self.ctype} *", value)
-
-    def pointer(self, owner: Any) -> Any:
-        """Return where an array or a C number lies. Any type but ``void *`` makes calls slower."""
-        where = owner.ctypes.data if isinstance(owner, np.ndarray) else owner
-        return self.ffi.cast("void *", where)
-
-
-@cache
-def _blas(char: str) -> _Blas:
-    return _Blas(char)

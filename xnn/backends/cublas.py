@@ -11,11 +11,11 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from . import strides
 from .base import Array, DeviceError
 
 _POINTER_MODE_DEVICE = 1
 _TF32 = 3  # CUBLAS_TF32_TENSOR_OP_MATH
-_NO_TRANSPOSE, _TRANSPOSE = 0, 1
 # NVIDIA's advice for Hopper is 32 MiB, for others 4; a workspace costs nothing else.
 _WORKSPACE = 32 * 1024 * 1024
 
@@ -50,11 +50,11 @@ class Cublas:
         ``b`` that come next, and gives the next matrix behind ``out``, which lies without gaps.
         """
         name = {"f": "cublasSgemm", "d": "cublasDgemm"}[out.dtype.char]
-        # cuBLAS counts by columns: out.T = b.T @ a.T, and a transpose is the array as it lies.
-        trans_b, ld_b = _layout(b)
-        trans_a, ld_a = _layout(a)
-        trans_out, ld_out = _layout(out)
-        if trans_out != _NO_TRANSPOSE:
+        # cuBLAS counts by columns: out.T = b.T @ a.T.
+        trans_b, ld_b = strides.transposed(b)
+        trans_a, ld_a = strides.transposed(a)
+        trans_out, ld_out = strides.transposed(out)
+        if trans_out:
             raise ValueError("gemm: out must be stored by rows")
         arrays = [
             (b, ld_b, b.shape[0] * b.strides[0]),
@@ -99,14 +99,3 @@ def load() -> ctypes.CDLL:
 
 def _pointer(array: Array) -> ctypes.c_void_p:
     return ctypes.c_void_p(array.data.ptr)
-
-
-def _layout(x: Array) -> tuple[int, int]:
-    """Return cuBLAS's operation and leading dimension for the transpose of ``x``."""
-    rows, columns = x.shape
-    item = x.itemsize
-    if x.strides[1] == item or columns == 1:
-        return _NO_TRANSPOSE, max(columns, x.strides[0] // item if rows > 1 else 1, 1)
-    if x.strides[0] == item or rows == 1:
-        return _TRANSPOSE, max(rows, x.strides[1] // item, 1)
-    raise ValueError(f"gemm: strides {x.strides} are neither by rows nor by columns")

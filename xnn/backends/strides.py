@@ -90,6 +90,24 @@ def matrix(array: Array) -> tuple[int, int]:
     return 1, int(array.strides[1] // array.itemsize)
 
 
+def transposed(matrix: Array) -> tuple[bool, int]:
+    """Return whether BLAS has to transpose a matrix to have its transpose, and from line to line.
+
+    BLAS counts by columns: the transpose of what lies by rows is that array as it lies.
+    """
+    rows, columns = matrix.shape
+    item = matrix.itemsize
+    if matrix.strides[1] == item or columns == 1:
+        turn, length, step = False, columns, matrix.strides[0] // item if rows > 1 else columns
+    elif matrix.strides[0] == item or rows == 1:
+        turn, length, step = True, rows, matrix.strides[1] // item if columns > 1 else rows
+    else:
+        raise ValueError(f"gemm: strides {matrix.strides} are neither by rows nor by columns")
+    if step < length:
+        raise ValueError(f"gemm: an array with strides {matrix.strides} overlaps itself")
+    return turn, max(1, step)
+
+
 def places(columns: Array, images: Array, window: Window) -> Placement:
     """Return how the rows of `unfold` lie: as images of a window's pixels."""
     down, across = window.counts(*images.shape[1:3])
