@@ -126,26 +126,36 @@ class _AfterEpoch(Callback):
         self.function(training)
 
 
+def figure_name(monitor: str) -> str:
+    """Return the name of a figure, or raise `ValueError`."""
+    if monitor not in History.FIGURES:
+        known = ", ".join(History.FIGURES)
+        raise ValueError(f"monitor is {monitor!r}, but must be one of {known}")
+    return monitor
+
+
+def recorded(monitor: str, training: Training) -> str:
+    """Return the name of a figure that a training records, or raise `ValueError`."""
+    if monitor not in training.figures:
+        raise ValueError(
+            f"monitor is {monitor!r}, but this training records no such figure; "
+            "give validation_data for validation figures, and labels for accuracies"
+        )
+    return monitor
+
+
 class _Watching(Callback):
     """What acts when a figure has not got better for some epochs."""
 
     def __init__(self, monitor: str, patience: int, min_delta: float) -> None:
-        if monitor not in History.FIGURES:
-            raise ValueError(
-                f"monitor is {monitor!r}, but must be one of {', '.join(History.FIGURES)}"
-            )
-        self.monitor = monitor
+        self.monitor = figure_name(monitor)
         self.patience = checks.whole("patience", patience)
         self.min_delta = checks.number("min_delta", min_delta, "a number of at least 0", least=0)
         self.best: float | None = None
         self.best_epoch: int | None = None
 
     def begin(self, training: Training) -> None:
-        if self.monitor not in training.figures:
-            raise ValueError(
-                f"monitor is {self.monitor!r}, but this training records no such figure; "
-                "give validation_data for validation figures, and labels for accuracies"
-            )
+        recorded(self.monitor, training)
         self.best = self.best_epoch = None
 
     def better(self, training: Training) -> bool:

@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import checks, saving
-from .callbacks import Callback, Training
-from .history import History
+from .callbacks import Callback, Training, figure_name, recorded
 
 _NAME = re.compile(r"checkpoint-(\d+)\.safetensors")
 _EVERY = re.compile(r"(\d+(?:\.\d+)?) (epoch|step|minute)s?")
@@ -84,10 +83,7 @@ class Checkpoints(Callback):
             raise ValueError(f"every is {every!r}, but must be {wanted}")
         self._count, self._unit = count, told[2]
         self.keep = checks.whole("keep", keep)
-        if monitor is not None and monitor not in History.FIGURES:
-            known = ", ".join(History.FIGURES)
-            raise ValueError(f"monitor is {monitor!r}, but must be one of {known}")
-        self.monitor = monitor
+        self.monitor = None if monitor is None else figure_name(monitor)
 
     def newest(self) -> Path | None:
         """Return the newest checkpoint in the folder, for ``fit(resume=…)``; None without any."""
@@ -95,12 +91,11 @@ class Checkpoints(Callback):
 
     def begin(self, training: Training) -> None:
         usual = ("validation_accuracy", "validation_cost")
-        figures = usual if self.monitor is None else (self.monitor,)
-        self._figure = next((name for name in figures if name in training.figures), None)
-        if self.monitor is not None and self._figure is None:
-            raise ValueError(
-                f"monitor is {self.monitor!r}, but this training records no such figure"
-            )
+        self._figure = (
+            next((name for name in usual if name in training.figures), None)
+            if self.monitor is None
+            else recorded(self.monitor, training)
+        )
         if not training.resumed and self.newest() is not None:
             raise ValueError(
                 f"{self.folder}: has checkpoints already; go on from them by resume, "
