@@ -1,4 +1,4 @@
-"""Everything that is checked: `nox` runs what CI runs, `nox --list` shows the rest."""
+"""Everything that is checked: `nox` runs what is to pass on each system, `nox --list` shows all."""
 
 import os
 import shutil
@@ -12,6 +12,8 @@ nox.options.sessions = ["lint", "types", "tests"]
 BACKENDS = ["cpu", "standin", "gpu"]
 # As many at a time as there are cores; where there is a GPU, one at a time.
 PARALLEL = ("pytest", "-n", "auto")
+# What tests need besides, and can do without.
+OPTIONAL = ["sklearn", "plot", "onnx", "images"]
 # What is run by `cuda` on a GPU in software; `emulated` runs all.
 EMULATED = ["backends", "devices", "gradients", "optimizers", "round_trips"]
 
@@ -75,6 +77,16 @@ def torch(session: nox.Session) -> None:
     _install(session, "torch==2.13.0", *_torch_index())
     _install(session, "-e", ".[test]")
     session.run(*PARALLEL, "-k", "pytorch", *session.posargs)
+
+
+@nox.session(python="3.11")
+def lowest(session: nox.Session) -> None:
+    """The CPU's tests with the oldest Python and packages that pyproject.toml allows."""
+    project = nox.project.load_toml("pyproject.toml")["project"]
+    extras = project["optional-dependencies"]
+    wanted = project["dependencies"] + [one for name in OPTIONAL for one in extras[name]]
+    _install(session, *(one.replace(">=", "==") for one in wanted), "-e", ".[test]")
+    session.run(*PARALLEL, *session.posargs)
 
 
 @nox.session

@@ -66,7 +66,7 @@ def summary(folder: Path | None = None) -> str:
     ]
     said = (
         f"{len(ratios['seconds'])} networks of many kinds, beside PyTorch eager: a training step "
-        f"{told[0]}; the answers for thousands of samples in one call {told[1]}."
+        f"{told[0]}; the answers for all samples in one call {told[1]}."
     )
     others = [f"`{name}` at {measured[name]['commit']}" for name in ("cnn", "wide")]
     where = f"{_where(measured['mlp'])} (That is `mlp`; {', '.join(others)}.)"

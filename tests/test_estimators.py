@@ -1,8 +1,10 @@
 """Estimators beside those of scikit-learn, and among its tools."""
 
 import ast
+import importlib
 import pickle
 import re
+import sys
 import warnings
 from pathlib import Path
 
@@ -18,6 +20,7 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
 import joblib
 import scipy.sparse
+import sklearn
 from sklearn import neural_network
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
@@ -605,3 +608,11 @@ def test_a_grid_search_on_dask():
             search = GridSearchCV(model, {"alpha": [1e-4, 10.0]}, cv=2).fit(X, Y)
             found.append(search.cv_results_["mean_test_score"])
     np.testing.assert_allclose(found[0], found[1])
+
+
+@pytest.mark.parametrize("version", ["0.24.2", "1.6.1"])
+def test_a_scikit_learn_that_is_too_old_is_refused(version, monkeypatch):
+    monkeypatch.setattr(sklearn, "__version__", version)
+    monkeypatch.delitem(sys.modules, "xnn.estimators")
+    with pytest.raises(ImportError, match=r"needs scikit-learn 1\.7 or newer"):
+        importlib.import_module("xnn.estimators")

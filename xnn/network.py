@@ -132,7 +132,7 @@ class Network:
 
     @property
     def cost(self) -> str:
-        """The cost's name."""
+        """The cost's name: ``"cross_entropy"`` after softmax is ``"log_likelihood"``."""
         return self._engine.cost.name
 
     @property
@@ -236,7 +236,8 @@ class Network:
         class_weight
             How much each class counts: a mapping of classes to weights, or ``"balanced"``.
         label_smoothing
-            The share of each target that is given to all classes alike, at least 0, less than 1.
+            s, at least 0 and less than 1: targets y become (1 - s) y + s / k, with k classes. One
+            output stands for two classes.
         micro_batch_size
             How many samples of a mini-batch to run at a time, where all at once take too much
             memory. Their gradients add up to the same step, but for a network with `BatchNorm`,

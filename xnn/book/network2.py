@@ -42,7 +42,7 @@ class QuadraticCost:
 
 
 class CrossEntropyCost:
-    """C = -Σ y ln a + (1 - y) ln(1 - a) (Nielsen, eq. 63, for one sample)."""
+    """C = -Σ [y ln a + (1 - y) ln(1 - a)] (Nielsen, eq. 63, for one sample)."""
 
     @staticmethod
     def fn(a: Any, y: Any) -> float:

@@ -5,13 +5,11 @@ on any device that xnn has. Needs scikit-learn: ``pip install scikit-learn``.
 """
 
 try:
-    import sklearn.utils.validation as _validation
-
-    _validation.validate_data  # noqa: B018 - those before 1.6 have it elsewhere
-except (ImportError, AttributeError):
-    raise ImportError(
-        "xnn.estimators needs scikit-learn 1.7 or newer: pip install -U scikit-learn"
-    ) from None
+    from sklearn import __version__ as _version
+except ImportError:
+    _version = "0.0"
+if tuple(map(int, _version.split(".")[:2])) < (1, 7):
+    raise ImportError("xnn.estimators needs scikit-learn 1.7 or newer: pip install -U scikit-learn")
 
 from .classifier import MLPClassifier
 from .conversion import from_sklearn

@@ -20,8 +20,9 @@ from .base import Gradient, Layer, Meeting, Memory, Site
 class BatchNorm(Layer):
     """``γ (x - μ) / √(σ² + ε) + β``, channel by channel (Ioffe and Szegedy 2015).
 
-    In training μ and σ² are mean and variance of the mini-batch, and running averages of both are
-    kept; otherwise they are those averages, which belong to the network like its weights.
+    In training μ and σ² are mean and variance of the mini-batch, and running averages are kept of
+    the mean and of the unbiased variance, Σ (x - μ)² / (n - 1). Otherwise they are those averages,
+    which belong to the network like its weights.
     ``weights`` are the γ, ``biases`` the β; neither decays.
 
     Parameters

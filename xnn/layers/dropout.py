@@ -24,7 +24,8 @@ class Dropout(Layer):
         The probability of each number to be dropped, at least 0 and less than 1.
     scale_training
         False scales nothing up in training, and numbers down by 1 - rate otherwise, as the paper
-        and the book do. What is then learnt is the same at another learning rate.
+        and the book do. The next layer's weights come out smaller by that factor, and another
+        learning rate suits them.
 
     Raises
     ------

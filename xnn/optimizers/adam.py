@@ -18,7 +18,7 @@ from .formulas import Formulas
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """Adam (Kingma and Ba 2015, algorithm 1), with PyTorch's names and defaults.
+    """Adam (Kingma and Ba 2015, algorithm 1), with PyTorch's defaults.
 
     At step t:
 

@@ -15,7 +15,7 @@ from .formulas import Formulas
 
 @dataclass(frozen=True)
 class RMSprop(Optimizer):
-    """RMSprop (Tieleman and Hinton 2012, lecture 6.5), with PyTorch's names and defaults.
+    """RMSprop (Tieleman and Hinton 2012, lecture 6.5), with PyTorch's defaults.
 
     At each step, ``centered`` as in Graves 2013:
 

@@ -24,9 +24,9 @@ class SGD(Optimizer):
         momentum    v ← μ v - η (g + d W),  W ← W + v
         Nesterov    v as above,  W ← W + μ v - η (g + d W)
 
-    g is the gradient of the cost averaged over the mini-batch, d is ``weight_decay`` or λ/n. η is
-    part of the velocity, as in the book; in PyTorch it is not, which differs where the rate changes
-    from step to step.
+    g is the gradient of the cost averaged over the mini-batch, clipped; d is ``weight_decay`` or
+    λ/n. η is part of the velocity, as in the book; in PyTorch it is not, which differs where the
+    rate changes from step to step.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class SGD(Optimizer):
         The gradient of all parameters together is scaled down to this Euclidean norm
         (Pascanu et al. 2013).
     clip_value
-        Each number of the gradient is cut off at ± this.
+        Each number of the gradient is cut off at ± this, before its norm is taken.
 
     Raises
     ------
