@@ -194,3 +194,28 @@ def test_simple_networks_are_those_of_the_paper(name, parameters, monkeypatch):
     x, y = rng.integers(256, size=(8, 784), dtype=np.uint8), np.arange(8)
     net.fit(x, y, **options)
     np.testing.assert_allclose(net.predict(x).sum(axis=1), 1, rtol=1e-5)
+
+
+def test_many_networks_in_threads_are_those_of_one_after_another(mnist):
+    options = ("--epochs", 1, "--networks", 4, "--seed", 1, "--hidden", 5)
+    done = run(*options, "--threads", 3, example="many.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    (x, y), _, test = mnist
+    right = []
+    for seed in range(1, 5):
+        net = xnn.Network([784, 5, 10], seed=seed, device="cpu")
+        net.fit(x, y, epochs=1, batch_size=10, optimizer=3.0, progress=False)
+        right.append(100 * net.evaluate(*test).accuracy)
+    lines = done.stdout.splitlines()
+    assert re.fullmatch(r"\d+\.\d s, [\d,]+ samples a second; threads: 3", lines[0])
+    told = f"{min(right):.2f}% to {max(right):.2f}%, {np.mean(right):.2f}% in the mean"
+    assert lines[1] == f"Test accuracy {told}"
+    assert lines[2] == f"Standard deviation {np.std(right):.2f} points"
+    assert re.fullmatch(r"4 networks by majority: test accuracy \d+\.\d\d%", lines[3])
+    for wrong, words in ((("--hidden", 0), "layers[1]"), (("--data", "nowhere"), "no MNIST there")):
+        done = run(*options, *wrong, example="many.py")
+        assert done.returncode == 2
+        assert done.stderr.startswith("many.py: ")
+        assert len(done.stderr.splitlines()) == 1
+        assert words in done.stderr
