@@ -619,6 +619,8 @@ def test_callbacks_may_print_beside_the_bar(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "120")  # by which some versions of tqdm cut the line off
+    monkeypatch.setenv("LINES", "24")
     tell = [lambda run: (time.sleep(0.03), print("epoch", run.epoch))]
     network().fit(x, y, epochs=12, validation_data=(x, y), callbacks=tell)
     assert terminal.lines() == [f"epoch {epoch}" for epoch in range(12)] + [""]
