@@ -7,8 +7,8 @@ python examples/record.py --networks 5x5 --epochs 30
 
 On a CPU this is a small network, with --ensemble 3 three of them. On a GPU it is one of those of An
 et al. 2020 (arXiv 2008.10400), with --ensemble 3 one of each: convolutions of 5×5, 3×3 or 7×7 with
-batch normalisation and no pooling. They train an hour on two cores. Where the paper takes 150
-epochs, the learning rate goes up and down once in 20 here, and images are changed less.
+batch normalisation and no pooling. Each takes two cores of a CPU about an hour. Where the paper has
+150 epochs, the learning rate goes up and down once in 20 here, and images are changed less.
 
 Images are changed at random in training, and weights averaged. A network ends with the weights of
 the epoch that cost least on validation data, 5,000 images held back; training ends where 50 epochs

@@ -53,8 +53,8 @@ class Blas:
         if trans_out:
             raise ValueError("gemm: out must be stored by rows")
         owners = (
-            self._constant(b"NT"[trans_b : trans_b + 1]),
-            self._constant(b"NT"[trans_a : trans_a + 1]),
+            self._constant(b"T" if trans_b else b"N"),
+            self._constant(b"T" if trans_a else b"N"),
             self._constant(out.shape[1]),
             self._constant(out.shape[0]),
             self._constant(a.shape[1]),
