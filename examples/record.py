@@ -3,7 +3,7 @@
 python examples/record.py
 python examples/record.py --device gpu
 python examples/record.py --device gpu --ensemble 3
-python examples/record.py --networks 5x5 --epochs 30
+python examples/record.py --networks 5x5 3x3 --ensemble 2 --checkpoint runs --resume
 
 On a CPU this is a small network, with --ensemble 3 three of them. On a GPU it is one of those of An
 et al. 2020 (arXiv 2008.10400), with --ensemble 3 one of each: convolutions of 5×5, 3×3 or 7×7 with
@@ -13,12 +13,16 @@ batch normalisation and no pooling. Each takes two cores of a CPU about an hour.
 Images are changed at random in training, and weights averaged. A network ends with the weights of
 the epoch that cost least on validation data, 5,000 images held back; training ends where 50 epochs
 have brought nothing better. The test images decide nothing.
+
+By --checkpoint runs a network is kept as runs/5x5-0/best.safetensors, which xnn.load reads, with
+the newest epoch beside it. With --resume as well, what was ended goes on from there, and what is
+done is not done again.
 """
 
 import argparse
 import sys
-import time
 from functools import partial
+from pathlib import Path
 
 import mnist
 
@@ -34,44 +38,57 @@ def main() -> int:
         on_cpu = xnn.backends.select(args.device).device == "cpu"
         names = args.networks or (["small"] if on_cpu else ["5x5", "3x3", "7x7"])
         *data, test = xnn.datasets.mnist(args.data, validation=VALIDATION)
-        nets, reached = [], []
+        nets, histories = [], []
         for i in range(args.ensemble):
-            net, met = trained(names[i % len(names)], args.seed + i, data, args)
-            print(f"Test accuracy {net.evaluate(*test).accuracy:.2%}", flush=True)
+            net, history = trained(names[i % len(names)], args.seed + i, data, args)
             nets.append(net)
-            reached.append(met)
+            histories.append(history)
+            print(f"Test accuracy {net.evaluate(*test).accuracy:.2%}", flush=True)
+            if history.interrupted:
+                return 130
         ensemble = xnn.Ensemble(nets, "majority")
         if len(nets) > 1:
             print(f"{len(nets)} networks by majority: test accuracy {ensemble.accuracy(*test):.2%}")
     except mnist.EXPECTED as error:
         print(f"record.py: {error}", file=sys.stderr)
         return 2
-    return 0 if all(reached) else 1
+    return 0 if all(epochs_to(args.target, history) for history in histories) else 1
 
 
 def trained(name: str, seed: int, data, args: argparse.Namespace):
-    """Return a network that has been trained, and whether it reached the target."""
+    """Return a network that has been trained, and the history of its training."""
     layers, options = RECIPES[name](args.epochs)
     # A GPU's products in TF32 are exact enough here, and several times as fast; a CPU has none.
     shape, precision = (28, 28, 1), "tf32"
     net = xnn.Network([shape, *layers], seed=seed, device=args.device, precision=precision)
     print(f"{name}, seed {seed}\n{net}", flush=True)
-    reached: list[float] = []
-    began = time.perf_counter()
-
-    def watch(training) -> None:
-        accuracy = training.history.validation_accuracy[-1]
-        print(f"Epoch {training.epoch + 1}: {accuracy:.2%} on validation data", flush=True)
-        if 100 * accuracy >= args.target:
-            reached.append(time.perf_counter() - began)
-
-    train, validation = data
     # Of 5,000 images some are right by chance; what they cost tells more.
-    callbacks = [watch, xnn.EarlyStopping("validation_cost", patience=50)]
-    net.fit(*train, validation_data=validation, callbacks=callbacks, **options)
-    told = f"after {reached[0]:.1f} s" if reached else "was not reached"
-    print(f"{args.target} % {told}; {time.perf_counter() - began:.1f} s in all")
-    return net, bool(reached)
+    callbacks = [print_epoch, xnn.EarlyStopping("validation_cost", patience=50)]
+    resume = None
+    if args.checkpoint:
+        folder = Path(args.checkpoint, f"{name}-{seed}")
+        checkpoints = xnn.Checkpoints(folder, keep=1, monitor="validation_cost")
+        callbacks.append(checkpoints)
+        resume = checkpoints.newest() if args.resume else None
+    train, validation = data
+    history = net.fit(
+        *train, validation_data=validation, callbacks=callbacks, resume=resume, **options
+    )
+    epochs = epochs_to(args.target, history)
+    told = f"after {sum(history.seconds[:epochs]):.1f} s" if epochs else "was not reached"
+    print(f"{args.target} % {told}; {sum(history.seconds):.1f} s in all")
+    return net, history
+
+
+def print_epoch(training) -> None:
+    accuracy = training.history.validation_accuracy[-1]
+    print(f"Epoch {training.epoch + 1}: {accuracy:.2%} on validation data", flush=True)
+
+
+def epochs_to(target: float, history: xnn.History) -> int | None:
+    """Return how many epochs it took to a percentage of validation data; None if it was not met."""
+    accuracies = enumerate(history.validation_accuracy, start=1)
+    return next((epoch for epoch, value in accuracies if 100 * value >= target), None)
 
 
 def small(epochs: int | None):
@@ -128,7 +145,12 @@ def parse_arguments() -> argparse.Namespace:
     add("--device", help="cpu, gpu, gpu:N or auto (default: XNN_DEVICE, else cpu)")
     add("--data", metavar="PATH", help="a folder with MNIST's files, mnist.npz or mnist.pkl.gz")
     add("--seed", type=int, default=0, metavar="N", help="of the first (default 0)")
-    return parser.parse_args()
+    add("--checkpoint", metavar="DIR", help="write checkpoints to folders in this one")
+    add("--resume", action="store_true", help="go on from the newest checkpoints, if there are any")
+    args = parser.parse_args()
+    if args.resume and not args.checkpoint:
+        parser.error("--resume goes on from checkpoints: name their folder by --checkpoint")
+    return args
 
 
 if __name__ == "__main__":

@@ -161,6 +161,27 @@ def test_the_record_tells_times_and_accuracies(scribbles):
     assert re.search(r"\n2 networks by majority: test accuracy \d+\.\d\d%\n$", text)
 
 
+def test_the_record_goes_on_from_checkpoints(scribbles, tmp_path):
+    options = ("--device", "cpu", "--data", scribbles, "--epochs", 1, "--target", 1)
+    options += ("--checkpoint", tmp_path / "runs")
+    first = run(*options, example="record.py")
+    assert first.returncode == 0, first.stderr
+    both = run(*options, "--ensemble", 2, "--resume", example="record.py")
+    assert both.returncode == 0, both.stderr
+    of_first, of_second = both.stdout.split("small, seed 1")
+    # What was trained is not trained again, but has the same times and accuracy.
+    epochs = re.compile(r"^Epoch 1: .*\n", re.MULTILINE)
+    assert of_first == epochs.sub("", first.stdout)
+    assert len(epochs.findall(first.stdout)) == len(epochs.findall(of_second)) == 1
+
+    again = run(*options, example="record.py")
+    assert again.returncode == 2
+    assert "has checkpoints already; go on from them" in again.stderr
+    alone = run("--resume", example="record.py")
+    assert alone.returncode == 2
+    assert "--resume goes on from checkpoints" in alone.stderr
+
+
 def test_what_the_record_cannot_do_is_told(scribbles):
     options = ("--device", "cpu", "--data", scribbles, "--epochs", 1)
     done = run(*options, "--target", 100, example="record.py")
