@@ -54,7 +54,8 @@ def tests(session: nox.Session, backend: str) -> None:
 @nox.session
 def cuda(session: nox.Session) -> None:
     """What needs no GPU: CUDA compiles, and runs on one in software; CuPy without a driver."""
-    _install(session, "-e", ".[test]", "cupy-cuda12x>=14", "nvidia-cuda-nvrtc-cu12>=12.8")
+    compilers = ("nvidia-cuda-nvrtc-cu12>=12.8", "nvidia-cuda-nvrtc>=13")
+    _install(session, "-e", ".[test]", "cupy-cuda12x>=14", *compilers)
     names = ("cuda", "emulated", "backends", "examples")
     tests = [f"tests/test_{name}.py" for name in names]
     # Of the last two what CuPy changes.

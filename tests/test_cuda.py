@@ -4,6 +4,7 @@ Which kernels there are is found by running networks on a GPU in software (`test
 """
 
 import ctypes
+import functools
 import importlib.util
 import itertools
 from pathlib import Path
@@ -17,7 +18,8 @@ from xnn.backends import cuda_source as cuda
 
 from . import emulated, reference
 
-ARCHITECTURES = [70, 80, 90, 100, 120]
+#: Of CUDA's compiler: a release, and architectures that it knows.
+COMPILERS = [(12, 70), (12, 80), (12, 90), (12, 100), (12, 120), (13, 75), (13, 90), (13, 120)]
 
 
 @pytest.fixture(scope="module")
@@ -95,13 +97,14 @@ def sources():
     return sorted(written)
 
 
-@pytest.fixture(scope="module")
-def nvrtc():
-    found = importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.cuda_nvrtc")
-    if not found:
-        pytest.skip("needs nvidia-cuda-nvrtc-cu12")
-    folder = Path(next(iter(found.submodule_search_locations)), "lib")
-    return ctypes.CDLL(str(next(folder.glob("libnvrtc.so.*"))))
+@functools.cache
+def nvrtc(release):
+    """Return CUDA's compiler of a release, from NVIDIA's package for Python."""
+    package = importlib.util.find_spec("nvidia")
+    for folder in package.submodule_search_locations if package else ():
+        for path in Path(folder).glob(f"*/lib/libnvrtc.so.{release}"):
+            return ctypes.CDLL(str(path))
+    pytest.skip(f"needs {'nvidia-cuda-nvrtc-cu12' if release == 12 else 'nvidia-cuda-nvrtc'}")
 
 
 def together(sources):
@@ -151,14 +154,16 @@ def test_there_are_kernels_of_every_kind(sources):
     assert len(sources) > 60
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_kernel_compiles(sources, nvrtc, architecture):
-    good, log = compile_with(nvrtc, together(sources), architecture)
+@pytest.mark.parametrize(("release", "architecture"), COMPILERS)
+def test_every_kernel_compiles(sources, release, architecture):
+    good, log = compile_with(nvrtc(release), together(sources), architecture)
     assert good, log
 
 
-def test_what_is_wrong_does_not_compile(nvrtc):
-    good, log = compile_with(nvrtc, cuda.softmax("float").replace("= warp_sum(", "= warp_son("), 80)
+@pytest.mark.parametrize("release", [12, 13])
+def test_what_is_wrong_does_not_compile(release):
+    wrong = cuda.softmax("float").replace("= warp_sum(", "= warp_son(")
+    good, log = compile_with(nvrtc(release), wrong, 80)
     assert not good
     assert "warp_son" in log
 
