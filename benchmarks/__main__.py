@@ -3,11 +3,11 @@
 import argparse
 import sys
 
-from . import accuracy, book, cnn, estimators, gpu, harness, ladder, mlp, plot, report, wide
+from . import accuracy, book, cnn, estimators, gpu, harness, ladder, mlp, plot, record, report, wide
 
 COMMANDS = {
     module.__name__.rpartition(".")[2]: module
-    for module in (mlp, cnn, wide, gpu, estimators, accuracy, book, ladder, plot, report)
+    for module in (mlp, cnn, wide, gpu, estimators, accuracy, book, ladder, record, plot, report)
 }
 
 

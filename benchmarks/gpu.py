@@ -106,6 +106,17 @@ def main(args) -> int:
     return 0 if reached or args.quick else 1
 
 
+def place(device: str) -> dict | None:
+    """Return where MNIST is learned; None, with a line that says why, where it cannot be there."""
+    where = {**harness.machine("cupy-cuda12x", "cupy-cuda13x"), "data": "MNIST"}
+    if device != "cpu":
+        where["gpu"] = worker("card", "xnn", tasks(device, quick=True)[0])
+        if "refused" in where["gpu"]:
+            print(where["gpu"]["refused"], file=sys.stderr)
+            return None
+    return where
+
+
 def tasks(device: str, quick: bool) -> list[Task]:
     """Return the small network, the large ones, and those with convolutions."""
     small = Task([784, 30, 10], "sigmoid", 10, 3.0, 5000, device=device)

@@ -86,12 +86,9 @@ def add_arguments(parser) -> None:
 
 
 def main(args) -> int:
-    where = {**harness.machine("cupy-cuda12x", "cupy-cuda13x"), "data": "MNIST"}
-    if args.device != "cpu":
-        where["gpu"] = gpu.worker("card", "xnn", gpu.tasks(args.device, quick=True)[0])
-        if "refused" in where["gpu"]:
-            print(where["gpu"]["refused"], file=sys.stderr)
-            return 2
+    where = gpu.place(args.device)
+    if where is None:
+        return 2
     path = harness.RESULTS / "ladder.json"
     results = json.loads(path.read_text())["results"] if path.exists() else {}
     reached = True

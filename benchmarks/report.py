@@ -181,6 +181,24 @@ def accuracy() -> str:
     return "\n".join([_where(measured), "", *lines, ""])
 
 
+def record() -> str:
+    """Return what the best networks on MNIST reached, and where each run was."""
+    if not (harness.RESULTS / "record.json").exists():
+        return "Not measured yet.\n"
+    head = "| three networks | each | mean | by vote | minutes each |"
+    rows, places = [head, "|---|---|---:|---:|---:|"], []
+    for name, result in _read("record")["results"].items():
+        networks = result["networks"]
+        each = ", ".join(f"{network['accuracy']:.2%}" for network in networks)
+        minutes = sum(network["seconds"] for network in networks) / len(networks) / 60
+        told = "; ".join(network["name"] for network in networks)
+        figures = f"{result['mean']:.2%} | {result['vote']:.2%} | {minutes:.1f}"
+        rows.append(f"| {told} | {each} | {figures} |")
+        device = result["gpu"]["name"] if "gpu" in result else "the CPU"
+        places.append(f"`{name}` on {device}. {_where(result)}")
+    return "\n".join([*places, "", *rows, ""])
+
+
 def book() -> str:
     measured = _read("book")
     results = measured["results"]
@@ -257,6 +275,7 @@ TABLES = {
     "book": book,
     "estimators": estimators,
     "ladder": rungs,
+    "record": record,
 }
 
 

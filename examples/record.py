@@ -63,8 +63,8 @@ def trained(name: str, seed: int, data, args: argparse.Namespace):
     net = xnn.Network([shape, *layers], seed=seed, device=args.device, precision=precision)
     print(f"{name}, seed {seed}\n{net}", flush=True)
     # Of 5,000 images some are right by chance; what they cost tells more.
-    callbacks = [print_epoch, xnn.EarlyStopping("validation_cost", patience=50)]
-    resume = None
+    stopping = xnn.EarlyStopping("validation_cost", patience=50)
+    callbacks, resume = [print_epoch, stopping], None
     if args.checkpoint:
         folder = Path(args.checkpoint, f"{name}-{seed}")
         checkpoints = xnn.Checkpoints(folder, keep=1, monitor="validation_cost")
@@ -76,7 +76,10 @@ def trained(name: str, seed: int, data, args: argparse.Namespace):
     )
     epochs = epochs_to(args.target, history)
     told = f"after {sum(history.seconds[:epochs]):.1f} s" if epochs else "was not reached"
-    print(f"{args.target} % {told}; {sum(history.seconds):.1f} s in all")
+    told += f"; {sum(history.seconds):.1f} s in all"
+    if stopping.best_epoch is not None:  # there is one, if not ended before
+        told += f"; cost least in epoch {stopping.best_epoch + 1}"
+    print(f"{args.target} % {told}")
     return net, history
 
 

@@ -1,6 +1,7 @@
 import os
 import signal
 
+import numpy as np
 import pytest
 
 import xnn
@@ -73,6 +74,18 @@ def compile_cost(monkeypatch):
 @pytest.fixture(scope="session")
 def device(request):
     return request.config.getoption("--device")
+
+
+@pytest.fixture
+def scribbles(tmp_path):
+    """A folder with a file as Keras has it: random images, 64 to train on and 5,000 to validate."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for name, n in (("train", 5064), ("test", 50)):
+        arrays[f"x_{name}"] = rng.integers(256, size=(n, 28, 28), dtype=np.uint8)
+        arrays[f"y_{name}"] = rng.integers(10, size=n, dtype=np.uint8)
+    np.savez(tmp_path / "mnist.npz", **arrays)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ from benchmarks import (
     networks,
     plot,
     quiet,
+    record,
     report,
     wide,
 )
@@ -95,7 +96,7 @@ def test_calls_of_a_step():
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there may be a GPU")
 def test_without_a_gpu_it_is_one_line_and_status_2():
-    for command in (["gpu"], ["ladder", "--device", "gpu"]):
+    for command in (["gpu"], ["ladder", "--device", "gpu"], ["record", "--device", "gpu"]):
         done = run(*command, "--no-write")
         assert done.returncode == 2
         assert done.stdout == ""
@@ -479,6 +480,63 @@ def test_networks_of_the_ladder_are_the_books():
     assert shapes[6] == [*convolutions, (40 * 4 * 4, 100), (100, 100), (100, 10)]
     assert shapes[7] == shapes[8] == [*convolutions, (40 * 4 * 4, 1000), (1000, 1000), (1000, 10)]
     assert [layer.p_dropout for layer in nets[7].layers[2:]] == [0.5] * 3
+
+
+def test_the_record_is_run_in_pieces(scribbles, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    monkeypatch.setattr(record, "RUNS", {"small": ["small"], "kinds": ["small"]})
+    assert report.record() == "Not measured yet.\n"
+
+    def run(*runs):
+        options = {"runs": runs, "device": "cpu", "data": str(scribbles), "epochs": 1}
+        rest = {"checkpoint": str(tmp_path / "runs"), "no_write": False, "commit": "f00d"}
+        status = record.main(argparse.Namespace(**options, **rest))
+        return status, capfd.readouterr().out
+
+    status, said = run("small")
+    assert status == 1  # random images
+    assert said.count("Epoch 1: ") == 3
+    assert re.search(r"^small: mean \d+\.\d{3}% \(asked: at least 99.50%, MISSED\)$", said, re.M)
+    status, again = run("kinds")  # the same networks
+    assert status == 1
+    assert "Epoch 1: " not in again
+    assert "kinds: vote" in again
+    results = json.loads((tmp_path / "record.json").read_text())["results"]
+    figures = results["small"]
+    assert {key: results["kinds"][key] for key in ("networks", "mean", "vote")} == {
+        key: figures[key] for key in ("networks", "mean", "vote")
+    }
+    assert [network["name"] for network in figures["networks"]] == [
+        "small, seed 0", "small, seed 1", "small, seed 2",
+    ]  # fmt: skip
+    told = [float(percent) for percent in re.findall(r"^Test accuracy (.*)%$", said, re.M)]
+    assert [100 * network["accuracy"] for network in figures["networks"]] == pytest.approx(told)
+    assert figures["mean"] == pytest.approx(sum(told) / 300)
+    assert f"3 networks by majority: test accuracy {figures['vote']:.2%}" in said
+    place, _, _, head, _, small, kinds = report.record().splitlines()
+    assert place.startswith("`small` on the CPU. Measured ")
+    assert head == "| three networks | each | mean | by vote | minutes each |"
+    each = ", ".join(f"{accuracy:.2f}%" for accuracy in told)
+    names = "small, seed 0; small, seed 1; small, seed 2"
+    assert small.startswith(f"| {names} | {each} | {figures['mean']:.2%} | {figures['vote']:.2%} |")
+    assert kinds == small
+
+
+def test_the_record_says_what_is_asked_and_what_went_wrong(tmp_path, capfd):
+    assert record.printed("kinds", {"mean": 0.99, "vote": 0.9985})
+    assert record.printed("5x5", {"mean": 0.9970, "vote": 0.9})
+    assert not record.printed("5x5", {"mean": 0.9969, "vote": 1.0})
+    assert capfd.readouterr().out.splitlines() == [
+        "kinds: vote 99.850% (asked: at least 99.85%)",
+        "5x5: mean 99.700% (asked: at least 99.70%)",
+        "5x5: mean 99.690% (asked: at least 99.70%, MISSED)",
+    ]
+    with pytest.raises(RuntimeError, match=r"record\.py did not say"):
+        record.read("small, seed 0\nTest accuracy 99.00%\n")
+    done = run("record", "--data", tmp_path / "nowhere", "--no-write")
+    assert done.returncode == 2
+    assert done.stderr.startswith("record.py: ")
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.fixture
