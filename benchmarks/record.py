@@ -8,6 +8,7 @@ only where nothing else ran.
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from statistics import mean
 
 from . import gpu, harness
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "record.py"
+ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "examples" / "record.py"
 RUNS = {"small": ["small"], "5x5": ["5x5"], "kinds": ["5x5", "3x3", "7x7"]}
 NETWORKS = 3
 
@@ -71,8 +73,13 @@ def trained(name: str, device: str, folder: str, *options: str) -> dict | None:
     """Return what the networks of a run reached, and their vote; None if the example failed."""
     command = [sys.executable, str(EXAMPLE), "--ensemble", str(NETWORKS), "--device", device]
     command += ["--networks", *RUNS[name], "--checkpoint", folder, "--resume", *options]
+    # It runs from a checkout where nothing was installed, as well.
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONIOENCODING": "utf-8"}
     lines = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8") as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=environment
+    ) as process:
         for line in process.stdout or ():
             print(line, end="", flush=True)
             lines.append(line)
