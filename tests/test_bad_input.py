@@ -1,5 +1,6 @@
 """What a newcomer gets wrong: each wrong call, its error, and the words it must say."""
 
+import functools
 import os
 import random
 
@@ -538,14 +539,22 @@ WRONG = BOOK | {
         "initial is 0, but must be a positive number",
     ),
     "cycle of no epochs": (lambda: OneCycle(1.0, 0), "epochs is 0, but must be a positive number"),
-    "average of a number": (
-        lambda: Averaged(0.1),
-        "optimizer is 0.1, but must be an optimizer such as xnn.SGD(3.0)",
+    "average of a word": (
+        lambda: Averaged("adam"),
+        "optimizer is 'adam', but must be one such as xnn.SGD(3.0) or xnn.Adam(), or a rate",
+    ),
+    "warm-up to a word": (
+        lambda: WarmUp("0.1", 2),
+        "then is '0.1', but must be a positive number, a schedule or a function of the epoch",
+    ),
+    "warm-up to less than nothing": (
+        lambda: fit(optimizer=SGD(WarmUp(lambda epoch: -1.0, 2))),
+        "then(0) is -1.0, but must be a number of at least 0",
     ),
     "average of averages": (
         lambda: Averaged(Averaged(SGD(1.0))),
         "optimizer is Averaged(optimizer=SGD(",
-        "and none that averages",
+        "but must be one without averages",
     ),
     "average that never moves": (
         lambda: Averaged(SGD(1.0), decay=1.0),
@@ -634,6 +643,10 @@ WRONG = BOOK | {
     "one network to cross-validate": (
         lambda: xnn.cross_validate(net(), X, Y, k=2),
         "make must be a function that returns a new network",
+    ),
+    "the same network to cross-validate": (
+        lambda: xnn.cross_validate(functools.cache(net), X, Y, k=2, epochs=1),
+        "make returned the same network again, which is trained by now",
     ),
     "no network to cross-validate": (
         lambda: xnn.cross_validate(lambda: 3, X, Y, k=2),

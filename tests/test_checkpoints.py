@@ -198,6 +198,26 @@ def test_early_stopping_that_has_stopped_stays_so(tmp_path, device):
     assert (flat(again) == flat(net)).all()
 
 
+def test_early_stopping_that_has_stopped_goes_on_with_more_patience(tmp_path, device):
+    """As if there had been as much from the beginning."""
+    x, y = data()
+    optimizer = xnn.SGD(lambda epoch: 0.5 if epoch < 2 or epoch > 4 else 50.0)
+    options = {"batch_size": BATCH, "optimizer": optimizer}
+    ended, again, whole = (plain(device) for _ in range(3))
+
+    def stopping(patience):
+        return [xnn.EarlyStopping("cost", patience=patience)]
+
+    keep = xnn.Checkpoints(tmp_path)
+    history = ended.fit(x, y, epochs=50, callbacks=[*stopping(2), keep], **options)
+    assert len(history) == 4
+    wanted = whole.fit(x, y, epochs=20, callbacks=stopping(6), **options)
+    history = again.fit(x, y, epochs=20, callbacks=stopping(6), resume=tmp_path, **options)
+    assert len(history) == len(wanted) > 4
+    assert history.stopped == wanted.stopped
+    assert (flat(again) == flat(whole)).all()
+
+
 def test_a_checkpoint_of_other_chunks(tmp_path, device, monkeypatch):
     """As from another device, whose steps are compiled some more or some fewer together."""
     run, (whole, ended, resumed) = RUNS["everything"], [everything(device) for _ in range(3)]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -269,6 +270,37 @@ def test_a_process_may_be_forked_while_a_thread_trains():
     """The copy has the network as it was between two chunks, and BLAS with all of its threads."""
     command = [sys.executable, "-W", "ignore", "-c", FORKED_WHILE_TRAINED]
     subprocess.run(command, check=True, timeout=60)
+
+
+FORKED_WHILE_MOVED = """
+import os, threading
+import xnn
+from tests import standin
+
+xnn.backends.KINDS["standin"] = standin.StandInBackend
+net, over = xnn.Network([20, 10], seed=0, device="cpu"), threading.Event()
+
+def move():
+    while not over.is_set():
+        net.to("standin")
+        net.to("cpu")
+
+thread = threading.Thread(target=move)
+thread.start()
+for _ in range(100):
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+over.set()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_process_may_be_forked_while_a_network_goes_to_another_device():
+    command = [sys.executable, "-W", "ignore", "-c", FORKED_WHILE_MOVED]
+    subprocess.run(command, check=True, timeout=60, cwd=Path(__file__).parent.parent)
 
 
 @pytest.mark.parametrize("name", ["_libraries", "_limit"])

@@ -356,8 +356,8 @@ class InTraining:
     def __init__(self, net, x, y):
         engine = net.core.engine
         function = engine.layers[-1].function
-        size = engine.shapes[0], engine.outputs
-        checked = check_samples(engine.run, x, y, size, function, engine.cost, engine.dtype)
+        shapes = engine.shapes[0], engine.shapes[-1]
+        checked = check_samples(engine.run, x, y, shapes, function, engine.cost, engine.dtype)
         rng_state = engine.run.upload(np.array(RNG_STATE, np.uint32))
         self.engine, self.n = engine, len(x)
         self.work = Workspace(engine, len(x), 1.0)

@@ -10,11 +10,12 @@ import weakref
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 import xnn
 
 from . import reference
-from .helpers import copies, parameters
+from .helpers import copies, host, parameters
 
 
 def networks():
@@ -106,6 +107,58 @@ def test_one_layer_can_be_assigned(device):
         net.weights[1] = [1.0, 2.0]
     with pytest.raises(IndexError):
         net.weights[2] = [[1.0]]
+
+
+def test_some_layers_can_be_assigned(device):
+    net = xnn.Network([2, 3, 3, 3], seed=0, device=device)
+    first, second, third = copies(net)[0]
+    net.weights[1:] = [third, second]
+    net.biases[::2] = [np.ones(3), np.full(3, 2.0)]
+    for found, wanted in zip(copies(net)[0], [first, third, second], strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    assert [b[0] for b in copies(net)[1]] == [1, copies(net)[1][1][0], 2]
+    with pytest.raises(ValueError, match="weights has 1 arrays, but there are 2 layers"):
+        net.weights[:2] = [first]
+
+
+def test_a_state_is_all_that_a_network_has_learnt(tmp_path, device):
+    """Running averages of batch normalisation as well; and it may change the dtype."""
+    layers = [4, xnn.BatchNorm(), xnn.Dense(3, "softmax")]
+    x = 3 + 5 * np.random.default_rng(0).random((40, 4))
+    net = xnn.Network(layers, seed=0, device=device)
+    net.fit(x, np.arange(40) % 3, epochs=3)
+    state = net.state_dict()
+    net.save(tmp_path / "net")
+    with safe_open(tmp_path / "net", "numpy") as file:
+        assert set(state) == set(file.keys())
+    assert set(state) == {
+        *("0.weights", "0.biases", "0.mean", "0.variance"),
+        *("1.weights", "1.biases"),
+    }  # fmt: skip
+    for dtype, exact in (("float32", 0), ("float64", 1e-5)):
+        other = xnn.Network(layers, seed=1, device=device, dtype=dtype)
+        other.load_state_dict(state)
+        np.testing.assert_allclose(host(other.predict(x)), host(net.predict(x)), rtol=exact)
+        loaded = xnn.load(tmp_path / "net", device=device, dtype=dtype)
+        assert loaded.dtype == dtype
+        np.testing.assert_array_equal(host(loaded.predict(x)), host(other.predict(x)))
+
+    state["1.biases"][:] = 7  # a copy
+    before = net.state_dict()
+    assert (before["1.biases"] != 7).all()
+    for wrong, words in (
+        ({**state, "2.weights": 1}, "2.weights belong to no layer"),
+        ({n: a for n, a in state.items() if n != "0.mean"}, "0.mean is missing"),
+        ({**state, "1.weights": np.ones((4, 3))}, r"1.weights have shape \(4, 3\), but must have"),
+        ({**state, "1.weights": np.full((3, 4), np.nan)}, "1.weights hold NaN"),
+        ([1], r"state is \[1\], but must be a mapping"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            net.load_state_dict(wrong)
+    for name, array in net.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+    with pytest.raises(ValueError, match="dtype is 'int8', but must be"):
+        xnn.load(tmp_path / "net", dtype="int8")
 
 
 def test_weights_given_as_arrays():

@@ -199,7 +199,7 @@ STATEFUL = [
 def trainer(net, x, y, optimizer, state=None):
     engine = net.core.engine
     samples = check_samples(
-        engine.run, x, y, ((6,), 3), engine.layers[-1].function, engine.cost, engine.dtype
+        engine.run, x, y, ((6,), (3,)), engine.layers[-1].function, engine.cost, engine.dtype
     )
     made = Trainer(engine, samples, Recipe(optimizer, 5))
     if state is not None:
@@ -459,6 +459,8 @@ def test_schedules_give_the_figures_of_their_formulas():
     assert [warm(e) for e in (0, 1, 4, 8)] == pytest.approx([0, 0.75, 3, 3])
     both = xnn.schedules.WarmUp(step, epochs=1)
     assert [both(e) for e in (0.5, 1, 2)] == pytest.approx([0.5, 1, 0.5])
+    function = xnn.schedules.WarmUp(lambda epoch: [3.0, 2.0, 1.0][epoch], epochs=2)
+    assert [function(e) for e in (0, 0.5, 1, 1.5, 2)] == pytest.approx([0, 0.75, 1, 1.5, 1])
 
 
 def test_schedules_are_pytorchs():

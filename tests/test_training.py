@@ -88,6 +88,30 @@ def test_outputs_that_are_images_have_one_class_a_sample(shape, device):
     assert net.evaluate(x, y).accuracy == pytest.approx((found == y).mean())
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_targets_may_have_the_shape_of_outputs(channels, device):
+    """An image for an image: what autoencoders learn. They are the same as rows."""
+    shape = (4, 3, channels)
+    images = np.random.default_rng(0).random((20, *shape))
+    forms = [images.reshape(20, -1), images, *([images[..., 0]] if channels == 1 else [])]
+
+    def learnt(y):
+        net = xnn.Network([shape, xnn.Conv2D(channels, 3, padding="same")], seed=0, device=device)
+        net.fit(images, y, epochs=2, optimizer=0.1)
+        return parameters(net), net.evaluate(images, y)
+
+    (wanted, told), *others = map(learnt, forms)
+    for found, said in others:
+        np.testing.assert_array_equal(found, wanted)
+        assert said == told
+    net = xnn.Network([shape, xnn.Flatten(), 5, 12 * channels], seed=0, device=device)
+    assert net.evaluate(images, images) == net.evaluate(images, forms[0])
+    turned = np.moveaxis(images, 1, 2)
+    net = xnn.Network([shape, xnn.Conv2D(channels, 3, padding="same")], seed=0, device=device)
+    with pytest.raises(ValueError, match=r"or images \(n, 4, 3, \d\)"):
+        net.fit(images, turned)
+
+
 def test_it_learns(device):
     x, y = problem()
     net = network(device)
@@ -675,6 +699,18 @@ def test_targets_that_an_activation_cannot_give_are_warned_of(device):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             net.fit(x, abs(y) / high if high else abs(y), epochs=1)
+
+
+def test_bytes_as_targets_of_bytes_are_warned_of(device):
+    """Those of x are scaled, those of y are not."""
+    x = np.random.default_rng(0).integers(0, 256, (30, 6), np.uint8)
+    net = xnn.Network([6, xnn.Dense(6, "linear")], seed=0, device=device)
+    with pytest.warns(UserWarning, match="y has bytes up to 255, which are taken as the numbers"):
+        net.fit(x, np.maximum(x, [255, 0, 0, 0, 0, 0]).astype(np.uint8), epochs=1, optimizer=1e-5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        net.fit(x, x / 255, epochs=1, optimizer=1e-5)
+        net.fit(x, np.eye(6, dtype=np.uint8)[x[:, 0] % 6], epochs=1, optimizer=1e-5)
 
 
 def test_threads_may_share_a_network(device):

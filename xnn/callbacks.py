@@ -227,20 +227,29 @@ class EarlyStopping(_Watching):
     def begin(self, training: Training) -> None:
         super().begin(training)
         self._snapshot: Any = None
+        self._stopped = False
 
     def epoch_end(self, training: Training) -> None:
         if self.better(training):
             self._snapshot = training.snapshot() if self.restore else None
-        elif self.best_epoch is not None and training.epoch - self.best_epoch >= self.patience:
+        elif self._exhausted(training):
+            assert self.best_epoch is not None
+            self._stopped = True
             best = f"{self.best_epoch + 1}/{training.epochs}"
             training.stop(f"{self.monitor} was best in epoch {best}")
 
+    def _exhausted(self, training: Training) -> bool:
+        return self.best_epoch is not None and training.epoch - self.best_epoch >= self.patience
+
     def state(self) -> dict[str, Any]:
         weights = {} if self._snapshot is None else {"weights": self._snapshot}
-        return {**super().state(), **weights}
+        return {**super().state(), "stopped": self._stopped, **weights}
 
     def resume(self, training: Training, state: Mapping[str, Any]) -> None:
         super().resume(training, state)
+        self._stopped = bool(state.get("stopped")) and self._exhausted(training)
+        if state.get("stopped") and not self._stopped:  # with more patience now
+            training.history.stopped = None
         if "weights" in state:
             weights, wanted = state["weights"], training.snapshot()
             if weights.dtype != wanted.dtype or weights.shape != wanted.shape:

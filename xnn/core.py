@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,8 @@ class Core:
         """Return inputs and targets, checked, see `check_samples`."""
         engine = self.engine
         function = engine.layers[-1].function
-        size = engine.shapes[0], engine.outputs
-        return check_samples(engine.run, x, y, size, function, engine.cost, engine.dtype, names)
+        shapes = engine.shapes[0], engine.shapes[-1]
+        return check_samples(engine.run, x, y, shapes, function, engine.cost, engine.dtype, names)
 
     def settle(self, samples: Samples) -> Samples:
         """Return samples on the network's device, where they fit."""
@@ -117,23 +117,48 @@ class Core:
     def go_to(self, device: str) -> None:
         """Go to a device, unless it is there."""
         if select(device, self.precision).device != self.engine.run.device:
-            with self.engine.lock:
-                self._become({**self.state(), "device": device})
+            # Without the lock: a new engine is made, and nobody takes two at a time (`_Pause`).
+            self._become({**self.state(), "device": device})
 
     # How it is stored.
 
     def state(self) -> dict[str, Any]:
         """Return all that the network is: what `restored` takes."""
+        return self._state_of(self._flat())
+
+    def arrays(self) -> list[dict[str, NDArray[Any]]]:
+        """Return copies of each layer's arrays, by their names, on the host."""
+        return self._arrays_of(self._flat())
+
+    def put(self, named: Mapping[str, Any]) -> None:
+        """Set all arrays to those that `state` names so.
+
+        Raises `ValueError` where these are others, or do not fit, before any is set.
+        """
+        engine = self.engine
+        on_host = {
+            name: engine.run.download(array) if isinstance(array, type(engine.flat)) else array
+            for name, array in named.items()
+        }
+        wanted = array_shapes(engine.layers, engine.shapes[0])
+        with engine.lock:
+            for i, own in enumerate(_placed(wanted, on_host, engine.dtype)):
+                engine.put(i, own)
+
+    def _flat(self) -> NDArray[Any]:
+        """Return a copy of the flat buffer, on the host."""
         with self.engine.lock:
-            return self._state_of(self.engine.run.download(self.engine.flat))
+            flat: NDArray[Any] = self.engine.run.download(self.engine.flat)
+        return flat
+
+    def _arrays_of(self, flat: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
+        """Return each layer's arrays of a flat buffer of the host."""
+        views = (self.engine.views(i, flat) for i in range(len(self.engine.layers)))
+        return [{name: np.ascontiguousarray(view) for name, view in own.items()} for own in views]
 
     def _state_of(self, flat: NDArray[Any]) -> dict[str, Any]:
         """Return the state with parameters from a flat buffer of the host."""
-        engine, arrays = self.engine, {}
-        for i in range(len(engine.layers)):
-            for name, view in engine.views(i, flat).items():
-                arrays[f"{i}.{name}"] = np.ascontiguousarray(view)
-        shape = engine.shapes[0]
+        engine, shape = self.engine, self.engine.shapes[0]
         description = {
             "inputs": shape[0] if len(shape) == 1 else list(shape),
             "layers": [layer.describe() for layer in engine.layers],
@@ -142,7 +167,11 @@ class Core:
         }
         return {
             "description": description,
-            "arrays": arrays,
+            "arrays": {
+                f"{i}.{name}": array
+                for i, own in enumerate(self._arrays_of(flat))
+                for name, array in own.items()
+            },
             "device": engine.run.device,
             "precision": self.precision,
             "rng": copy.deepcopy(self.rng),
@@ -174,20 +203,16 @@ class Core:
             if description.get(told) != value:
                 came = f"{description.get(told)!r} there, but {value!r} here"
                 raise ValueError(f"{name}: of another network: {told} is {came}")
+        own, training = _parted(arrays)
         flat = np.zeros(engine.flat.shape, engine.dtype)
         try:
-            for i in range(len(engine.layers)):
-                for view_name, view in engine.views(i, flat).items():
-                    full = f"{i}.{view_name}"
-                    view[...] = as_given(full, arrays[full], view.shape, engine.dtype)
-        except (KeyError, ValueError) as error:
+            placed = _placed(array_shapes(engine.layers, engine.shapes[0]), own, engine.dtype)
+        except ValueError as error:
             raise ValueError(f"{name}: not a network that xnn can read: {error}") from None
-        named = {
-            key.removeprefix(f"{_TRAINING}."): array
-            for key, array in arrays.items()
-            if key.startswith(f"{_TRAINING}.")
-        }
-        return Saved(flat, named, facts, name)
+        for i, values in enumerate(placed):
+            for view_name, view in engine.views(i, flat).items():
+                view[...] = values[view_name]
+        return Saved(flat, training, facts, name)
 
 
 def restored(state: dict[str, Any]) -> Core:
@@ -195,24 +220,48 @@ def restored(state: dict[str, Any]) -> Core:
     described = state["description"]
     made = [layers.from_description(layer) for layer in described["layers"]]
     inputs, made = stack([described["inputs"], *made])
-    arrays, dtype = dict(state["arrays"]), as_dtype(described["dtype"])
-    checked: list[dict[str, Any]] = []
-    for i, wanted in enumerate(array_shapes(made, inputs)):
-        # Shapes first: no memory on a description's word alone.
-        names = {name: f"{i}.{name}" for name in wanted}
-        checked.append(
-            {
-                name: as_given(full, arrays.pop(full), wanted[name], dtype)
-                for name, full in names.items()
-            }
-        )
-    if arrays:
-        raise ValueError(f"arrays {', '.join(sorted(arrays))} belong to no layer")
+    dtype = as_dtype(described["dtype"])
+    # Shapes first: no memory on a description's word alone.
+    placed = _placed(array_shapes(made, inputs), state["arrays"], dtype)
     how = {name: state[name] for name in ("rng", "device", "precision")}
     core = Core(made, inputs, described["cost"], dtype=dtype, **how)
-    for i, own in enumerate(checked):
+    for i, own in enumerate(placed):
         core.engine.put(i, own)
     return core
+
+
+def _placed(
+    wanted: Sequence[Mapping[str, Shape]], named: Mapping[str, Any], dtype: Any
+) -> list[dict[str, NDArray[Any]]]:
+    """Return each layer's arrays, checked, of all that there are, named ``"0.weights"`` and so on.
+
+    Raises `ValueError` where one is missing, belongs to no layer, or does not fit.
+    """
+    left, placed = dict(named), []
+    for i, shapes in enumerate(wanted):
+        own = {}
+        for name, shape in shapes.items():
+            full = f"{i}.{name}"
+            if full not in left:
+                raise ValueError(f"{full} is missing")
+            own[name] = as_given(full, left.pop(full), shape, dtype)
+        placed.append(own)
+    if left:
+        raise ValueError(f"{', '.join(sorted(map(str, left)))} belong to no layer")
+    return placed
+
+
+def _parted(
+    arrays: Mapping[str, NDArray[Any]],
+) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    """Return the network's arrays of a file, and those of a training, by their names."""
+    own, training, prefix = {}, {}, f"{_TRAINING}."
+    for name, array in arrays.items():
+        if name.startswith(prefix):
+            training[name.removeprefix(prefix)] = array
+        else:
+            own[name] = array
+    return own, training
 
 
 def revived(state: dict[str, Any]) -> Core:
@@ -223,13 +272,16 @@ def revived(state: dict[str, Any]) -> Core:
         return restored({**state, "device": "cpu"})
 
 
-def read(path: str | os.PathLike[str], **how: Any) -> Core:
+def read(path: str | os.PathLike[str], dtype: Any = None, **how: Any) -> Core:
     """Return the network of a file, or of a checkpoint; ``how`` are rng, device and precision.
 
+    It has the file's dtype, or the one that is given.
     Raises `ValueError` that names the file where it holds none, `OSError` where it cannot be read.
     """
     arrays, description = saving.read(path)
-    own = {name: array for name, array in arrays.items() if not name.startswith(f"{_TRAINING}.")}
+    if dtype is not None:
+        description["dtype"] = str(as_dtype(dtype))
+    own, _ = _parted(arrays)
     try:
         return restored({"description": description, "arrays": own, **how})
     except (KeyError, TypeError, ValueError) as error:

@@ -185,7 +185,7 @@ def cross_validate(
     )
     if written or options.get("resume") is not None:
         raise ValueError("checkpoints are of one training: write none in cross_validate")
-    results = []
+    results: list[tuple[Network, Evaluation]] = []
     for train, held_out in folds(len(x), k, seed):
         net = make() if callable(make) else None
         if not isinstance(net, Network):
@@ -193,6 +193,8 @@ def cross_validate(
                 "make must be a function that returns a new network: "
                 "lambda: xnn.Network([784, 30, 10])"
             )
+        if any(net is other for other, _ in results):
+            raise ValueError("make returned the same network again, which is trained by now")
         own = None if weights is None else np.asarray(weights)[train]
         history = net.fit(x[train], y[train], sample_weight=own, **options)
         if history.interrupted:

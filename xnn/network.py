@@ -13,13 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from . import checkpoints, checks, saving
 from .backends import Array, select
 from .callbacks import CallbackLike
-from .core import Core, read, revived, stack
+from .core import Core, as_dtype, read, revived, stack
 from .engine import Engine
 from .history import History
 from .inference import Evaluation
 from .initializers import as_given
 from .layers import Layer, shown
-from .optimizers import SGD, Optimizer
+from .optimizers import Optimizer, as_optimizer
 from .parameters import Shape
 from .samples import advice, check_inputs, check_weights
 from .steps import Recipe
@@ -154,6 +154,7 @@ class Network:
 
         These are live views on the device: what is written to one, element by element or as
         ``net.weights[0] = array``, is in the network. May be set to a sequence of such arrays.
+        `state_dict` has all that a layer keeps, as copies.
         """
         return self._arrays("weights")
 
@@ -169,6 +170,25 @@ class Network:
     @biases.setter
     def biases(self, values: Sequence[ArrayLike | None]) -> None:
         self.biases.assign(values)
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """Return copies of all arrays of all layers, on the host, by their names.
+
+        Those are ``"0.weights"``, ``"0.biases"`` and so on, as in files, and of `BatchNorm` the
+        running ``"1.mean"`` and ``"1.variance"`` too, which `weights` and `biases` have not.
+        """
+        arrays: dict[str, NDArray[Any]] = self.core.state()["arrays"]
+        return arrays
+
+    def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
+        """Set all arrays to those of `state_dict`, of this network or one of the same shapes.
+
+        They may be of another dtype. Raises `ValueError` where one is missing, unknown, of another
+        shape or not finite; nothing is set then.
+        """
+        if not isinstance(state, Mapping):
+            raise ValueError(f"state is {state!r}, but must be a mapping like state_dict()")
+        self.core.put(state)
 
     def __repr__(self) -> str:
         engine = self._engine
@@ -223,8 +243,8 @@ class Network:
             DLPack, is used where it is; what does not fit there stays here and crosses as it is
             used.
         y
-            Labels ``(n,)``, integers from 0 to outputs - 1; or rows ``(n, outputs)``; or, for one
-            output, numbers ``(n,)``.
+            Labels ``(n,)``, integers from 0 to outputs - 1; or rows ``(n, outputs)``, or what has
+            the outputs' shape; or, for one output, numbers ``(n,)``. Numbers are taken as they are.
         epochs, batch_size
             How often to go through all samples, and how many to a step. The last step of an epoch
             takes what is left.
@@ -299,7 +319,7 @@ class Network:
         if label_smoothing and samples.scoring is None:
             raise ValueError("label_smoothing is given, but the targets are no classes")
         recipe = Recipe(
-            _optimizer(optimizer, self.cost),
+            as_optimizer(default_rate(self.cost) if optimizer is None else optimizer),
             checks.whole("batch_size", batch_size),
             None
             if micro_batch_size is None
@@ -430,12 +450,7 @@ class Network:
         """
         from . import onnx
 
-        arrays = self.core.state()["arrays"]
-        own: list[dict[str, NDArray[Any]]] = [{} for _ in self.layers]
-        for full, array in arrays.items():
-            number, name = full.split(".")
-            own[int(number)][name] = array
-        onnx.write(path, self.layers, self.shapes, own)
+        onnx.write(path, self.layers, self.shapes, self.core.arrays())
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "core": self.core.state()}
@@ -469,9 +484,12 @@ class Arrays(Sequence[Array]):
                     engine.run.hand_out(view)
         return found
 
-    def __setitem__(self, i: int, values: ArrayLike | None) -> None:
+    def __setitem__(self, i: Any, values: Any) -> None:
         index = range(len(self))[i]
-        self._write([(index, values)])
+        if isinstance(index, range):
+            self._write(list(zip(index, self._as_many(values, len(index)), strict=True)))
+        else:
+            self._write([(index, values)])
 
     def __repr__(self) -> str:
         return repr(self._views)
@@ -486,12 +504,14 @@ class Arrays(Sequence[Array]):
 
         Raises `ValueError` where number, shape or numbers do not fit.
         """
-        values = list(values)
-        if len(values) != len(self):
-            raise ValueError(
-                f"{self._name} has {len(values)} arrays, but there are {len(self)} layers"
-            )
-        self._write(list(enumerate(values)))
+        self._write(list(enumerate(self._as_many(values, len(self)))))
+
+    def _as_many(self, values: Any, count: int) -> list[Any]:
+        """Return values as a list of so many, or raise `ValueError`."""
+        listed = list(values)
+        if len(listed) != count:
+            raise ValueError(f"{self._name} has {len(listed)} arrays, but there are {count} layers")
+        return listed
 
     def _write(self, values: list[tuple[int, Any]]) -> None:
         engine, checked = self._engine, []
@@ -517,19 +537,24 @@ def load(
     path: str | os.PathLike[str],
     *,
     device: str | None = None,
+    dtype: Any = None,
     precision: str = "float32",
     seed: int | None = None,
 ) -> Network:
     """Return the network that `Network.save` wrote, or that of a checkpoint.
 
-    ``device`` and ``precision`` say where and how it is to run, as for `Network`; ``seed`` decides
-    shuffles from here on.
+    ``device`` and ``precision`` say where and how it is to run, as for `Network`; ``dtype`` is
+    ``"float32"``, ``"float64"``, or None for that of the file; ``seed`` decides shuffles from here
+    on.
 
     Raises `ValueError` that names the file where it holds no network, `OSError` where it cannot be
     read.
     """
     select(device, precision)
-    return with_core(read(path, device=device, precision=precision, rng=generator(seed)))
+    if dtype is not None:
+        as_dtype(dtype)
+    how = {"device": device, "dtype": dtype, "precision": precision}
+    return with_core(read(path, rng=generator(seed), **how))
 
 
 def with_core(core: Core) -> Network:
@@ -553,15 +578,3 @@ def _orders(n: int, rng: np.random.Generator | None) -> Iterator[NDArray[np.intp
     """Yield the order of the samples in each epoch: a new one, or without ``rng`` as they come."""
     while True:
         yield np.arange(n) if rng is None else rng.permutation(n)
-
-
-def _optimizer(given: Any, cost: str) -> Optimizer:
-    if isinstance(given, Optimizer):
-        return given
-    if given is None:
-        return SGD(default_rate(cost))
-    if isinstance(given, int | float | np.number):
-        return SGD(given)  # type: ignore[arg-type]
-    raise ValueError(
-        f"optimizer is {given!r}, but must be one such as xnn.SGD(3.0) or xnn.Adam(), or a rate"
-    )

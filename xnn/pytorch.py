@@ -7,6 +7,7 @@ order: the weights of the next fully connected layer are put in that order too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ def to_torch(net: Network) -> Any:
         import torch
     except ImportError:
         raise ImportError("to_torch needs PyTorch: see pytorch.org on how to install it") from None
-    writer = _Writer(torch, net.core.state()["arrays"])
+    writer = _Writer(torch, net.core.arrays())
     for number, layer in enumerate(net.layers):
         try:
             writer.add(number, layer, net.shapes[number])
@@ -236,7 +237,7 @@ class _Reader:
 class _Writer:
     """PyTorch's modules, of xnn's layers and arrays."""
 
-    def __init__(self, torch: Any, arrays: dict[str, NDArray[Any]]) -> None:
+    def __init__(self, torch: Any, arrays: Sequence[dict[str, NDArray[Any]]]) -> None:
         self.torch = torch
         self.modules: list[Any] = []
         self.order: NDArray[np.intp] | None = None
@@ -246,13 +247,7 @@ class _Writer:
 
     def add(self, number: int, layer: Layer, inputs: Shape) -> None:
         """Add what a layer is. Raises `ValueError` where PyTorch has no such module."""
-        prefix = f"{number}."
-        own = {
-            name.removeprefix(prefix): array
-            for name, array in self._arrays.items()
-            if name.startswith(prefix)
-        }
-        nn = self.torch.nn
+        own, nn = dict(self._arrays[number]), self.torch.nn
         if self.factor != 1:
             self._fold(layer, own)
         match layer:

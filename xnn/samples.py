@@ -108,7 +108,7 @@ def check_samples(
     run: Backend,
     x: Any,
     y: Any,
-    size: tuple[Shape, int],
+    shapes: tuple[Shape, Shape],
     activation: Activation,
     cost: Cost,
     dtype: Any,
@@ -116,12 +116,12 @@ def check_samples(
 ) -> Samples:
     """Return inputs and targets checked against each other and the network.
 
-    ``size`` is the shape of the network's inputs and the number of its outputs, ``dtype`` its
-    dtype, ``activation`` the last one.
+    ``shapes`` are those of a sample before the network's first layer and behind its last,
+    ``dtype`` its dtype, ``activation`` the last one.
     Arrays that lie on the network's device stay there; targets are looked at in a copy.
     Raises `ValueError` that names the argument, what came and what is wanted.
     """
-    inputs, outputs = size
+    inputs, outputs = shapes[0], prod(shapes[1])
     x = check_inputs(run, x, inputs, dtype, names[0])
     if len(x) == 0:
         raise ValueError(f"{names[0]} is empty, but must hold at least one sample")
@@ -136,12 +136,7 @@ def check_samples(
     if outputs > 1 and y.ndim == 1:
         _check_labels(y, outputs, y_name)
         return Samples(x, given, None, "argmax")
-    values = y.reshape(len(y), -1) if y.ndim == 1 else y
-    if values.ndim != 2 or values.shape[1] != outputs:
-        raise ValueError(
-            f"{y_name} has shape {y.shape}, but the network has {outputs} outputs: "
-            f"give {'numbers' if outputs == 1 else 'labels'} (n,) or rows (n, {outputs})"
-        )
+    values = _target_rows(y, shapes[1], y_name)
     _check_finite(run, values, dtype, y_name)
     if cost.distribution and abs(sums := values.sum(axis=1, dtype=np.float64) - 1).max() > 1e-3:
         row = int(abs(sums).argmax())
@@ -151,6 +146,20 @@ def check_samples(
         )
     check_range(values, cost, y_name)
     return Samples(x, None, given.reshape(values.shape), _scoring(values, activation))
+
+
+def _target_rows(y: NDArray[Any], shape: Shape, name: str) -> NDArray[Any]:
+    """Return targets as rows ``(n, outputs)``, where the network's outputs are of a shape."""
+    outputs = prod(shape)
+    ordered = len(shape) == 1 or y.ndim == 1 or y.shape[1:] in _forms(shape)
+    if prod(y.shape[1:]) != outputs or not ordered:
+        told = f"{'numbers' if outputs == 1 else 'labels'} (n,) or rows (n, {outputs})"
+        if len(shape) > 1:
+            told += f" or images (n, {', '.join(map(str, shape))})"
+        raise ValueError(
+            f"{name} has shape {y.shape}, but the network has {outputs} outputs: give {told}"
+        )
+    return y.reshape(len(y), outputs)
 
 
 def advice(run: Backend, samples: Samples, activation: Activation) -> Iterator[str]:
@@ -169,6 +178,11 @@ def advice(run: Backend, samples: Samples, activation: Activation) -> Iterator[s
             yield (
                 f"y has values from {low:g} to {high:g}, which the last layer's {activation.name} "
                 "cannot give"
+            )
+        elif first.dtype == values.dtype == np.uint8 and values.shape[1] > 1 and high > 1:
+            yield (
+                f"y has bytes up to {high}, which are taken as the numbers that they are, while "
+                "those of x are scaled to 0…1: divide y by 255 for the same scale"
             )
 
 
@@ -214,7 +228,7 @@ def check_range(values: NDArray[Any], cost: Cost, name: str = "y") -> None:
 def _check_images(x: Array, shape: Shape, name: str) -> None:
     """Refuse what is no images of a shape: as many numbers in another order would be scrambled."""
     height, width, channels = shape
-    fitting = [(prod(shape),), *([(height, width)] if channels == 1 else []), shape]
+    fitting = _forms(shape)
     if x.ndim and x.shape[1:] in fitting:
         return
     hint = ""
@@ -224,6 +238,11 @@ def _check_images(x: Array, shape: Shape, name: str) -> None:
         hint = f"; a batch comes first: {name}[None]"
     wanted = " or ".join(f"(n, {', '.join(map(str, form))})" for form in fitting)
     raise ValueError(f"{name} has shape {x.shape}, but must have shape {wanted}{hint}")
+
+
+def _forms(shape: Shape) -> list[Shape]:
+    """Return the shapes that an image may have: in a row, without its one channel, or as it is."""
+    return [(prod(shape),), *([shape[:2]] if shape[2] == 1 else []), shape]
 
 
 def check_weights(

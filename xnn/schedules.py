@@ -103,22 +103,28 @@ class OneCycle(Schedule):
 
 @dataclass(frozen=True)
 class WarmUp(Schedule):
-    """``then`` (a rate, or another schedule), times what grows from 0 to 1 over ``epochs``.
+    """``then`` (a rate, schedule or function), times what grows from 0 to 1 over ``epochs``.
 
     ``WarmUp(Cosine(0.1, epochs=20), epochs=2)`` is a cosine with warm-up. The other schedule runs
     from the beginning, also while this one grows (Goyal et al. 2017, 2.2).
     """
 
-    then: float | Schedule
+    then: LearningRate
     epochs: float
 
     def __post_init__(self) -> None:
         checks.positive("epochs", self.epochs)
-        if not isinstance(self.then, Schedule):
-            checks.number("then", self.then, "a positive number or a schedule", above=0)
+        check(self.then, "then")
 
     def __call__(self, epoch: float) -> float:
-        rate = self.then(epoch) if isinstance(self.then, Schedule) else self.then
+        then = self.then
+        if isinstance(then, Schedule):
+            rate = then(epoch)
+        elif callable(then):
+            what = f"then({int(epoch)})"
+            rate = checks.number(what, then(int(epoch)), "a number of at least 0", least=0)
+        else:
+            rate = then
         return rate * min(epoch / self.epochs, 1.0)
 
 
@@ -126,11 +132,11 @@ class WarmUp(Schedule):
 LearningRate = float | Schedule | Callable[[int], float]
 
 
-def check(learning_rate: Any) -> None:
+def check(learning_rate: Any, name: str = "learning_rate") -> None:
     """Raise `ValueError` where ``learning_rate`` is neither a positive number nor a function."""
     if isinstance(learning_rate, type) or not callable(learning_rate):
         wanted = "a positive number, a schedule or a function of the epoch"
-        checks.number("learning_rate", learning_rate, wanted, above=0)
+        checks.number(name, learning_rate, wanted, above=0)
 
 
 def rates(learning_rate: LearningRate, epoch: int, steps: int) -> NDArray[np.float64]:

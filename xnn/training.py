@@ -330,10 +330,11 @@ class Run:
                     raise ValueError(f"rate_factor is {factor}, too large")
         seconds = checks.number("seconds", told["seconds"], "at least 0", least=0)
         type(self._rng.bit_generator)().state = told["random"]  # may be refused
+        self.epoch, self._next, self.step = epoch - 1, epoch, step
+        self.history = history
         self._resume_callbacks(told["callbacks"], arrays)
         self.trainer.restore(arrays, step)
-        self.rate_factor, self.history, self._order = factor, history, order
-        self.epoch, self._next, self.step = epoch - 1, epoch, step
+        self.rate_factor, self._order = factor, order
         self._began = time.perf_counter() - seconds
         self._rng.bit_generator.state = told["random"]
         self.restore(saved.flat)

@@ -231,8 +231,7 @@ class Network(Feedforward):
         return 0.5 * lmbda / n * float(sum(squares))
 
     def _host(self, name: str) -> list[NDArray[Any]]:
-        arrays = self._net.core.state()["arrays"]
-        return [arrays[f"{i}.{name}"] for i in range(self.num_layers - 1)]
+        return [own[name] for own in self._net.core.arrays()]
 
 
 def load(

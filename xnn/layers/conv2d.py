@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -73,6 +73,7 @@ class Conv2D(Layer):
     filters: int
     kernel_size: int | tuple[int, int]
     activation: str = "linear"
+    _: KW_ONLY
     stride: int | tuple[int, int] = 1
     padding: Padding = "valid"
     dilation: int | tuple[int, int] = 1

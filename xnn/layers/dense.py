@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -28,7 +28,7 @@ class Dense(Layer):
         The number of outputs.
     activation
         σ: ``"sigmoid"``, ``"tanh"``, ``"relu"``, ``"leaky_relu"``, ``"linear"``, ``"exp"`` or
-        ``"softmax"``.
+        ``"softmax"``. The book's sigmoid is the default here, none in `Conv2D`.
     initializer
         First weights: ``"normal"`` (the book's chapter 1), ``"scaled_normal"`` (its chapter 3),
         ``"glorot"``, ``"he"``, ``"zeros"``; arrays: weights ``(units, inputs)``, or a pair of
@@ -45,6 +45,7 @@ class Dense(Layer):
     units: int
     activation: str = "sigmoid"
     initializer: Initializer = "auto"
+    _: KW_ONLY
     bias: bool = True
 
     keeps_z = True

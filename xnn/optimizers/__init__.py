@@ -4,6 +4,16 @@ from .adam import Adam, AdamW
 from .averaged import Averaged
 from .base import Optimizer, Updates, UpdateStep
 from .rmsprop import RMSprop
-from .sgd import SGD
+from .sgd import SGD, as_optimizer
 
-__all__ = ["SGD", "Adam", "AdamW", "Averaged", "Optimizer", "RMSprop", "UpdateStep", "Updates"]
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Averaged",
+    "Optimizer",
+    "RMSprop",
+    "UpdateStep",
+    "Updates",
+    "as_optimizer",
+]

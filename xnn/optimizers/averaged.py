@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from .. import checks
 from ..backends import Array, Backend
 from ..parameters import Parameter
+from ..schedules import LearningRate
 from .base import Optimizer, Updates, UpdateStep, item, share
+from .sgd import as_optimizer
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Averaged(Optimizer):
     Parameters
     ----------
     optimizer
-        What gives the parameters: any but one that averages.
+        What gives the parameters: any but one that averages; a number is the rate of `SGD`.
     decay
         What the average keeps of itself at each step, in the end: at least 0 and less than 1. It
         reaches some 1 / (1 - decay) steps back.
@@ -51,19 +53,29 @@ class Averaged(Optimizer):
         For values out of these ranges.
     """
 
-    optimizer: Optimizer
+    optimizer: Optimizer | float
     decay: float = 0.999
     warm_up: bool = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.optimizer, Optimizer) or isinstance(self.optimizer, Averaged):
-            wanted = "an optimizer such as xnn.SGD(3.0), and none that averages"
-            raise ValueError(f"optimizer is {self.optimizer!r}, but must be {wanted}")
+        if isinstance(self.optimizer, Averaged):
+            raise ValueError(f"optimizer is {self.optimizer!r}, but must be one without averages")
+        object.__setattr__(self, "optimizer", as_optimizer(self.optimizer))
         share("decay", self.decay)
         checks.truth("warm_up", self.warm_up)
 
+    @property
+    def learning_rate(self) -> LearningRate:  # type: ignore[override]
+        """That of the other optimizer."""
+        return self._of.learning_rate
+
+    @property
+    def _of(self) -> Optimizer:
+        assert isinstance(self.optimizer, Optimizer)  # since it was made
+        return self.optimizer
+
     def rates(self, epoch: int, steps: int) -> NDArray[Any]:
-        return self.optimizer.rates(epoch, steps)
+        return self._of.rates(epoch, steps)
 
     def start(
         self,
@@ -73,7 +85,7 @@ class Averaged(Optimizer):
         examples: int,
         parts: bool = False,
     ) -> Updates:
-        inner = self.optimizer.start(run, flat, parameters, examples, parts)
+        inner = self._of.start(run, flat, parameters, examples, parts)
         return _AveragedUpdates(inner, self.decay, self.warm_up)
 
 

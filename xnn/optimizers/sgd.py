@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import numpy as np
 
 from .. import checks
 from ..backends import Array, Backend
@@ -103,6 +106,17 @@ class SGD(Optimizer):
             return _Momentum(run, flat, parameters, examples, decay, self.momentum)
         kind = self.momentum, self.nesterov
         return SGDUpdates(self, run, flat, parameters, examples, *kind, decay)
+
+
+def as_optimizer(given: Any) -> Optimizer:
+    """Return an optimizer as it is given, or `SGD` at the rate that is. Raises `ValueError`."""
+    if isinstance(given, Optimizer):
+        return given
+    if isinstance(given, int | float | np.number):
+        return SGD(given)  # type: ignore[arg-type]
+    raise ValueError(
+        f"optimizer is {given!r}, but must be one such as xnn.SGD(3.0) or xnn.Adam(), or a rate"
+    )
 
 
 class SGDUpdates(Formulas):
