@@ -128,7 +128,7 @@ class Stream:
         self.device_id = _current_device() if device is None else device
         self.non_blocking = non_blocking
         self.last = None
-        self.captured = None
+        self.captured, self.ended = None, False
         self._waits = []
         _ALL.add(self)
         if not null and not non_blocking:
@@ -193,10 +193,12 @@ class Stream:
         self._not_capturing("a capture")
         if self.ptr == 0:
             raise RuntimeError("cannot capture on the default (legacy) stream")
-        self.captured = []
+        self.captured, self.ended = [], False
 
     def end_capture(self):
         calls, self.captured = self.captured, None
+        if self.ended:
+            raise CUDARuntimeError("cudaErrorStreamCaptureInvalidated: somebody waited meanwhile")
         return Graph(calls)
 
     def _not_capturing(self, what):
@@ -418,12 +420,6 @@ class ndarray(standin.Array):  # noqa: N801 - CuPy's name
     def argmax(self, axis):
         shape = np.empty(self.shape, bool).argmax(axis).shape
         return self._made(shape, np.int64, lambda a: a.argmax(axis))
-
-    def min(self):
-        return self._made((), self.dtype, np.min)
-
-    def max(self):
-        return self._made((), self.dtype, np.max)
 
     def astype(self, dtype, copy=True):
         if not copy and dtype == self.dtype:
@@ -666,13 +662,20 @@ class _Cublas:
         self._workspaces = {}
 
     def cublasCreate_v2(self, handle):
+        self._wait_for_all()
         handle._obj.value = next(self._handles)
         self._streams[handle._obj.value] = _NULL[_current_device()]
         return 0
 
     def cublasDestroy_v2(self, handle):
+        self._wait_for_all()
         del self._streams[handle.value]
         return 0
+
+    def _wait_for_all(self):
+        """Wait for the whole GPU, as cuBLAS does here: that ends captures, also other threads'."""
+        for stream in list(_ALL):
+            stream.ended |= stream.captured is not None
 
     def cublasSetStream_v2(self, handle, stream):
         self._streams[handle.value] = next(s for s in _ALL if s.ptr == stream.value)

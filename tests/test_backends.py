@@ -34,10 +34,14 @@ def padded(run, array):
     dtype=st.sampled_from(["float32", "float64"]),
     alpha=st.floats(-2, 2),
     beta=st.sampled_from([0.0, 1.0, -0.5]),
+    library=st.booleans(),
+    compiled=st.booleans(),
 )
-@settings(max_examples=150, deadline=None)
-def test_gemm(m, k, n, layouts, out_is_padded, dtype, alpha, beta):
+@settings(max_examples=200, deadline=None)
+def test_gemm(m, k, n, layouts, out_is_padded, dtype, alpha, beta, library, compiled):
     run = select()
+    if library and hasattr(run, "small_product"):
+        run.small_product = 0  # cuBLAS has them all
     rng = np.random.default_rng(0)
     made = {
         "rows": lambda a: run.upload(a),
@@ -47,10 +51,40 @@ def test_gemm(m, k, n, layouts, out_is_padded, dtype, alpha, beta):
     }
     a, b, c = (rng.standard_normal(s).astype(dtype) for s in ((m, k), (k, n), (m, n)))
     out = padded(run, c) if out_is_padded else run.upload(c.copy())
-    run.gemm(made[layouts[0]](a), made[layouts[1]](b), out, alpha, beta)
+    operands = made[layouts[0]](a), made[layouts[1]](b)
+
+    def step():
+        run.gemm(*operands, out, alpha, beta)
+
+    (run.compile(step) if compiled else step)()
     tolerance = 1e-5 if dtype == "float32" else 1e-12
     wanted = alpha * (a @ b) + beta * c
     np.testing.assert_allclose(run.download(out), wanted, rtol=tolerance, atol=tolerance * k)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("turned", [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_products_of_great_depth(run, dtype, turned, compiled, monkeypatch):
+    """As the gradient of a convolution's weights; a GPU divides them, here small ones as well."""
+    for name, value in (("small_product", 0), ("long_product", 64)):
+        if hasattr(run, name):
+            monkeypatch.setattr(run, name, value)
+    monkeypatch.setattr("xnn.backends.gpu._LEAST", 16)
+    rng, shapes = np.random.default_rng(0), ((20, 300), (300, 26))
+    a, b = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
+    operands = [
+        run.upload(np.ascontiguousarray(v.T)).T if turn else run.upload(v)
+        for v, turn in zip((a, b), turned, strict=True)
+    ]
+    out = padded(run, np.ones((20, 26), dtype))
+
+    def step():
+        run.gemm(*operands, out, alpha=0.5, beta=2.0)
+
+    (run.compile(step) if compiled else step)()
+    tolerance = 1e-4 if dtype == "float32" else 1e-10
+    np.testing.assert_allclose(run.download(out), 0.5 * (a @ b) + 2, rtol=tolerance, atol=tolerance)
 
 
 def test_an_array_of_either_comes_to_the_host(run):
@@ -72,7 +106,10 @@ def test_numbers_of_numpy_are_numbers(run):
     np.testing.assert_array_equal(run.download(square), [[22.5]])
 
 
-def test_gemm_reads_numbers_that_lie_in_arrays_anew_at_each_replay(run):
+@pytest.mark.parametrize("library", [False, True])
+def test_gemm_reads_numbers_that_lie_in_arrays_anew_at_each_replay(run, library):
+    if library and hasattr(run, "small_product"):
+        run.small_product = 0
     a, b, out = (
         run.upload(np.eye(2)),
         run.upload(np.array([[1.0, 2], [3, 4]])),
@@ -423,3 +460,17 @@ def test_numbers_that_are_not_finite_are_found(run, columns, dtype):
         values = np.zeros((60, columns), dtype)
         values[7, : len(bad)] = bad
         assert not run.finite(run.upload(values))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(60, 300), (60, 3), (7, 60, 12)])
+@pytest.mark.parametrize("part", [np.s_[..., :-1], np.s_[..., ::2], np.s_[..., 1::2, :-2]])
+def test_numbers_that_are_not_finite_are_found_where_there_are_gaps(run, shape, part, dtype):
+    for bad in (np.nan, np.inf, -np.inf):
+        values = np.full(shape, bad, dtype)
+        values[part] = 1
+        assert run.finite(run.upload(values)[part])
+        one = np.ones(shape, dtype)
+        one[part][(-1,) * len(shape)] = bad
+        assert not run.finite(run.upload(one)[part])
+        assert not run.finite(run.upload(np.ones(shape, dtype))[part], most=0.5)

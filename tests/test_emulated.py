@@ -1,5 +1,7 @@
 """What the GPU in software shows of a GPU's code, and that it is as harsh as it says."""
 
+import gc
+import threading
 import warnings
 import weakref
 from contextlib import nullcontext
@@ -233,6 +235,63 @@ def test_a_capture_that_fails_tells_the_cause_and_keeps_what_it_points_to():
     assert seen[0]() is not None
     assert run._capturing.captured is None
     replay()
+
+
+def test_what_waits_for_a_whole_gpu_waits_for_a_capture():
+    """Another thread makes a handle of cuBLAS and gives it up, while a stream captures."""
+    run, threads = EmulatedBackend(), []
+    run.small_product = 0
+    a, out = run.upload(np.eye(3, dtype="f")), run.zeros((3, 3), "f")
+
+    def make_and_drop():
+        EmulatedBackend()._cublas  # noqa: B018
+
+    def meanwhile():
+        if run._capturing.captured is not None:
+            threads.append(threading.Thread(target=make_and_drop))
+            threads[-1].start()
+            threads[-1].join(0.1)
+
+    def step():
+        run.gemm(a, a, out)
+        run._do(meanwhile)
+
+    run.compile(step)()
+    for thread in threads:
+        thread.join()
+    assert run.uncaptured is None
+    assert len(threads) == 1
+    np.testing.assert_array_equal(run.download(out), np.eye(3))
+
+
+def test_a_capture_that_others_ended_is_made_again():
+    run, waits = EmulatedBackend(), []
+    a = run.upload(np.eye(3, dtype="f"))
+
+    def a_user_waits():
+        if run._capturing.captured is not None:
+            waits.append(1)
+            run._capturing.ended |= len(waits) == 1
+
+    def step():
+        run.gemm(a, a, a)
+        run._do(a_user_waits)
+
+    run.compile(step)
+    assert run.uncaptured is None
+    assert len(waits) == 2
+
+
+def test_streams_are_used_again():
+    """CuPy tells by a stream's handle whose memory may be given out without waiting."""
+    gc.collect()
+    run = EmulatedBackend()
+    pair = run._stream, run._capturing
+    del run
+    gc.collect()
+    others = [EmulatedBackend() for _ in range(2)]
+    assert (others[0]._stream, others[0]._capturing) == pair
+    assert len({other._stream.ptr for other in others}) == 2
 
 
 def test_a_capture_leaves_the_default_stream_to_others(monkeypatch):

@@ -7,6 +7,7 @@ learning rate that changes; its workspace is given to it, so that it may be capt
 from __future__ import annotations
 
 import ctypes
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,9 @@ from .base import Array, DeviceError
 
 _POINTER_MODE_DEVICE = 1
 _TF32 = 3  # CUBLAS_TF32_TENSOR_OP_MATH
+#: Held while a stream captures, and in any thread by what waits for the whole GPU, which would end
+#: the capture: where handles are made and destroyed.
+CAPTURING = threading.RLock()
 # NVIDIA's advice for Hopper is 32 MiB, for others 4; a workspace costs nothing else.
 _WORKSPACE = 32 * 1024 * 1024
 
@@ -26,8 +30,9 @@ class Cublas:
     def __init__(self, library: Any, cupy: Any, stream: Any, tf32: bool = False) -> None:
         self._library = library
         self._handle = ctypes.c_void_p()
-        self._call("cublasCreate_v2", ctypes.byref(self._handle))
-        weakref.finalize(self, self._library.cublasDestroy_v2, self._handle)
+        with CAPTURING:
+            self._call("cublasCreate_v2", ctypes.byref(self._handle))
+        weakref.finalize(self, _destroy, library, self._handle)
         self._workspace = cupy.cuda.alloc(_WORKSPACE)
         self.go_to(stream)
         self._call("cublasSetPointerMode_v2", self._handle, ctypes.c_int(_POINTER_MODE_DEVICE))
@@ -82,6 +87,11 @@ class Cublas:
         status = getattr(self._library, name)(*arguments)
         if status != 0:
             raise DeviceError(f"cuBLAS failed: {name} returned {status}")
+
+
+def _destroy(library: Any, handle: ctypes.c_void_p) -> None:
+    with CAPTURING:
+        library.cublasDestroy_v2(handle)
 
 
 def load() -> ctypes.CDLL:

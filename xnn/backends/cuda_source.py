@@ -158,6 +158,22 @@ extern "C" __global__ void run(long long rows, long long columns, T* out, long l
 """
 
 
+@lru_cache(maxsize=8)
+def beyond(kind: str) -> str:
+    """Return the kernel ``run`` that notes whether a number is NaN or not within ±``most``.
+
+    Parameters: rows, columns; pointer and strides of values; ``most``; the pointer of ``found``.
+    """
+    return f"""{_head(kind)}{_PLACE}
+extern "C" __global__ void run(long long rows, long long columns, const T* values,
+                               long long values_r, long long values_c, T most, int* found) {{
+    PLACE(rows, columns)
+    T v = values[row * values_r + column * values_c];
+    if (!(-most <= v && v <= most)) *found = 1;
+}}
+"""
+
+
 _ROWS = """
 // Each warp takes a row. The grid's warps are as many as there are rows, or a few more.
 #define FOR_EACH_ROW(rows)                                                                       \\

@@ -13,6 +13,8 @@ from __future__ import annotations
 import gc
 import math
 import warnings
+import weakref
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property, lru_cache
@@ -43,6 +45,10 @@ _TILE, _TILES, _LEAST = 128, 128, 1024
 _EACH = 4
 # So few bytes are quicker to bring to the host than to reduce.
 _FEW = 64 * 1024
+# Streams for work and for captures, by CuPy and the number of a GPU, that are free again. They are
+# kept: CuPy gives freed memory out to the stream that it was of, told by its handle, and a new
+# stream may get the handle of an old one whose work is not done.
+_STREAMS: defaultdict[tuple[Any, int], list[tuple[Any, Any]]] = defaultdict(list)
 # DLPack's kinds of device whose memory a kernel can read: CUDA's own, and managed memory.
 _DLPACK_CUDA = (2, 13)
 
@@ -82,10 +88,15 @@ class GpuBackend(Backend):
         self._kernels: dict[str, Any] = {}
         self._library = cublas.load()
         with self._told(), self._gpu:
-            # Blocking, so that what users do on CuPy's default stream is ordered with it. While a
-            # stream of that kind captures, nobody in the process may use the default stream.
-            self._stream = cupy.cuda.Stream()
-            self._capturing = cupy.cuda.Stream(non_blocking=True)
+            free = _STREAMS[cupy, number]
+            try:
+                pair = free.pop()
+            except IndexError:
+                # Blocking, so that what users do on CuPy's default stream is ordered with it. While
+                # a stream of that kind captures, nobody in the process may use the default stream.
+                pair = cupy.cuda.Stream(), cupy.cuda.Stream(non_blocking=True)
+            self._stream, self._capturing = pair
+            weakref.finalize(self, free.append, pair)
 
     @cached_property  # a handle takes memory, and `select` alone needs none
     def _cublas(self) -> Cublas:
@@ -250,11 +261,19 @@ class GpuBackend(Backend):
         if values.dtype.kind != "f" or values.size == 0:
             return True
         most = min(most, float(np.finfo(values.dtype).max))
-        if values.nbytes <= _FEW:
+        if values.nbytes <= _FEW and values.flags.c_contiguous:
             return bool((np.abs(self.download(values)) <= most).all())
-        with self.here():
-            least, largest = values.min(), values.max()
-            return bool(-most <= float(least) and float(largest) <= most)
+        try:
+            (rows, columns), (steps,) = strides.flattened(values.shape, [values])
+        except ValueError:  # gaps along more than one axis
+            with self.here():
+                values = self.xp.ascontiguousarray(values)
+            rows, columns, steps = 1, values.size, (0, 1)
+        found = self.zeros((1,), np.int32)
+        parameters = (rows, columns, values, *steps, values.dtype.type(most), found)
+        text = cuda.beyond(cuda.ctype(values.dtype))
+        self._launch(text, rows * columns, cuda.BLOCK, parameters)
+        return not self.download(found)[0]
 
     def copy(self, source: Array, out: Array) -> None:
         if not isinstance(source, self.xp.ndarray):
@@ -348,7 +367,10 @@ class GpuBackend(Backend):
 
         play.kept = kept  # type: ignore[attr-defined]
         try:
-            graph = self._capture(tape)
+            try:
+                graph = self._capture(tape)
+            except Exception:  # somebody may have waited for the whole GPU, which ends a capture
+                graph = self._capture(tape)
         except Exception as error:  # a driver or a library that refuses: slower, not wrong
             self.uncaptured = first_line(error)
             told = f"{self.device}: steps run without CUDA graphs, which is slower: "
@@ -364,7 +386,13 @@ class GpuBackend(Backend):
 
     def _capture(self, tape: list[Call]) -> Any:
         """Return the graph of a tape, which is played without effect."""
-        with self._gpu, _uncollected(), self._captured_products(), self._capturing as stream:
+        with (
+            cublas.CAPTURING,
+            self._gpu,
+            _uncollected(),
+            self._captured_products(),
+            self._capturing as stream,
+        ):
             stream.begin_capture()
             try:
                 for function, arguments in tape:
