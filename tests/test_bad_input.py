@@ -569,6 +569,18 @@ WRONG = BOOK | {
         lambda: ReduceOnPlateau("loss"),
         "monitor is 'loss', but must be one of cost, accuracy",
     ),
+    "nothing to watch": (
+        lambda: fit(callbacks=[EarlyStopping()]),
+        "there is nothing to watch: give validation_data, or name a monitor",
+    ),
+    "weights of samples there are not": (
+        lambda: net().evaluate(X, Y, sample_weight=np.ones(5)),
+        "sample_weight has shape (5,), but must have shape (6,)",
+    ),
+    "negative weights to validate with": (
+        lambda: fit(validation_data=(X, Y, -np.ones(6))),
+        "validation sample_weight has -1, but must not be negative",
+    ),
     "plateau that is not recorded": (
         lambda: fit(callbacks=[ReduceOnPlateau()]),
         "monitor is 'validation_cost', but this training records no such figure",
@@ -638,7 +650,7 @@ WRONG = BOOK | {
     ),
     "a share to validate with": (
         lambda: fit(validation_data=0.1),
-        "validation_data must be a pair (x, y), but is a float",
+        "validation_data must be a pair (x, y), or (x, y, sample_weight), but is a float",
     ),
     "one network to cross-validate": (
         lambda: xnn.cross_validate(net(), X, Y, k=2),

@@ -587,7 +587,7 @@ def test_callbacks_that_began_end_whatever_happens(device):
             network(device).fit(x, y, epochs=1, callbacks=callbacks)
         assert seen == wanted
     seen = []
-    with pytest.raises(ValueError, match="records no such figure"):
+    with pytest.raises(ValueError, match="there is nothing to watch"):
         network(device).fit(x, y, epochs=1, callbacks=[Notes("a", seen), xnn.EarlyStopping()])
     assert seen == ["a begin", "a end"]
 
@@ -862,6 +862,34 @@ def test_a_sample_of_weight_two_is_there_twice(device):
     np.testing.assert_allclose(parameters(net), parameters(wanted), rtol=1e-10)
     scaled = np.array(other.cost) * len(rows) / len(x)
     np.testing.assert_allclose(history.cost, scaled, rtol=1e-10)
+
+
+def test_evaluation_weighs_samples(device):
+    """As NumPy's average of what single samples cost, and scikit-learn's score does."""
+    x, y = problem()
+    net, weights = network(device), np.random.default_rng(1).random(len(x))
+    weights[:7] = 0
+    told = net.evaluate(x, y, sample_weight=weights)
+    each = [net.evaluate(x[i : i + 1], y[i : i + 1]) for i in range(len(x))]
+    for found, values in zip(told, zip(*each, strict=True), strict=True):
+        assert found == pytest.approx(np.average(values, weights=weights), rel=1e-5)
+    history = net.fit(x, y, epochs=1, optimizer=1e-9, validation_data=(x, y, weights))
+    assert history.validation_cost[0] == pytest.approx(told.cost, rel=1e-5)
+    assert history.validation_accuracy[0] == pytest.approx(told.accuracy)
+
+
+def test_early_stopping_watches_what_there_is(device):
+    """The validation accuracy; in a regression, which has none, the validation cost."""
+    x, y = problem()
+    for net, targets, figure in (
+        (network(device), y, "validation_accuracy"),
+        (xnn.Network([4, xnn.Dense(1, "linear")], device=device), x[:, 0], "validation_cost"),
+    ):
+        stopping = xnn.EarlyStopping(patience=1)
+        rest = {"validation_data": (x, targets), "callbacks": [stopping]}
+        history = net.fit(x, targets, epochs=40, optimizer=0.1, **rest)
+        best = {"validation_accuracy": max, "validation_cost": min}[figure]
+        assert stopping.best == best(getattr(history, figure))
 
 
 @pytest.mark.parametrize("targets", ["labels", "rows", "two classes"])

@@ -126,12 +126,18 @@ class _AfterEpoch(Callback):
         self.function(training)
 
 
-def figure_name(monitor: str) -> str:
-    """Return the name of a figure, or raise `ValueError`."""
-    if monitor not in History.FIGURES:
+def figure_name(monitor: str | None) -> str | None:
+    """Return the name of a figure, or None as it is; or raise `ValueError`."""
+    if monitor is not None and monitor not in History.FIGURES:
         known = ", ".join(History.FIGURES)
         raise ValueError(f"monitor is {monitor!r}, but must be one of {known}")
     return monitor
+
+
+def usual(training: Training) -> str | None:
+    """Return the figure that tells how good a network is: of validation data, if there are any."""
+    names = ("validation_accuracy", "validation_cost")
+    return next((name for name in names if name in training.figures), None)
 
 
 def recorded(monitor: str, training: Training) -> str:
@@ -147,7 +153,7 @@ def recorded(monitor: str, training: Training) -> str:
 class _Watching(Callback):
     """What acts when a figure has not got better for some epochs."""
 
-    def __init__(self, monitor: str, patience: int, min_delta: float) -> None:
+    def __init__(self, monitor: str | None, patience: int, min_delta: float) -> None:
         self.monitor = figure_name(monitor)
         self.patience = checks.whole("patience", patience)
         self.min_delta = checks.number("min_delta", min_delta, "a number of at least 0", least=0)
@@ -155,7 +161,11 @@ class _Watching(Callback):
         self.best_epoch: int | None = None
 
     def begin(self, training: Training) -> None:
-        recorded(self.monitor, training)
+        given = self.monitor
+        found = usual(training) if given is None else recorded(given, training)
+        if found is None:
+            raise ValueError("there is nothing to watch: give validation_data, or name a monitor")
+        self._figure = found
         self.best = self.best_epoch = None
 
     def better(self, training: Training) -> bool:
@@ -163,24 +173,24 @@ class _Watching(Callback):
 
         After NaN any number is.
         """
-        figure = getattr(training.history, self.monitor)[-1]
+        figure = getattr(training.history, self._figure)[-1]
         best = self.best
         if best is not None and (math.isnan(figure) or not math.isnan(best)):
-            gain = figure - best if "accuracy" in self.monitor else best - figure
+            gain = figure - best if "accuracy" in self._figure else best - figure
             if not gain > self.min_delta:
                 return False
         self.best, self.best_epoch = figure, training.epoch
         return True
 
     def state(self) -> dict[str, Any]:
-        return {"monitor": self.monitor, "best": self.best, "best_epoch": self.best_epoch}
+        return {"monitor": self._figure, "best": self.best, "best_epoch": self.best_epoch}
 
     def resume(self, training: Training, state: Mapping[str, Any]) -> None:
-        if state["monitor"] != self.monitor:
-            raise ValueError(f"monitor was {state['monitor']!r}, but is {self.monitor!r}")
+        if state["monitor"] != self._figure:
+            raise ValueError(f"monitor was {state['monitor']!r}, but is {self._figure!r}")
         if state["best"] is not None:
             if not isinstance(state["best"], float):
-                raise ValueError(f"the best {self.monitor} was {state['best']!r}")
+                raise ValueError(f"the best {self._figure} was {state['best']!r}")
             self.best = state["best"]
             self.best_epoch = checks.whole("best_epoch", state["best_epoch"], least=0)
 
@@ -192,7 +202,8 @@ class EarlyStopping(_Watching):
     ----------
     monitor
         ``"validation_accuracy"`` or ``"accuracy"``, which should grow, or ``"validation_cost"`` or
-        ``"cost"``, which should fall.
+        ``"cost"``, which should fall; None is the validation accuracy, or else, as of a regression,
+        the validation cost.
     patience
         Stop after so many epochs in a row without a better figure.
     min_delta
@@ -216,7 +227,7 @@ class EarlyStopping(_Watching):
 
     def __init__(
         self,
-        monitor: str = "validation_accuracy",
+        monitor: str | None = None,
         patience: int = 10,
         min_delta: float = 0.0,
         restore: bool = True,
@@ -236,7 +247,7 @@ class EarlyStopping(_Watching):
             assert self.best_epoch is not None
             self._stopped = True
             best = f"{self.best_epoch + 1}/{training.epochs}"
-            training.stop(f"{self.monitor} was best in epoch {best}")
+            training.stop(f"{self._figure} was best in epoch {best}")
 
     def _exhausted(self, training: Training) -> bool:
         return self.best_epoch is not None and training.epoch - self.best_epoch >= self.patience
@@ -296,7 +307,7 @@ class ReduceOnPlateau(_Watching):
 
     def __init__(
         self,
-        monitor: str = "validation_cost",
+        monitor: str | None = "validation_cost",
         factor: float = 0.1,
         patience: int = 10,
         min_delta: float = 0.0,

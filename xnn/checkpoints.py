@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import checks, saving
-from .callbacks import Callback, Training, figure_name, recorded
+from .callbacks import Callback, Training, figure_name, recorded, usual
 
 _NAME = re.compile(r"checkpoint-(\d+)\.safetensors")
 _EVERY = re.compile(r"(\d+(?:\.\d+)?) (epoch|step|minute)s?")
@@ -83,19 +83,15 @@ class Checkpoints(Callback):
             raise ValueError(f"every is {every!r}, but must be {wanted}")
         self._count, self._unit = count, told[2]
         self.keep = checks.whole("keep", keep)
-        self.monitor = None if monitor is None else figure_name(monitor)
+        self.monitor = figure_name(monitor)
 
     def newest(self) -> Path | None:
         """Return the newest checkpoint in the folder, for ``fit(resume=…)``; None without any."""
         return newest(self.folder)
 
     def begin(self, training: Training) -> None:
-        usual = ("validation_accuracy", "validation_cost")
-        self._figure = (
-            next((name for name in usual if name in training.figures), None)
-            if self.monitor is None
-            else recorded(self.monitor, training)
-        )
+        given = self.monitor
+        self._figure = usual(training) if given is None else recorded(given, training)
         if not training.resumed and self.newest() is not None:
             raise ValueError(
                 f"{self.folder}: has checkpoints already; go on from them by resume, "

@@ -24,7 +24,7 @@ from .inference import Evaluation, Inference
 from .initializers import as_given
 from .layers import Dense, Layer
 from .parameters import Shape
-from .samples import Samples, check_samples
+from .samples import Samples, check_samples, check_weights
 from .steps import Recipe, Trainer
 from .training import Saved, train
 
@@ -70,6 +70,14 @@ class Core:
         function = engine.layers[-1].function
         shapes = engine.shapes[0], engine.shapes[-1]
         return check_samples(engine.run, x, y, shapes, function, engine.cost, engine.dtype, names)
+
+    def weighed(
+        self, samples: Samples, sample_weight: Any, class_weight: Any = None, *name: str
+    ) -> Samples:
+        """Return samples with weights, checked, see `check_weights`."""
+        engine = self.engine
+        how = sample_weight, class_weight, engine.outputs, engine.dtype
+        return check_weights(engine.run, samples, *how, *name)
 
     def settle(self, samples: Samples) -> Samples:
         """Return samples on the network's device, where they fit."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,9 +26,9 @@ class Evaluation(NamedTuple):
     """How good a network is on some samples."""
 
     cost: float
-    """The mean over samples, without weight decay."""
+    """The mean over samples, by their weights where they have some; without weight decay."""
     accuracy: float | None
-    """The share of samples classified right; None where targets are values of a regression."""
+    """The share classified right, weighted too; None where targets are values of a regression."""
 
 
 class Inference:
@@ -148,11 +149,15 @@ class Inference:
         """Return cost and accuracy over samples of host or device."""
         run, n = self.engine.run, len(samples)
         costs, hits = (run.zeros((n,), self.engine.dtype) for _ in range(2))
-        self._through(list(samples.arrays().values()), [costs, hits], samples)
-        cost = float(run.download(costs).mean(dtype=np.float64))
-        if samples.scoring is None:
-            return Evaluation(cost, None)
-        return Evaluation(cost, float(run.download(hits).mean(dtype=np.float64)))
+        alike = replace(samples, weights=None)
+        self._through(list(alike.arrays().values()), [costs, hits], alike)
+        weights = None if samples.weights is None else run.host(samples.weights)
+
+        def mean(values: Array) -> float:
+            each = run.download(values).astype(np.float64)
+            return float(np.average(each, weights=weights))
+
+        return Evaluation(mean(costs), None if samples.scoring is None else mean(hits))
 
     def gradients(self, samples: Samples) -> list[dict[str, Array]]:
         """Return each layer's gradients of the mean cost, by the names of its arrays.

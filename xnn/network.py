@@ -21,7 +21,7 @@ from .initializers import as_given
 from .layers import Layer, shown
 from .optimizers import Optimizer, as_optimizer
 from .parameters import Shape
-from .samples import advice, check_inputs, check_weights
+from .samples import advice, check_inputs
 from .steps import Recipe
 
 
@@ -225,7 +225,7 @@ class Network:
         class_weight: Mapping[int, float] | str | None = None,
         label_smoothing: float = 0.0,
         micro_batch_size: int | None = None,
-        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        validation_data: Sequence[ArrayLike] | None = None,
         callbacks: Sequence[CallbackLike] = (),
         shuffle: bool = True,
         progress: bool | None = None,
@@ -263,7 +263,7 @@ class Network:
             memory. Their gradients add up to the same step, but for a network with `BatchNorm`,
             which takes mean and variance of each part by itself.
         validation_data
-            A pair like ``(x, y)``, evaluated after each epoch.
+            A pair like ``(x, y)``, or ``(x, y, sample_weight)``, evaluated after each epoch.
         callbacks
             `xnn.Callback` objects, or functions called after each epoch with the running training.
         shuffle
@@ -309,9 +309,8 @@ class Network:
         >>> history.validation_accuracy[-1] > 0.9
         True
         """
-        samples = self.core.samples(x, y)
-        weights, engine = (sample_weight, class_weight), self._engine
-        samples = check_weights(engine.run, samples, *weights, engine.outputs, engine.dtype)
+        engine = self._engine
+        samples = self.core.weighed(self.core.samples(x, y), sample_weight, class_weight)
         for said in advice(engine.run, samples, engine.layers[-1].function):
             warnings.warn(said, stacklevel=2)
         below = "a number of at least 0 and less than 1"
@@ -328,12 +327,16 @@ class Network:
         )
         validation = None
         if validation_data is not None:
-            if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
+            if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
                 raise ValueError(
-                    "validation_data must be a pair (x, y), "
+                    "validation_data must be a pair (x, y), or (x, y, sample_weight), "
                     f"but is a {type(validation_data).__name__}"
                 )
-            validation = self.core.samples(*validation_data, ("validation x", "validation y"))
+            x, y, *weights = validation_data
+            validation = self.core.samples(x, y, ("validation x", "validation y"))
+            if weights:
+                names = None, "validation sample_weight"
+                validation = self.core.weighed(validation, weights[0], *names)
         shuffle = checks.truth("shuffle", shuffle)
         if progress is not None:
             checks.truth("progress", progress)
@@ -398,12 +401,15 @@ class Network:
         classes: NDArray[np.intp] = chosen(self.predict(x), self._engine.outputs)
         return classes
 
-    def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
+    def evaluate(
+        self, x: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> Evaluation:
         """Return mean cost and accuracy on samples and targets as `fit` takes them.
 
+        ``sample_weight`` ``(n,)`` says how much each sample counts in these means.
         Raises `ValueError` where these do not fit or hold NaN.
         """
-        return self.core.evaluate(self.core.samples(x, y))
+        return self.core.evaluate(self.core.weighed(self.core.samples(x, y), sample_weight))
 
     def backprop(self, x: ArrayLike, y: ArrayLike) -> Gradients:
         """Return the gradient of the mean cost over samples and targets as `fit` takes them.

@@ -246,7 +246,13 @@ def _forms(shape: Shape) -> list[Shape]:
 
 
 def check_weights(
-    run: Backend, samples: Samples, sample_weight: Any, class_weight: Any, outputs: int, dtype: Any
+    run: Backend,
+    samples: Samples,
+    sample_weight: Any,
+    class_weight: Any,
+    outputs: int,
+    dtype: Any,
+    name: str = "sample_weight",
 ) -> Samples:
     """Return samples with weights: those of each sample times that of its class, where given.
 
@@ -256,14 +262,14 @@ def check_weights(
     """
     n, weights = len(samples), None
     if sample_weight is not None:
-        weights = run.host(_array(run, sample_weight, "sample_weight"))
+        weights = run.host(_array(run, sample_weight, name))
         if weights.shape != (n,):
-            raise ValueError(f"sample_weight has shape {weights.shape}, but must have shape ({n},)")
-        _check_finite(run, weights, dtype, "sample_weight")
+            raise ValueError(f"{name} has shape {weights.shape}, but must have shape ({n},)")
+        _check_finite(run, weights, dtype, name)
         if weights.min() < 0:
-            raise ValueError(f"sample_weight has {weights.min():g}, but must not be negative")
+            raise ValueError(f"{name} has {weights.min():g}, but must not be negative")
         if not weights.any():
-            raise ValueError("sample_weight is 0 for all samples, which leaves none to train on")
+            raise ValueError(f"{name} is 0 for all samples, which leaves none that count")
     if class_weight is not None:
         known = classes(run, samples)
         if known is None:
