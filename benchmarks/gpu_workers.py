@@ -285,8 +285,8 @@ def training(task: Task, peer: str) -> dict:
         net, history = fitted(task, x, y)
         seconds, rows = history.seconds[1:], slice(0, 50_000)
         accuracy = net.evaluate(x[rows], y[rows]).accuracy
-        run = net.core.engine.run
-        figures["no graphs"] = getattr(run, "uncaptured", "only a GPU has CUDA graphs")
+        backend = net.core.engine.backend
+        figures["no graphs"] = getattr(backend, "uncaptured", "only a GPU has CUDA graphs")
     else:
         seconds, accuracy = train(*PEERS[peer](task, x, y), task, x, y)
     return {
@@ -312,11 +312,11 @@ def products(task: Task, peer: str) -> dict:
     """Measure bare matrix products: those of a training step, of arrays without gaps or biases."""
     from xnn.backends import select
 
-    run = select(task.device, task.precision)
+    backend = select(task.device, task.precision)
     rng = np.random.default_rng(0)
 
     def matrix(rows: int, columns: int):
-        return run.upload(rng.standard_normal((rows, columns), np.float32))
+        return backend.upload(rng.standard_normal((rows, columns), np.float32))
 
     batch, operands = task.batch, []
     for i, (m, n) in enumerate(itertools.pairwise(task.sizes)):
@@ -324,16 +324,16 @@ def products(task: Task, peer: str) -> dict:
         operands += [(a, w.T), (delta.T, a)]  # forward, and the gradient
         if i > 0:
             operands.append((delta, w))  # the error back
-    outs = [run.zeros((len(a), b.shape[1]), np.float32) for a, b in operands]
+    outs = [backend.zeros((len(a), b.shape[1]), np.float32) for a, b in operands]
     multiplications = sum(a.size * b.shape[1] for a, b in operands)
 
     def step() -> None:
         for (a, b), out in zip(operands, outs, strict=True):
-            run.gemm(a, b, out)
+            backend.gemm(a, b, out)
 
-    with run.stage(max(a.size * b.shape[1] for a, b in operands)):
+    with backend.stage(max(a.size * b.shape[1] for a, b in operands)):
         # As long as training is measured: a GPU that gets hot becomes slower.
-        seconds = time_replay(run, run.compile(step), least=0.3)
+        seconds = time_replay(backend, backend.compile(step), least=0.3)
     return {
         "seconds": seconds,
         "samples": batch,
@@ -354,24 +354,24 @@ def calls(task: Task, peer: str) -> dict:
     net = networks.xnn_network(
         task.sizes, task.activation, device=task.device, precision=task.precision
     )
-    engine, run = net.core.engine, net.core.engine.run
+    engine, backend = net.core.engine, net.core.engine.backend
     x, y = task.data()
     samples, recipe = Samples(x, y, None, "argmax"), Recipe(xnn.SGD(task.rate), task.batch)
     steps = Trainer(engine, samples, recipe, epochs=1 + task.epochs).plan[0].steps
-    with noted(run) as operations:  # of so many epochs that all steps of one are a chunk
+    with noted(backend) as operations:  # of so many epochs that all steps of one are a chunk
         trainer = Trainer(engine, samples[: steps * task.batch], recipe, epochs=1_000_000)
     assert [chunk.steps for chunk in trainer.plan] == [steps]
     # Run once, for a product times 0 would cost nothing.
     list(trainer.epoch(np.arange(steps * task.batch), np.full(steps, task.rate)))
     found: dict[str, list] = {}
     for name, arguments, options in operations:
-        label = described(run, name, arguments, options)
+        label = described(backend, name, arguments, options)
         found.setdefault(label, []).append((name, arguments, options))
     result = []
     with engine.stage(task.batch):
         for label, same in found.items():
             name, arguments, options = same[0]
-            seconds = time_operation(run, getattr(run, name), arguments, options)
+            seconds = time_operation(backend, getattr(backend, name), arguments, options)
             result.append({"call": label, "per_step": len(same) / steps, "seconds": seconds})
     return {"steps": steps, "calls": result}
 
@@ -384,14 +384,14 @@ class noted:  # noqa: N801 - reads as a phrase
         *("unfold", "fold", "max_pool", "max_pool_backward"),
     )
 
-    def __init__(self, run) -> None:
-        self.run = run
+    def __init__(self, backend) -> None:
+        self.backend = backend
 
     def __enter__(self) -> list[tuple[str, tuple, dict]]:
         operations: list[tuple[str, tuple, dict]] = []
 
         def noting(name: str) -> Callable[..., None]:
-            operation = getattr(self.run, name)
+            operation = getattr(self.backend, name)
 
             def call(*arguments, **options) -> None:
                 operations.append((name, arguments, options))
@@ -400,17 +400,17 @@ class noted:  # noqa: N801 - reads as a phrase
             return call
 
         for name in self.NAMES:
-            setattr(self.run, name, noting(name))
+            setattr(self.backend, name, noting(name))
         return operations
 
     def __exit__(self, *_: object) -> None:
         for name in self.NAMES:
-            delattr(self.run, name)  # the class has it
+            delattr(self.backend, name)  # the class has it
 
 
-def described(run, name: str, arguments: tuple, options: dict) -> str:
+def described(backend, name: str, arguments: tuple, options: dict) -> str:
     """Return an operation of a backend in words: what it is, and of what size."""
-    given = inspect.signature(getattr(run, name)).bind(*arguments, **options).arguments
+    given = inspect.signature(getattr(backend, name)).bind(*arguments, **options).arguments
     if name == "gemm":
         (rows, inner), columns = given["a"].shape, given["b"].shape[1]
         return f"gemm ({rows}, {inner}) @ ({inner}, {columns})"
@@ -421,7 +421,7 @@ def described(run, name: str, arguments: tuple, options: dict) -> str:
     return f"{what} {tuple(given['out'].shape)}"
 
 
-def time_operation(run, operation: Callable, arguments: tuple, options: dict) -> float:
+def time_operation(backend, operation: Callable, arguments: tuple, options: dict) -> float:
     """Return the seconds that one operation takes among others like it."""
     repeats = 20
 
@@ -429,24 +429,24 @@ def time_operation(run, operation: Callable, arguments: tuple, options: dict) ->
         for _ in range(repeats):
             operation(*arguments, **options)
 
-    return time_replay(run, run.compile(repeated)) / repeats
+    return time_replay(backend, backend.compile(repeated)) / repeats
 
 
-def time_replay(run, replay: Callable[[], None], least: float = 0.01) -> float:
+def time_replay(backend, replay: Callable[[], None], least: float = 0.01) -> float:
     """Return the seconds of a replay: the median of three times as many as take a while."""
     count, took = 1, 0.0
     while took < least:  # which warms up, too
         count *= 2
-        took = clocked(run, replay, count)
-    return median(clocked(run, replay, count) for _ in range(3)) / count
+        took = clocked(backend, replay, count)
+    return median(clocked(backend, replay, count) for _ in range(3)) / count
 
 
-def clocked(run, replay: Callable[[], None], count: int) -> float:
-    run.synchronize()
+def clocked(backend, replay: Callable[[], None], count: int) -> float:
+    backend.synchronize()
     began = time.perf_counter()
     for _ in range(count):
         replay()
-    run.synchronize()
+    backend.synchronize()
     return time.perf_counter() - began
 
 

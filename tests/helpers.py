@@ -8,9 +8,9 @@ def host(array):
     return array.get() if hasattr(array, "get") else np.array(array)
 
 
-def matrix(run, rows, columns, dtype):
+def matrix(backend, rows, columns, dtype):
     """Return zeros ``(rows, columns)`` with room behind each row, as parameters have."""
-    return run.zeros((rows, run.padded(columns, dtype)), dtype)[:, :columns]
+    return backend.zeros((rows, backend.padded(columns, dtype)), dtype)[:, :columns]
 
 
 def copies(net):

@@ -14,14 +14,14 @@ from .helpers import matrix
 
 
 @pytest.fixture
-def run(device):
+def backend(device):
     return select(device)
 
 
-def padded(run, array):
+def padded(backend, array):
     """The same matrix with room behind each row."""
-    out = matrix(run, *array.shape, array.dtype)
-    run.copy(run.upload(array), out)
+    out = matrix(backend, *array.shape, array.dtype)
+    backend.copy(backend.upload(array), out)
     return out
 
 
@@ -39,100 +39,102 @@ def padded(run, array):
 )
 @settings(max_examples=200, deadline=None)
 def test_gemm(m, k, n, layouts, out_is_padded, dtype, alpha, beta, library, compiled):
-    run = select()
-    if library and hasattr(run, "small_product"):
-        run.small_product = 0  # cuBLAS has them all
+    backend = select()
+    if library and hasattr(backend, "small_product"):
+        backend.small_product = 0  # cuBLAS has them all
     rng = np.random.default_rng(0)
     made = {
-        "rows": lambda a: run.upload(a),
-        "columns": lambda a: run.upload(a.T).T,
-        "padded": lambda a: padded(run, a),
-        "padded columns": lambda a: padded(run, np.ascontiguousarray(a.T)).T,
+        "rows": lambda a: backend.upload(a),
+        "columns": lambda a: backend.upload(a.T).T,
+        "padded": lambda a: padded(backend, a),
+        "padded columns": lambda a: padded(backend, np.ascontiguousarray(a.T)).T,
     }
     a, b, c = (rng.standard_normal(s).astype(dtype) for s in ((m, k), (k, n), (m, n)))
-    out = padded(run, c) if out_is_padded else run.upload(c.copy())
+    out = padded(backend, c) if out_is_padded else backend.upload(c.copy())
     operands = made[layouts[0]](a), made[layouts[1]](b)
 
     def step():
-        run.gemm(*operands, out, alpha, beta)
+        backend.gemm(*operands, out, alpha, beta)
 
-    (run.compile(step) if compiled else step)()
+    (backend.compile(step) if compiled else step)()
     tolerance = 1e-5 if dtype == "float32" else 1e-12
     wanted = alpha * (a @ b) + beta * c
-    np.testing.assert_allclose(run.download(out), wanted, rtol=tolerance, atol=tolerance * k)
+    np.testing.assert_allclose(backend.download(out), wanted, rtol=tolerance, atol=tolerance * k)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("turned", [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_products_of_great_depth(run, dtype, turned, compiled, monkeypatch):
+def test_products_of_great_depth(backend, dtype, turned, compiled, monkeypatch):
     """As the gradient of a convolution's weights; a GPU divides them, here small ones as well."""
     for name, value in (("small_product", 0), ("long_product", 64)):
-        if hasattr(run, name):
-            monkeypatch.setattr(run, name, value)
+        if hasattr(backend, name):
+            monkeypatch.setattr(backend, name, value)
     monkeypatch.setattr("xnn.backends.gpu._LEAST", 16)
     rng, shapes = np.random.default_rng(0), ((20, 300), (300, 26))
     a, b = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
     operands = [
-        run.upload(np.ascontiguousarray(v.T)).T if turn else run.upload(v)
+        backend.upload(np.ascontiguousarray(v.T)).T if turn else backend.upload(v)
         for v, turn in zip((a, b), turned, strict=True)
     ]
-    out = padded(run, np.ones((20, 26), dtype))
+    out = padded(backend, np.ones((20, 26), dtype))
 
     def step():
-        run.gemm(*operands, out, alpha=0.5, beta=2.0)
+        backend.gemm(*operands, out, alpha=0.5, beta=2.0)
 
-    (run.compile(step) if compiled else step)()
+    (backend.compile(step) if compiled else step)()
     tolerance = 1e-4 if dtype == "float32" else 1e-10
-    np.testing.assert_allclose(run.download(out), 0.5 * (a @ b) + 2, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(
+        backend.download(out), 0.5 * (a @ b) + 2, rtol=tolerance, atol=tolerance
+    )
 
 
-def test_an_array_of_either_comes_to_the_host(run):
+def test_an_array_of_either_comes_to_the_host(backend):
     given = np.arange(6.0).reshape(2, 3)
-    assert run.host(given) is given
-    found = run.host(run.upload(given))
+    assert backend.host(given) is given
+    found = backend.host(backend.upload(given))
     assert isinstance(found, np.ndarray)
     np.testing.assert_array_equal(found, given)
 
 
-def test_numbers_of_numpy_are_numbers(run):
+def test_numbers_of_numpy_are_numbers(backend):
     """They have a dtype, and a GPU's kernel would take them for pointers."""
-    a = run.upload(np.array([1.0, 4.0], np.float32))
-    run.elementwise("a * k", a, a=a, k=np.float64(0.5))
-    run.update("a = a + k", a=a, k=np.float32(1))
-    square = run.zeros((1, 1), "f")
-    run.gemm(a[None, :], a[:, None], square, alpha=np.float64(2))
-    np.testing.assert_array_equal(run.download(a), [1.5, 3])
-    np.testing.assert_array_equal(run.download(square), [[22.5]])
+    a = backend.upload(np.array([1.0, 4.0], np.float32))
+    backend.elementwise("a * k", a, a=a, k=np.float64(0.5))
+    backend.update("a = a + k", a=a, k=np.float32(1))
+    square = backend.zeros((1, 1), "f")
+    backend.gemm(a[None, :], a[:, None], square, alpha=np.float64(2))
+    np.testing.assert_array_equal(backend.download(a), [1.5, 3])
+    np.testing.assert_array_equal(backend.download(square), [[22.5]])
 
 
 @pytest.mark.parametrize("library", [False, True])
-def test_gemm_reads_numbers_that_lie_in_arrays_anew_at_each_replay(run, library):
-    if library and hasattr(run, "small_product"):
-        run.small_product = 0
+def test_gemm_reads_numbers_that_lie_in_arrays_anew_at_each_replay(backend, library):
+    if library and hasattr(backend, "small_product"):
+        backend.small_product = 0
     a, b, out = (
-        run.upload(np.eye(2)),
-        run.upload(np.array([[1.0, 2], [3, 4]])),
-        run.zeros((2, 2), "d"),
+        backend.upload(np.eye(2)),
+        backend.upload(np.array([[1.0, 2], [3, 4]])),
+        backend.zeros((2, 2), "d"),
     )
-    alpha = run.upload(np.array(3.0))
-    replay = run.compile(lambda: run.gemm(a, b, out, alpha=alpha, beta=1.0))
+    alpha = backend.upload(np.array(3.0))
+    replay = backend.compile(lambda: backend.gemm(a, b, out, alpha=alpha, beta=1.0))
     replay()
     alpha[...] = -1
     replay()
-    np.testing.assert_array_equal(run.download(out), [[2, 4], [6, 8]])
+    np.testing.assert_array_equal(backend.download(out), [[2, 4], [6, 8]])
 
 
 @pytest.mark.parametrize("shapes", [((2, 3), (2, 3), (2, 3)), ((2, 3), (3, 2), (3, 3))])
-def test_gemm_refuses_shapes_that_do_not_fit(run, shapes):
+def test_gemm_refuses_shapes_that_do_not_fit(backend, shapes):
     with pytest.raises(ValueError, match="gemm"):
-        run.gemm(*(run.zeros(shape, "f") for shape in shapes))
+        backend.gemm(*(backend.zeros(shape, "f") for shape in shapes))
 
 
-def test_gemm_refuses_what_blas_cannot_read(run):
-    every_other = run.zeros((4, 8), "f")[:, ::2]
+def test_gemm_refuses_what_blas_cannot_read(backend):
+    every_other = backend.zeros((4, 8), "f")[:, ::2]
     with pytest.raises(ValueError, match="strides"):
-        run.gemm(every_other, run.zeros((4, 2), "f"), run.zeros((4, 2), "f"))
+        backend.gemm(every_other, backend.zeros((4, 2), "f"), backend.zeros((4, 2), "f"))
 
 
 FUNCTIONS = {
@@ -203,36 +205,42 @@ def expressions():
 def test_formula_means_what_python_says(pair, out, shape):
     """Also where it writes over one of its own operands."""
     formula, meaning = pair
-    run = CpuBackend()
+    backend = CpuBackend()
     rng = np.random.default_rng(1)
     a, b, s = rng.standard_normal(shape), rng.standard_normal(shape), np.array(1.5)
     with np.errstate(all="ignore"):
         wanted = eval(meaning, FUNCTIONS, {"a": a, "b": b, "s": s})
         wanted = np.broadcast_to(np.asarray(wanted, float), shape).copy()
-    operands = {"a": run.upload(a.copy()), "b": run.upload(b.copy()), "s": run.upload(s)}
-    target = {"new": run.zeros(shape, "d"), "padded": matrix(run, *shape, "d"), **operands}[out]
-    replay = run.compile(lambda: run.elementwise(formula, target, **operands))
+    operands = {
+        "a": backend.upload(a.copy()),
+        "b": backend.upload(b.copy()),
+        "s": backend.upload(s),
+    }
+    target = {"new": backend.zeros(shape, "d"), "padded": matrix(backend, *shape, "d"), **operands}[
+        out
+    ]
+    replay = backend.compile(lambda: backend.elementwise(formula, target, **operands))
     replay()
-    np.testing.assert_allclose(run.download(target), wanted, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(backend.download(target), wanted, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
     "formula",
     ["exp(a)", "log(a)", "sqrt(a)", "sin(a) / cos(a)", "log(maximum(a, t))", "log1p(a)", "a"],
 )
-def test_formulas_of_positive_numbers(run, formula):
+def test_formulas_of_positive_numbers(backend, formula):
     a = np.random.default_rng(0).random((3, 4)) + 0.1
-    out = run.zeros((3, 4), "d")
-    run.elementwise(formula, out, a=run.upload(a), t=0.5)
+    out = backend.zeros((3, 4), "d")
+    backend.elementwise(formula, out, a=backend.upload(a), t=0.5)
     wanted = eval(formula, FUNCTIONS, {"a": a, "t": 0.5})
-    np.testing.assert_allclose(run.download(out), wanted, rtol=1e-14)
+    np.testing.assert_allclose(backend.download(out), wanted, rtol=1e-14)
 
 
-def test_formula_of_sums_along_rows(run):
+def test_formula_of_sums_along_rows(backend):
     a, s = np.arange(6.0).reshape(2, 3), np.array([10.0, 20.0])
-    out = run.zeros((2, 3), "d")
-    run.elementwise("a * 2 - s", out, a=run.upload(a), s=run.upload(s)[:, None])
-    np.testing.assert_array_equal(run.download(out), a * 2 - s[:, None])
+    out = backend.zeros((2, 3), "d")
+    backend.elementwise("a * 2 - s", out, a=backend.upload(a), s=backend.upload(s)[:, None])
+    np.testing.assert_array_equal(backend.download(out), a * 2 - s[:, None])
 
 
 @pytest.mark.parametrize(
@@ -258,70 +266,79 @@ def test_formulas_have_no_more_than_both_devices_speak(formula):
         formulas.parse(formula)
 
 
-def test_softmax_row_sums_and_argmax(run):
+def test_softmax_row_sums_and_argmax(backend):
     z = np.random.default_rng(0).standard_normal((5, 7)) * 100
-    out, sums, largest = run.zeros((5, 7), "d"), run.zeros((5,), "d"), run.zeros((5,), np.intp)
-    device_z = run.upload(z)
-    run.softmax(device_z, out)
+    out, sums, largest = (
+        backend.zeros((5, 7), "d"),
+        backend.zeros((5,), "d"),
+        backend.zeros((5,), np.intp),
+    )
+    device_z = backend.upload(z)
+    backend.softmax(device_z, out)
     e = np.exp(z - z.max(axis=1, keepdims=True))
-    np.testing.assert_allclose(run.download(out), e / e.sum(axis=1, keepdims=True), rtol=1e-13)
-    run.row_sums(device_z, sums)
-    np.testing.assert_allclose(run.download(sums), z.sum(axis=1), rtol=1e-13)
-    run.argmax(device_z, largest)
-    np.testing.assert_array_equal(run.download(largest), z.argmax(axis=1))
+    np.testing.assert_allclose(backend.download(out), e / e.sum(axis=1, keepdims=True), rtol=1e-13)
+    backend.row_sums(device_z, sums)
+    np.testing.assert_allclose(backend.download(sums), z.sum(axis=1), rtol=1e-13)
+    backend.argmax(device_z, largest)
+    np.testing.assert_array_equal(backend.download(largest), z.argmax(axis=1))
 
 
-def test_formula_of_a_row_a_column_a_number_and_rows_with_gaps(run):
+def test_formula_of_a_row_a_column_a_number_and_rows_with_gaps(backend):
     rng = np.random.default_rng(0)
     a, row, column = (rng.random(shape, np.float32) for shape in ((7, 50), (1, 50), (7, 1)))
-    wide = run.zeros((7, 64), np.float32)
-    operands = {"a": padded(run, a), "b": run.upload(row), "c": run.upload(column), "k": 0.5}
-    run.elementwise("maximum(a - b, c) * k + sigmoid(a)", wide[:, :50], **operands)
+    wide = backend.zeros((7, 64), np.float32)
+    operands = {
+        "a": padded(backend, a),
+        "b": backend.upload(row),
+        "c": backend.upload(column),
+        "k": 0.5,
+    }
+    backend.elementwise("maximum(a - b, c) * k + sigmoid(a)", wide[:, :50], **operands)
     wanted = np.maximum(a - row, column) * 0.5 + 1 / (1 + np.exp(-a))
-    found = run.download(wide)
+    found = backend.download(wide)
     np.testing.assert_allclose(found[:, :50], wanted, rtol=1e-6)
     assert (found[:, 50:] == 0).all()
 
 
 @pytest.mark.parametrize("source", ["uint8", "float32", "float64", "int64"])
-def test_gather_picks_and_converts_rows(run, source):
+def test_gather_picks_and_converts_rows(backend, source):
     rows = np.random.default_rng(0).integers(0, 100, (20, 6)).astype(source)
     index = np.array([3, 3, 19, 0])
-    for out in (run.zeros((4, 6), "f"), matrix(run, 4, 6, "f")):
-        run.gather(run.upload(rows), run.upload(index), out)
-        np.testing.assert_array_equal(run.download(out), rows[index])
+    for out in (backend.zeros((4, 6), "f"), matrix(backend, 4, 6, "f")):
+        backend.gather(backend.upload(rows), backend.upload(index), out)
+        np.testing.assert_array_equal(backend.download(out), rows[index])
 
 
 def test_arrays_begin_and_go_on_at_aligned_addresses():
-    run = CpuBackend()
+    backend = CpuBackend()
     for rows, columns in ((1, 1), (30, 785), (10, 31)):
         for dtype in ("float32", "float64"):
-            made = matrix(run, rows, columns, dtype)
+            made = matrix(backend, rows, columns, dtype)
             assert made.shape == (rows, columns)
-            assert made.ctypes.data % run.alignment == 0
-            assert made.strides[0] % run.alignment == 0
+            assert made.ctypes.data % backend.alignment == 0
+            assert made.strides[0] % backend.alignment == 0
 
 
-def test_a_compiled_step_does_nothing_until_it_is_replayed(run):
-    out = run.zeros((2,), "d")
-    replay = run.compile(lambda: run.elementwise("x + 1", out, x=out))
-    assert run.download(out).tolist() == [0, 0]
+def test_a_compiled_step_does_nothing_until_it_is_replayed(backend):
+    out = backend.zeros((2,), "d")
+    replay = backend.compile(lambda: backend.elementwise("x + 1", out, x=out))
+    assert backend.download(out).tolist() == [0, 0]
     replay()
     replay()
-    assert run.download(out).tolist() == [2, 2]
+    assert backend.download(out).tolist() == [2, 2]
 
 
-def test_an_error_while_compiling_leaves_the_backend_as_it_was(run):
-    out = run.zeros((2,), "d")
+def test_an_error_while_compiling_leaves_the_backend_as_it_was(backend):
+    out = backend.zeros((2,), "d")
 
     def step():
-        run.elementwise("x + 1", out, x=out)
+        backend.elementwise("x + 1", out, x=out)
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError, match="no"):
-        run.compile(step)
-    run.elementwise("x + 2", out, x=out)
-    assert run.download(out).tolist() == [2, 2]
+        backend.compile(step)
+    backend.elementwise("x + 2", out, x=out)
+    assert backend.download(out).tolist() == [2, 2]
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda", "gpu:0", "cuda:3"])
@@ -348,13 +365,15 @@ def threads():
 
 
 def test_small_steps_train_on_one_thread_and_others_get_theirs_back():
-    run = CpuBackend()
-    with run.stage(10**9):  # also loads what there is to load
-        run.gemm(run.zeros((2, 2), "f"), run.zeros((2, 2), "f"), run.zeros((2, 2), "f"))
+    backend = CpuBackend()
+    with backend.stage(10**9):  # also loads what there is to load
+        backend.gemm(
+            backend.zeros((2, 2), "f"), backend.zeros((2, 2), "f"), backend.zeros((2, 2), "f")
+        )
     before = threads()
     if not before:
         pytest.skip("threadpoolctl does not know this BLAS")
-    entered = [run.stage(1000), CpuBackend().stage(1000)]
+    entered = [backend.stage(1000), CpuBackend().stage(1000)]
     for stage in entered:
         stage.__enter__()
         assert set(threads()) == {1}
@@ -362,7 +381,7 @@ def test_small_steps_train_on_one_thread_and_others_get_theirs_back():
         assert set(threads()) == {1}
         stage.__exit__(None, None, None)
     assert threads() == before
-    with run.stage(10**9):
+    with backend.stage(10**9):
         assert threads() == before
 
 
@@ -377,16 +396,16 @@ def test_program_means_what_python_says(statements, size):
     """In blocks of 16 numbers; what it names anew is its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("xnn.backends.cpu._BLOCK", 128)
-        run = CpuBackend()
+        backend = CpuBackend()
         rng = np.random.default_rng(1)
         names = {
             "a": rng.standard_normal(size),
             "b": rng.standard_normal(size),
             "s": np.float64(1.5),
         }
-        operands = {name: run.upload(np.array(value)) for name, value in names.items()}
+        operands = {name: backend.upload(np.array(value)) for name, value in names.items()}
         text = "; ".join(f"{name} = {formula}" for name, (formula, _) in statements)
-        replay = run.compile(lambda: run.update(text, **operands))
+        replay = backend.compile(lambda: backend.update(text, **operands))
         with np.errstate(all="ignore"):
             for name, (_, meaning) in statements:
                 value = np.asarray(eval(meaning, FUNCTIONS, names), float)
@@ -394,21 +413,21 @@ def test_program_means_what_python_says(statements, size):
         replay()
     for name in "ab":
         np.testing.assert_allclose(
-            run.download(operands[name]), names[name], rtol=1e-12, atol=1e-12
+            backend.download(operands[name]), names[name], rtol=1e-12, atol=1e-12
         )
 
 
-def test_a_program_may_exchange_arrays(run):
-    a, b = run.upload(np.arange(3.0)), run.upload(np.arange(3.0) + 9)
-    run.update("t = a; a = b; b = t", a=a, b=b)
-    assert run.download(a).tolist() == [9, 10, 11]
-    assert run.download(b).tolist() == [0, 1, 2]
+def test_a_program_may_exchange_arrays(backend):
+    a, b = backend.upload(np.arange(3.0)), backend.upload(np.arange(3.0) + 9)
+    backend.update("t = a; a = b; b = t", a=a, b=b)
+    assert backend.download(a).tolist() == [9, 10, 11]
+    assert backend.download(b).tolist() == [0, 1, 2]
 
 
-def test_a_program_gives_a_number_of_its_own_another_name(run):
-    a = run.upload(np.arange(3.0))
-    run.update("t = a + 1; u = t; t = t * 2; a = u + t", a=a)
-    assert run.download(a).tolist() == [3, 6, 9]
+def test_a_program_gives_a_number_of_its_own_another_name(backend):
+    a = backend.upload(np.arange(3.0))
+    backend.update("t = a + 1; u = t; t = t * 2; a = u + t", a=a)
+    assert backend.download(a).tolist() == [3, 6, 9]
 
 
 @pytest.mark.parametrize("program", ["a + 1", "a += 1", "a[0] = 1", "a, b = 1", "a = b = 1", "a ="])
@@ -422,29 +441,33 @@ def test_programs_hold_formulas():
         formulas.program("a = 1; b = tan(a)")
 
 
-def test_arrays_of_a_program_are_of_one_kind(run):
-    for other in (run.zeros((4,), "d"), run.zeros((3,), "f")):
+def test_arrays_of_a_program_are_of_one_kind(backend):
+    for other in (backend.zeros((4,), "d"), backend.zeros((3,), "f")):
         with pytest.raises(ValueError, match="update: arrays differ in shape or dtype"):
-            run.update("a = a + b", a=run.zeros((3,), "d"), b=other)
+            backend.update("a = a + b", a=backend.zeros((3,), "d"), b=other)
 
 
 def test_large_formulas_are_worked_through_in_blocks():
-    run = CpuBackend()
+    backend = CpuBackend()
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((300, 301)), rng.standard_normal((300, 301))
     for target in ("new", "a"):
-        arrays = {"a": run.upload(a.copy()), "b": run.upload(b), "s": run.upload(np.array([[3.0]]))}
-        out = arrays.get(target, run.zeros(a.shape, "d"))
-        run.elementwise("a * b + s * a", out, **arrays)
-        np.testing.assert_allclose(run.download(out), a * b + 3 * a, rtol=1e-12)
+        arrays = {
+            "a": backend.upload(a.copy()),
+            "b": backend.upload(b),
+            "s": backend.upload(np.array([[3.0]])),
+        }
+        out = arrays.get(target, backend.zeros(a.shape, "d"))
+        backend.elementwise("a * b + s * a", out, **arrays)
+        np.testing.assert_allclose(backend.download(out), a * b + 3 * a, rtol=1e-12)
 
 
 def test_a_replay_takes_denormals_for_zero_and_leaves_the_thread_as_it_was():
     if denormals._library() is None:
         pytest.skip("only on Linux")
-    run = CpuBackend()
-    small = run.upload(np.full(100, 1e-40, "f"))
-    replay = run.compile(lambda: run.elementwise("a * 0.5", small, a=small))
+    backend = CpuBackend()
+    small = backend.upload(np.full(100, 1e-40, "f"))
+    replay = backend.compile(lambda: backend.elementwise("a * 0.5", small, a=small))
     replay()
     assert not small.any()
     assert (np.full(100, 1e-40, "f") * np.float32(0.5) != 0).all()
@@ -452,25 +475,25 @@ def test_a_replay_takes_denormals_for_zero_and_leaves_the_thread_as_it_was():
 
 @pytest.mark.parametrize("columns", [3, 300])  # both ways in which a CPU looks for them
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_numbers_that_are_not_finite_are_found(run, columns, dtype):
+def test_numbers_that_are_not_finite_are_found(backend, columns, dtype):
     good = np.full((60, columns), np.finfo(dtype).max / 2, dtype)  # their sum is not finite
-    assert run.finite(run.upload(good))
-    assert not run.finite(run.upload(good), most=1.0)
+    assert backend.finite(backend.upload(good))
+    assert not backend.finite(backend.upload(good), most=1.0)
     for bad in ([np.nan], [np.inf, -np.inf], [-np.inf]):
         values = np.zeros((60, columns), dtype)
         values[7, : len(bad)] = bad
-        assert not run.finite(run.upload(values))
+        assert not backend.finite(backend.upload(values))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(60, 300), (60, 3), (7, 60, 12)])
 @pytest.mark.parametrize("part", [np.s_[..., :-1], np.s_[..., ::2], np.s_[..., 1::2, :-2]])
-def test_numbers_that_are_not_finite_are_found_where_there_are_gaps(run, shape, part, dtype):
+def test_numbers_that_are_not_finite_are_found_where_there_are_gaps(backend, shape, part, dtype):
     for bad in (np.nan, np.inf, -np.inf):
         values = np.full(shape, bad, dtype)
         values[part] = 1
-        assert run.finite(run.upload(values)[part])
+        assert backend.finite(backend.upload(values)[part])
         one = np.ones(shape, dtype)
         one[part][(-1,) * len(shape)] = bad
-        assert not run.finite(run.upload(one)[part])
-        assert not run.finite(run.upload(np.ones(shape, dtype))[part], most=0.5)
+        assert not backend.finite(backend.upload(one)[part])
+        assert not backend.finite(backend.upload(np.ones(shape, dtype))[part], most=0.5)

@@ -249,7 +249,7 @@ def test_arrays_on_the_device(device):
     x, y = _rows(pairs()[0])
     labels = _rows(pairs()[1])[1]
     nets = [seeded(lambda: network.Network(SIZES, device=device)) for _ in range(2)]
-    upload = nets[0]._net.core.engine.run.upload
+    upload = nets[0]._net.core.engine.backend.upload
     seeded(lambda: nets[0].SGD((x, y), 2, 10, 2.0))
     seeded(lambda: nets[1].SGD((upload(x), upload(y)), 2, 10, 2.0))
     assert nets[0].evaluate((x, labels)) == nets[1].evaluate((upload(x), upload(labels)))

@@ -224,7 +224,7 @@ def test_a_checkpoint_of_other_chunks(tmp_path, device, monkeypatch):
     with pytest.raises(KilledError):
         fit(ended, run, [xnn.Checkpoints(tmp_path, "1 step"), KilledAt(17)])
     for steps, net in ((11, whole), (2, resumed)):
-        monkeypatch.setattr(type(net.core.engine.run), "chunk_steps", steps)
+        monkeypatch.setattr(type(net.core.engine.backend), "chunk_steps", steps)
         fit(net, run, resume=tmp_path if net is resumed else None)
     np.testing.assert_allclose(flat(resumed), flat(whole), rtol=1e-4, atol=1e-6)
 

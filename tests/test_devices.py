@@ -70,7 +70,7 @@ def test_steps_are_captured(device):
         pytest.skip("has no CUDA graphs")
     net = xnn.Network([20, Dense(5, "softmax"), Dense(3)], device=device)
     net.fit(np.zeros((20, 20)), np.zeros(20, int), epochs=1)
-    assert net.core.engine.run.uncaptured is None
+    assert net.core.engine.backend.uncaptured is None
 
 
 def test_arrays_of_pytorch(device):
@@ -85,7 +85,7 @@ def test_arrays_of_pytorch(device):
     there = torch.from_numpy(x).cuda(), torch.from_numpy(y).cuda()
     net.fit(*there, epochs=1)
     outputs = net.predict(there[0])
-    assert isinstance(outputs, net.core.engine.run.xp.ndarray)
+    assert isinstance(outputs, net.core.engine.backend.xp.ndarray)
     np.testing.assert_array_equal(torch.from_dlpack(outputs).cpu().numpy(), net.predict(x))
 
 

@@ -112,7 +112,7 @@ def test_what_is_not_captured_is_played(data, monkeypatch):
     played = network()
     with pytest.warns(RuntimeWarning, match="without CUDA graphs.*: cudaErrorNotSupported"):
         played.fit(*data, epochs=1)
-    assert played.core.engine.run.uncaptured == "cudaErrorNotSupported"
+    assert played.core.engine.backend.uncaptured == "cudaErrorNotSupported"
     np.testing.assert_array_equal(parameters(played), parameters(wanted))
 
 
@@ -130,19 +130,19 @@ def test_what_is_not_captured_is_played(data, monkeypatch):
 def test_small_products_are_kernels(shapes, by_columns, monkeypatch):
     monkeypatch.setattr(EmulatedBackend, "small_product", gpu.GpuBackend.small_product)
     monkeypatch.setattr(emulated._Cublas, "_gemm", None)
-    run, rng = EmulatedBackend(), np.random.default_rng(0)
+    backend, rng = EmulatedBackend(), np.random.default_rng(0)
     a, b = (rng.standard_normal(shape).astype("f") for shape in shapes)
     there = [
-        run.upload(v.T.copy()).T if columns else run.upload(v)
+        backend.upload(v.T.copy()).T if columns else backend.upload(v)
         for v, columns in zip((a, b), by_columns, strict=True)
     ]
-    out = run.upload(np.ones((len(a), b.shape[1]), "f"))
-    run.gemm(*there, out, alpha=0.5, beta=2.0)
+    out = backend.upload(np.ones((len(a), b.shape[1]), "f"))
+    backend.gemm(*there, out, alpha=0.5, beta=2.0)
     wanted = 0.5 * (a.astype("d") @ b) + 2
-    np.testing.assert_allclose(run.download(out), wanted, rtol=1e-5, atol=1e-5)
-    out = run.upload(np.full(out.shape, np.nan, "f"))
-    run.gemm(*there, out)
-    np.testing.assert_allclose(run.download(out), (wanted - 2) * 2, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(backend.download(out), wanted, rtol=1e-5, atol=1e-5)
+    out = backend.upload(np.full(out.shape, np.nan, "f"))
+    backend.gemm(*there, out)
+    np.testing.assert_allclose(backend.download(out), (wanted - 2) * 2, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [64, 62, 3])
@@ -153,15 +153,15 @@ def test_formulas_over_many_numbers_are_those_over_few(dtype, first, size, monke
     monkeypatch.setattr(EmulatedBackend, "long_formula", 1)
     fours, flat = [], gpu.cuda.flat
     monkeypatch.setattr(gpu.cuda, "flat", lambda *a: fours.append(a[-1]) or flat(*a))
-    run, rng = EmulatedBackend(), np.random.default_rng(0)
-    whole = run.upload(rng.standard_normal(80).astype("f"))
-    a, b = whole[first : first + size], run.upload((100 * rng.random(size)).astype(dtype))
-    number, out = run.upload(np.array([3.0], "f")), run.zeros((80,), "f")
-    wanted = run.download(a) * run.download(b) + 3 * 0.5
-    run.elementwise("a * b + n * h", out[first : first + size], a=a, b=b, n=number, h=0.5)
-    np.testing.assert_allclose(run.download(out)[first : first + size], wanted, rtol=1e-5)
-    assert np.count_nonzero(run.download(out)) == size
-    run.elementwise("-a", a, a=a)
+    backend, rng = EmulatedBackend(), np.random.default_rng(0)
+    whole = backend.upload(rng.standard_normal(80).astype("f"))
+    a, b = whole[first : first + size], backend.upload((100 * rng.random(size)).astype(dtype))
+    number, out = backend.upload(np.array([3.0], "f")), backend.zeros((80,), "f")
+    wanted = backend.download(a) * backend.download(b) + 3 * 0.5
+    backend.elementwise("a * b + n * h", out[first : first + size], a=a, b=b, n=number, h=0.5)
+    np.testing.assert_allclose(backend.download(out)[first : first + size], wanted, rtol=1e-5)
+    assert np.count_nonzero(backend.download(out)) == size
+    backend.elementwise("-a", a, a=a)
     assert fours[0] == (4 if (dtype, first % 4, size % 4) == ("f", 0, 0) else 1)
 
 
@@ -173,121 +173,121 @@ def test_sums_of_many_numbers_are_divided(dtype, rows, depth, columns, by_column
     monkeypatch.setattr(EmulatedBackend, "small_product", 0)
     monkeypatch.setattr(EmulatedBackend, "long_product", 64)
     monkeypatch.setattr("xnn.backends.gpu._LEAST", 16)
-    run, rng, counts = EmulatedBackend(), np.random.default_rng(0), []
+    backend, rng, counts = EmulatedBackend(), np.random.default_rng(0), []
     batched = emulated._Cublas._batched
     monkeypatch.setattr(
         emulated._Cublas, "_batched", lambda *a: counts.append(a[-1].value) or batched(*a)
     )
     a, b = rng.standard_normal((rows, depth)), rng.standard_normal((depth, columns))
     there = [
-        run.upload(v.T.astype(dtype).copy()).T if by else run.upload(v.astype(dtype))
+        backend.upload(v.T.astype(dtype).copy()).T if by else backend.upload(v.astype(dtype))
         for v, by in zip((a, b), by_columns, strict=True)
     ]
-    wide = run.upload(np.ones((rows, columns + 3), dtype))
+    wide = backend.upload(np.ones((rows, columns + 3), dtype))
     out = wide[:, :columns]
 
     def step():
-        run.gemm(*there, out, alpha=0.5, beta=2.0)
+        backend.gemm(*there, out, alpha=0.5, beta=2.0)
 
     step()
-    replay = run.compile(step)
+    replay = backend.compile(step)
     replay()
     parts = min(128 // -(-columns // 128), depth // 16)
     assert counts == [parts - 1] * 2
     wanted = 0.5 * (a @ b)
     wanted = wanted + 2 * (wanted + 2)
     tolerance = 1e-4 if dtype == "f" else 1e-10
-    np.testing.assert_allclose(run.download(out), wanted, rtol=tolerance, atol=tolerance)
-    assert (run.download(wide)[:, columns:] == 1).all()
+    np.testing.assert_allclose(backend.download(out), wanted, rtol=tolerance, atol=tolerance)
+    assert (backend.download(wide)[:, columns:] == 1).all()
     wide[...] = np.nan
-    run.gemm(*there, out)
-    np.testing.assert_allclose(run.download(out), a @ b, rtol=tolerance, atol=tolerance)
+    backend.gemm(*there, out)
+    np.testing.assert_allclose(backend.download(out), a @ b, rtol=tolerance, atol=tolerance)
 
 
 def test_cublas_is_there_for_what_it_is_asked_for():
-    run = EmulatedBackend()
-    a, out = run.upload(np.eye(3, dtype="f")), run.zeros((3, 3), "f")
-    run.compile(lambda: run.gemm(a, a, out))()
-    assert "_cublas" not in vars(run)
-    run.small_product = 0
-    run.compile(lambda: run.gemm(a, a, out, alpha=2.0))()
-    assert "_cublas" in vars(run)
-    np.testing.assert_array_equal(run.download(out), 2 * np.eye(3))
+    backend = EmulatedBackend()
+    a, out = backend.upload(np.eye(3, dtype="f")), backend.zeros((3, 3), "f")
+    backend.compile(lambda: backend.gemm(a, a, out))()
+    assert "_cublas" not in vars(backend)
+    backend.small_product = 0
+    backend.compile(lambda: backend.gemm(a, a, out, alpha=2.0))()
+    assert "_cublas" in vars(backend)
+    np.testing.assert_array_equal(backend.download(out), 2 * np.eye(3))
 
 
 def test_a_capture_that_fails_tells_the_cause_and_keeps_what_it_points_to():
-    run = EmulatedBackend()
-    a, seen = run.upload(np.eye(3, dtype=np.float32)), []
+    backend = EmulatedBackend()
+    a, seen = backend.upload(np.eye(3, dtype=np.float32)), []
 
     def step():
-        out = run.scratch((3, 3), "f")
+        out = backend.scratch((3, 3), "f")
         seen.append(weakref.ref(out))
-        run.gemm(a, a, out)
-        run._do(fails_in_a_capture)
+        backend.gemm(a, a, out)
+        backend._do(fails_in_a_capture)
 
     def fails_in_a_capture():
-        if run._capturing.captured is not None:
+        if backend._capturing.captured is not None:
             raise emulated.CUDARuntimeError("cudaErrorOfThatCall")
 
     with pytest.warns(RuntimeWarning, match="cudaErrorOfThatCall"):
-        replay = run.compile(step)
-    run.synchronize()
+        replay = backend.compile(step)
+    backend.synchronize()
     assert seen[0]() is not None
-    assert run._capturing.captured is None
+    assert backend._capturing.captured is None
     replay()
 
 
 def test_what_waits_for_a_whole_gpu_waits_for_a_capture():
     """Another thread makes a handle of cuBLAS and gives it up, while a stream captures."""
-    run, threads = EmulatedBackend(), []
-    run.small_product = 0
-    a, out = run.upload(np.eye(3, dtype="f")), run.zeros((3, 3), "f")
+    backend, threads = EmulatedBackend(), []
+    backend.small_product = 0
+    a, out = backend.upload(np.eye(3, dtype="f")), backend.zeros((3, 3), "f")
 
     def make_and_drop():
         EmulatedBackend()._cublas  # noqa: B018
 
     def meanwhile():
-        if run._capturing.captured is not None:
+        if backend._capturing.captured is not None:
             threads.append(threading.Thread(target=make_and_drop))
             threads[-1].start()
             threads[-1].join(0.1)
 
     def step():
-        run.gemm(a, a, out)
-        run._do(meanwhile)
+        backend.gemm(a, a, out)
+        backend._do(meanwhile)
 
-    run.compile(step)()
+    backend.compile(step)()
     for thread in threads:
         thread.join()
-    assert run.uncaptured is None
+    assert backend.uncaptured is None
     assert len(threads) == 1
-    np.testing.assert_array_equal(run.download(out), np.eye(3))
+    np.testing.assert_array_equal(backend.download(out), np.eye(3))
 
 
 def test_a_capture_that_others_ended_is_made_again():
-    run, waits = EmulatedBackend(), []
-    a = run.upload(np.eye(3, dtype="f"))
+    backend, waits = EmulatedBackend(), []
+    a = backend.upload(np.eye(3, dtype="f"))
 
     def a_user_waits():
-        if run._capturing.captured is not None:
+        if backend._capturing.captured is not None:
             waits.append(1)
-            run._capturing.ended |= len(waits) == 1
+            backend._capturing.ended |= len(waits) == 1
 
     def step():
-        run.gemm(a, a, a)
-        run._do(a_user_waits)
+        backend.gemm(a, a, a)
+        backend._do(a_user_waits)
 
-    run.compile(step)
-    assert run.uncaptured is None
+    backend.compile(step)
+    assert backend.uncaptured is None
     assert len(waits) == 2
 
 
 def test_streams_are_used_again():
     """CuPy tells by a stream's handle whose memory may be given out without waiting."""
     gc.collect()
-    run = EmulatedBackend()
-    pair = run._stream, run._capturing
-    del run
+    backend = EmulatedBackend()
+    pair = backend._stream, backend._capturing
+    del backend
     gc.collect()
     others = [EmulatedBackend() for _ in range(2)]
     assert (others[0]._stream, others[0]._capturing) == pair
@@ -295,33 +295,33 @@ def test_streams_are_used_again():
 
 
 def test_a_capture_leaves_the_default_stream_to_others(monkeypatch):
-    run = EmulatedBackend()
-    a, others = run.upload(np.eye(3, dtype=np.float32)), run.zeros((2,), "f")
+    backend = EmulatedBackend()
+    a, others = backend.upload(np.eye(3, dtype=np.float32)), backend.zeros((2,), "f")
 
     def another_thread_works():
         with emulated._NULL[0]:
             others[...] = 1.0
 
     def step():
-        run.gemm(a, a, a)
-        run._do(another_thread_works)
+        backend.gemm(a, a, a)
+        backend._do(another_thread_works)
 
-    run.compile(step)
-    assert run.uncaptured is None
-    run._stream.begin_capture()
+    backend.compile(step)
+    assert backend.uncaptured is None
+    backend._stream.begin_capture()
     with pytest.raises(emulated.CUDARuntimeError, match="CaptureImplicit"):
         another_thread_works()
-    run._stream.end_capture()
+    backend._stream.end_capture()
 
 
 def test_lots_under_way_at_the_end_are_waited_for():
     """Their memory is another's then."""
-    run = EmulatedBackend()
-    feed = run.feed(np.full((4, 1000), 7, np.float32), 4)
+    backend = EmulatedBackend()
+    feed = backend.feed(np.full((4, 1000), 7, np.float32), 4)
     feed.send(np.arange(4))
     crossing = feed._crossing
     del feed
-    with run.here() as stream:
+    with backend.here() as stream:
         mine = [CUPY.full((4, 1000), 1, "f") for _ in range(4)]
         stream.synchronize()
         crossing.synchronize()
@@ -340,23 +340,23 @@ def test_streamed_numbers_of_other_kinds(data, monkeypatch, dtype):
 
 def test_large_arrays_do_not_stay_in_pinned_memory(monkeypatch):
     monkeypatch.setattr(gpu, "_STAGED", 100)
-    run, wide = EmulatedBackend(), np.arange(1000.0)
+    backend, wide = EmulatedBackend(), np.arange(1000.0)
     for given in (wide, wide[::2], wide.reshape(20, 50).T):
-        there = run.upload(given)
+        there = backend.upload(given)
         np.testing.assert_array_equal(there.get(), given)
     given = wide.copy()
-    there = run.upload(given)
+    there = backend.upload(given)
     given[:] = 0  # it is over there by now
     np.testing.assert_array_equal(there.get(), wide)
 
 
 @pytest.mark.parametrize("columns", [1, 31, 1024, 1025, 5000, 3_000_000])
 def test_long_rows_are_summed_by_many_warps(columns):
-    run = EmulatedBackend()
+    backend = EmulatedBackend()
     values = np.random.default_rng(0).standard_normal((2, columns))
-    sums = run.zeros((2,), "d")
-    run.row_sums(run.upload(values), sums)
-    np.testing.assert_allclose(run.download(sums), values.sum(axis=1), rtol=1e-9)
+    sums = backend.zeros((2,), "d")
+    backend.row_sums(backend.upload(values), sums)
+    np.testing.assert_allclose(backend.download(sums), values.sum(axis=1), rtol=1e-9)
 
 
 def test_what_fails_on_the_gpu_is_no_matter_of_the_input(data, monkeypatch):

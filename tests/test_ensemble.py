@@ -53,7 +53,7 @@ def test_a_device_answers_arrays_of_its_own(vote, outputs):
         xnn.Ensemble([xnn.Network([5, outputs], seed=i, device=d) for i in range(3)], vote)
         for d in ("cpu", "standin")
     )
-    upload = there.networks[0].core.engine.run.upload
+    upload = there.networks[0].core.engine.backend.upload
     for ask in ("predict", "classify"):
         found = getattr(there, ask)(upload(x))
         assert isinstance(found, standin.Array)

@@ -29,18 +29,18 @@ HEAVY = 10**9  # multiplications that are worth kernels
 def both(step, *arrays):
     """Return what a step makes of copies of arrays, with kernels and without."""
     made = []
-    for run in (CppBackend(), CpuBackend()):
-        own = [aligned(run, array) for array in arrays]
-        run.compile(lambda run=run, own=own: step(run, *own), HEAVY)()
+    for backend in (CppBackend(), CpuBackend()):
+        own = [aligned(backend, array) for array in arrays]
+        backend.compile(lambda backend=backend, own=own: step(backend, *own), HEAVY)()
         made.append([np.array(array) for array in own])
     return made
 
 
-def aligned(run, array):
+def aligned(backend, array):
     """Return a copy that lies as the array does: by rows, or by columns."""
     if array.ndim == 2 and array.strides[0] < array.strides[1]:
-        return aligned(run, array.T).T
-    new = run.zeros(array.shape, array.dtype)
+        return aligned(backend, array.T).T
+    new = backend.zeros(array.shape, array.dtype)
     new[...] = array
     return new
 
@@ -73,7 +73,7 @@ def test_formulas(formula, dtype):
         a, b, out = numbers(shape, dtype), numbers(shape[-1:], dtype, 1), np.zeros(shape, dtype)
         number = np.array(1.5, dtype)
         assert_alike(
-            lambda run, a, b, c, out: run.elementwise(formula, out, a=a, b=b, c=c),
+            lambda backend, a, b, c, out: backend.elementwise(formula, out, a=a, b=b, c=c),
             a,
             b,
             number,
@@ -85,10 +85,10 @@ def test_formulas_on_parts_of_arrays_and_other_dtypes():
     whole, bytes_ = numbers((6, 10)), np.arange(60, dtype=np.uint8).reshape(6, 10)
     out = np.zeros((6, 10), "f")
 
-    def step(run, whole, bytes_, out):
-        run.elementwise("a + b", out[:, 2:7], a=whole[:, 5:], b=bytes_[:, ::2])
-        run.elementwise("a * 2", out[:, 7:8], a=whole[:, :1])
-        run.copy(bytes_[1:3], out[4:])
+    def step(backend, whole, bytes_, out):
+        backend.elementwise("a + b", out[:, 2:7], a=whole[:, 5:], b=bytes_[:, ::2])
+        backend.elementwise("a * 2", out[:, 7:8], a=whole[:, :1])
+        backend.copy(bytes_[1:3], out[4:])
 
     assert_alike(step, whole, bytes_, out)
 
@@ -98,7 +98,7 @@ def test_what_is_not_a_number_stays_so():
     formulas = ["maximum(a, 0)", "minimum(a, 0)", "sign(a)", "a * (a > 0)", "abs(a)", "sigmoid(a)"]
     for formula in formulas:
         found, wanted = both(
-            lambda run, a, out, f=formula: run.elementwise(f, out, a=a), a, np.zeros(5, "f")
+            lambda backend, a, out, f=formula: backend.elementwise(f, out, a=a), a, np.zeros(5, "f")
         )
         np.testing.assert_array_equal(found[1], wanted[1])
 
@@ -107,9 +107,9 @@ def test_programs():
     arrays = [numbers(1001, "d", seed) for seed in range(3)]
     rate = np.array(0.1)
 
-    def step(run, w, g, v, rate):
+    def step(backend, w, g, v, rate):
         program = "t = g + w * decay; v = v * mu + t; w = w - rate * v"
-        run.update(program, w=w, g=g, v=v, rate=rate, mu=0.9, decay=0.01)
+        backend.update(program, w=w, g=g, v=v, rate=rate, mu=0.9, decay=0.01)
 
     assert_alike(step, *arrays, rate, rtol=1e-13)
 
@@ -119,12 +119,14 @@ def test_programs():
 def test_gather(source, index):
     rows = (100 * numbers((9, 11), "d")).astype(source)
     at, out = np.array([3, 0, 8, 8], index), np.zeros((4, 16), "f")
-    assert_alike(lambda run, rows, at, out: run.gather(rows, at, out[:, :11]), rows, at, out)
+    assert_alike(
+        lambda backend, rows, at, out: backend.gather(rows, at, out[:, :11]), rows, at, out
+    )
 
 
 def test_softmax():
     z = np.array([[1000.0, 1000, -1000], [0, np.nan, 1], [3, 2, 1]], "f")
-    found, wanted = both(lambda run, z, out: run.softmax(z, out), z, np.zeros((3, 3), "f"))
+    found, wanted = both(lambda backend, z, out: backend.softmax(z, out), z, np.zeros((3, 3), "f"))
     np.testing.assert_allclose(found[1], wanted[1], rtol=1e-6)
 
 
@@ -135,7 +137,9 @@ def test_argmax(dtype):
     classes = np.full(200, -1)
     for part in (slice(None), slice(1, 4)):
         found, wanted = both(
-            lambda run, values, out, part=part: run.argmax(values[:, part], out), values, classes
+            lambda backend, values, out, part=part: backend.argmax(values[:, part], out),
+            values,
+            classes,
         )
         np.testing.assert_array_equal(found[1], wanted[1])
         np.testing.assert_array_equal(found[1], values[:, part].argmax(axis=1))
@@ -144,7 +148,9 @@ def test_argmax(dtype):
 @pytest.mark.parametrize("kind", ["B", "f", "l"])
 def test_gather_of_numbers(kind):
     labels, index = np.arange(50).astype(kind), np.array([3, 49, 0, 7])
-    found, _ = both(lambda run, *arrays: run.gather(*arrays), labels, index, np.zeros(4, "l"))
+    found, _ = both(
+        lambda backend, *arrays: backend.gather(*arrays), labels, index, np.zeros(4, "l")
+    )
     np.testing.assert_array_equal(found[2], index)
 
 
@@ -165,7 +171,7 @@ def test_functions(name, dtype):
     edges = [np.nan, np.inf, -np.inf, 0, 1, -1, -2, 0.5, 88.72, 709.78, 1e30, -1e30, 1e-30]
     x = np.concatenate([*some, tiny, -tiny, np.array(edges, dtype)]).astype(dtype)
     found, _ = both(
-        lambda run, x, out: run.elementwise(f"{name}(x)", out, x=x), x, np.zeros_like(x)
+        lambda backend, x, out: backend.elementwise(f"{name}(x)", out, x=x), x, np.zeros_like(x)
     )
     made = found[1]
     with np.errstate(all="ignore"):
@@ -186,13 +192,15 @@ def test_row_sums(dtype):
     for shape in ((3, 1000), (200, 10), (1, 79)):
         values = numbers(shape, dtype)
         assert_alike(
-            lambda run, values, out: run.row_sums(values, out), values, np.zeros(shape[0], dtype)
+            lambda backend, values, out: backend.row_sums(values, out),
+            values,
+            np.zeros(shape[0], dtype),
         )
 
 
 def test_long_rows_lose_nothing():
     values = np.full((1, 1_000_000), 0.1, "f")
-    found, _ = both(lambda run, v, out: run.row_sums(v, out), values, np.zeros(1, "f"))
+    found, _ = both(lambda backend, v, out: backend.row_sums(v, out), values, np.zeros(1, "f"))
     assert found[1][0] == pytest.approx(values.sum(dtype="d"), rel=1e-6)
 
 
@@ -243,9 +251,9 @@ def test_products(way, dtype, case, alpha, beta, room, lanes):
         patch.setattr("xnn.backends.blas_threads._threads", lambda: 3)
         patch.setattr("xnn.backends.cpp_gemm.suits", lambda a, b, out: True)
         patch.setattr("xnn.backends.cpp_dots.suits", lambda a, b, out: way == "dots")
-        run = CppBackend()
+        backend = CppBackend()
         number = np.array(alpha, dtype)  # read at each replay
-        replay = run.compile(lambda: run.gemm(a, b, out, number, beta), HEAVY)
+        replay = backend.compile(lambda: backend.gemm(a, b, out, number, beta), HEAVY)
     replay()
     error = abs(out - wanted) / bound
     assert error.max() <= (depth + 4) * np.finfo(dtype).eps
@@ -257,8 +265,8 @@ def test_a_product_of_what_is_not_a_number_is_none():
         arrays = [numbers((20, 30)), numbers((30, 40))]
         arrays[place][-1, -1] = np.nan
 
-        def step(run, a, b, out):
-            run.gemm(a, b, out)
+        def step(backend, a, b, out):
+            backend.gemm(a, b, out)
 
         found, wanted = both(step, *arrays, np.zeros((20, 40), "f"))
         np.testing.assert_array_equal(np.isnan(found[2]), np.isnan(wanted[2]))
@@ -306,7 +314,7 @@ def test_random_numbers(dtype):
     rng_state = np.array([7, 3], np.uint32)
     for first in (0, 12345, 2**32 - 3):
         found, wanted = both(
-            lambda run, rng_state, out, first=first: run.uniform(rng_state, 5, out, first),
+            lambda backend, rng_state, out, first=first: backend.uniform(rng_state, 5, out, first),
             rng_state,
             np.zeros(1003, dtype),
         )
@@ -344,14 +352,14 @@ def test_windows(case, by_columns):
     pooled = (n, down, across, channels)
     delta, index = numbers(pooled, seed=1), np.zeros(pooled, np.uint8)
 
-    def step(run, wide, columns, spread, delta, index, best, sums, *back):
+    def step(backend, wide, columns, spread, delta, index, best, sums, *back):
         x = wide[..., 1 : channels + 1]
-        run.unfold(x, columns, window)
-        run.fold(spread, back[0], window)
-        run.max_pool(x, best, index, window)
-        run.max_pool_backward(delta, index, back[1], window)
-        run.sum_pool(x, sums, window)
-        run.sum_pool_backward(delta, back[2][..., :channels], window)
+        backend.unfold(x, columns, window)
+        backend.fold(spread, back[0], window)
+        backend.max_pool(x, best, index, window)
+        backend.max_pool_backward(delta, index, back[1], window)
+        backend.sum_pool(x, sums, window)
+        backend.sum_pool_backward(delta, back[2][..., :channels], window)
 
     spread = numbers((places, pixels * channels), seed=2)
     empty = [np.zeros(pooled, "f"), np.zeros(pooled, "f")]
@@ -362,7 +370,7 @@ def test_windows(case, by_columns):
 def test_the_largest_of_what_is_not_a_number_is_none():
     x = np.array([1, np.nan, 3, 2, 5, 5, 4, 5], "f").reshape(2, 2, 2, 1)
     found, wanted = both(
-        lambda run, x, out, index: run.max_pool(x, out, index, Window((2, 2), (2, 2))),
+        lambda backend, x, out, index: backend.max_pool(x, out, index, Window((2, 2), (2, 2))),
         x,
         np.zeros((2, 1, 1, 1), "f"),
         np.zeros((2, 1, 1, 1), np.uint8),
@@ -381,7 +389,7 @@ def test_resample(dtype):
     rows[1, :4], columns[1, :4] = (-1, 5, 1e30, -1e30), (0, 6, 3, 3)
     out = np.zeros((3, 5, 6, 2), dtype)
     assert_alike(
-        lambda run, x, rows, columns, out: run.resample(x, rows, columns, out),
+        lambda backend, x, rows, columns, out: backend.resample(x, rows, columns, out),
         x,
         rows,
         columns,
@@ -445,10 +453,10 @@ def blocks(monkeypatch):
     """Forward passes are loops over blocks of 16 samples; return a list of how many rows each."""
     monkeypatch.setattr("xnn.backends.cpp._WORTH_BLOCKS", 0)
     monkeypatch.setattr("xnn.backends.cpp._BLOCK", 1)
-    looped, run = [], Blocks.run
+    looped, real = [], Blocks.run
 
     def spied(self, *arrays):
-        looped.append(run(self, *arrays))
+        looped.append(real(self, *arrays))
         return looped[-1]
 
     monkeypatch.setattr(Blocks, "run", spied)
@@ -525,7 +533,7 @@ def test_single_samples_that_are_often_asked_for_are_answered_by_kernels(often, 
 
 def test_single_samples_that_no_kernel_can_answer_are_as_before(often):
     net = xnn.Network([600, xnn.Dense(600, "linear"), 3], seed=0, device="cpu")
-    run, x = net.core.engine.run, numbers((1, 600))
+    backend, x = net.core.engine.backend, numbers((1, 600))
     forward = net.core.inference.forward
 
     def with_sines(*arguments):
@@ -534,7 +542,7 @@ def test_single_samples_that_no_kernel_can_answer_are_as_before(often):
 
         def longer():  # sines of so many numbers are NumPy's
             step()
-            run.elementwise("sin(a)", made.inputs, a=made.inputs)
+            backend.elementwise("sin(a)", made.inputs, a=made.inputs)
 
         made.step = longer
         return made
@@ -564,9 +572,9 @@ def test_a_compiler_may_fail_for_single_samples(often, monkeypatch):
 def test_kernels_take_denormals_for_zero_and_leave_the_thread_as_it_was():
     if platform.machine() not in denormals.BITS:
         pytest.skip("a processor of which nothing is known")
-    run = CppBackend()
-    small = run.upload(np.full(100, 1e-40, "f"))
-    replay = run.compile(lambda: run.elementwise("a * 0.5", small, a=small), HEAVY)
+    backend = CppBackend()
+    small = backend.upload(np.full(100, 1e-40, "f"))
+    replay = backend.compile(lambda: backend.elementwise("a * 0.5", small, a=small), HEAVY)
     function, arguments = replay.call
     function(*arguments)
     assert not small.any()

@@ -155,9 +155,9 @@ def test_which_passes_have_lanes(lanes):
 
 def test_steps_have_a_lane_for_each_thread_that_is_worth_it(monkeypatch):
     monkeypatch.setattr(type(blas_threads.ONE_THREAD), "outside", lambda _: 3)
-    run, worth = cpu.CpuBackend(), cpu._WORTH_LANE
+    backend, worth = cpu.CpuBackend(), cpu._WORTH_LANE
     sizes = (1_000_000, worth - 1, 2 * worth, 10**12)
-    assert [run.lanes(size) for size in sizes] == [1, 1, 2, 3]
+    assert [backend.lanes(size) for size in sizes] == [1, 1, 2, 3]
 
 
 def test_parts_run_at_the_same_time():
@@ -394,17 +394,17 @@ def test_ctrl_c_that_comes_when_a_thread_is_done_is_not_waited_for():
 @pytest.mark.parametrize(("times", "wakes"), [(1, False), (30, True)])
 def test_threads_are_woken_where_a_replay_saves_more_than_that_takes(monkeypatch, times, wakes):
     monkeypatch.setattr("xnn.backends.blas_threads._threads", lambda: 2)
-    run = cpp.CppBackend()
-    a, b, out = (run.zeros((100, 100), "f") for _ in range(3))
+    backend = cpp.CppBackend()
+    a, b, out = (backend.zeros((100, 100), "f") for _ in range(3))
     b[...] = 1
 
     def step():
         for _ in range(times):
-            run.gemm(a, b, out[:, :100], alpha=1.0)
-            run.update("w = w + 1", w=a.reshape(-1))
+            backend.gemm(a, b, out[:, :100], alpha=1.0)
+            backend.update("w = w + 1", w=a.reshape(-1))
 
     monkeypatch.setattr("xnn.backends.cpp._WORTH_PART", 400_000)
-    replay = run.compile(step, 10**9)
+    replay = backend.compile(step, 10**9)
     begun, begin = [], threads.begin
     monkeypatch.setattr(threads, "begin", lambda do: begun.append(do) or begin(do))
     replay()

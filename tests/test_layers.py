@@ -60,20 +60,20 @@ def images(shape, seed=0):
 @settings(max_examples=100, deadline=None)
 def test_unfold_by_its_definition_and_fold_as_its_adjoint(geometry, device):
     window, shape = geometry
-    run, x = select(device), images(shape)
+    backend, x = select(device), images(shape)
     down, across = window.counts(*shape[1:3])
     pixels = int(np.prod(window.size)) * shape[3]
-    columns = matrix(run, shape[0] * down * across, pixels, "d")
-    run.unfold(run.upload(x), columns, window)
+    columns = matrix(backend, shape[0] * down * across, pixels, "d")
+    backend.unfold(backend.upload(x), columns, window)
     wanted = np.zeros((shape[0], down, across, pixels))
     for (i, j), seen in reference.windows(x, window):
         wanted[:, i, j] = seen.reshape(shape[0], -1)
-    np.testing.assert_array_equal(run.download(columns), wanted.reshape(-1, pixels))
+    np.testing.assert_array_equal(backend.download(columns), wanted.reshape(-1, pixels))
     other = np.random.default_rng(1).standard_normal(columns.shape)
-    run.copy(run.upload(other), columns)
-    folded = run.zeros(shape, "d")
-    run.fold(columns, folded, window)
-    inner = (run.download(folded) * x).sum(), (other * wanted.reshape(-1, pixels)).sum()
+    backend.copy(backend.upload(other), columns)
+    folded = backend.zeros(shape, "d")
+    backend.fold(columns, folded, window)
+    inner = (backend.download(folded) * x).sum(), (other * wanted.reshape(-1, pixels)).sum()
     assert inner[0] == pytest.approx(inner[1], rel=1e-12, abs=1e-12)
 
 
@@ -81,62 +81,64 @@ def test_unfold_by_its_definition_and_fold_as_its_adjoint(geometry, device):
 @settings(max_examples=100, deadline=None)
 def test_pools_by_their_definition_and_the_ways_back_as_adjoints(geometry, device):
     window, shape = geometry
-    run, x = select(device), images(shape)
+    backend, x = select(device), images(shape)
     down, across = window.counts(*shape[1:3])
-    sums, largest = (run.zeros((shape[0], down, across, shape[3]), "d") for _ in range(2))
-    index = run.zeros(largest.shape, np.uint8)
-    run.sum_pool(run.upload(x), sums, window)
-    run.max_pool(run.upload(x), largest, index, window)
+    sums, largest = (backend.zeros((shape[0], down, across, shape[3]), "d") for _ in range(2))
+    index = backend.zeros(largest.shape, np.uint8)
+    backend.sum_pool(backend.upload(x), sums, window)
+    backend.max_pool(backend.upload(x), largest, index, window)
     delta = np.random.default_rng(1).standard_normal(sums.shape)
     by_sum, by_largest = np.zeros(shape), np.zeros(shape)
     for (i, j), seen in reference.windows(x, window):
-        np.testing.assert_allclose(run.download(sums)[:, i, j], seen.sum((1, 2)), rtol=1e-12)
+        np.testing.assert_allclose(backend.download(sums)[:, i, j], seen.sum((1, 2)), rtol=1e-12)
     for (i, j), seen in reference.windows(x, window, -np.inf):
         most = seen.max((1, 2))
-        np.testing.assert_array_equal(run.download(largest)[:, i, j], most)
+        np.testing.assert_array_equal(backend.download(largest)[:, i, j], most)
         for s, c in np.ndindex(shape[0], shape[3]):
             by_largest[s, ..., c][x[s, ..., c] == most[s, c]] += delta[s, i, j, c]
     for (i, j), seen in reference.windows(np.arange(x.size).reshape(shape), window, -1):
         for s in range(shape[0]):
             for at in seen[s][seen[s] >= 0]:
                 by_sum.reshape(-1)[int(at)] += delta[s, i, j, int(at) % shape[3]]
-    back = run.zeros(shape, "d")
-    run.sum_pool_backward(run.upload(delta), back, window)
-    np.testing.assert_allclose(run.download(back), by_sum, rtol=1e-12, atol=1e-12)
-    run.max_pool_backward(run.upload(delta), index, back, window)
-    np.testing.assert_allclose(run.download(back), by_largest, rtol=1e-12, atol=1e-12)
+    back = backend.zeros(shape, "d")
+    backend.sum_pool_backward(backend.upload(delta), back, window)
+    np.testing.assert_allclose(backend.download(back), by_sum, rtol=1e-12, atol=1e-12)
+    backend.max_pool_backward(backend.upload(delta), index, back, window)
+    np.testing.assert_allclose(backend.download(back), by_largest, rtol=1e-12, atol=1e-12)
 
 
 def test_of_equals_the_first_is_the_largest(device):
-    run = select(device)
-    out, index = run.zeros((1, 1, 1, 1), "f"), run.zeros((1, 1, 1, 1), np.uint8)
-    run.max_pool(run.upload(np.zeros((1, 2, 2, 1), "f")), out, index, Window((2, 2), (2, 2)))
-    assert run.download(index).item() == 0
+    backend = select(device)
+    out, index = backend.zeros((1, 1, 1, 1), "f"), backend.zeros((1, 1, 1, 1), np.uint8)
+    backend.max_pool(
+        backend.upload(np.zeros((1, 2, 2, 1), "f")), out, index, Window((2, 2), (2, 2))
+    )
+    assert backend.download(index).item() == 0
 
 
 def test_nan_is_the_largest(device):
-    run = select(device)
+    backend = select(device)
     x = np.array([1, np.nan, 3, 2], "f").reshape(1, 2, 2, 1)
-    out, index = run.zeros((1, 1, 1, 1), "f"), run.zeros((1, 1, 1, 1), np.uint8)
-    run.max_pool(run.upload(x), out, index, Window((2, 2), (2, 2)))
-    assert np.isnan(run.download(out)).all()
+    out, index = backend.zeros((1, 1, 1, 1), "f"), backend.zeros((1, 1, 1, 1), np.uint8)
+    backend.max_pool(backend.upload(x), out, index, Window((2, 2), (2, 2)))
+    assert np.isnan(backend.download(out)).all()
 
 
 # Random numbers.
 
 
 def test_random_numbers_are_uniform_and_of_each_step_and_layer(device):
-    run = select(device)
-    rng_state = run.upload(np.array([7, 0], np.uint32))
+    backend = select(device)
+    rng_state = backend.upload(np.array([7, 0], np.uint32))
     drawn = []
     for number in (0, 1):
-        out = run.zeros((50, 400), "f")
-        run.uniform(rng_state, number, out)
-        drawn.append(run.download(out).ravel())
-    run.advance(rng_state)
-    run.uniform(rng_state, 0, out)
-    drawn.append(run.download(out).ravel())
-    assert run.download(rng_state).tolist() == [7, 1]
+        out = backend.zeros((50, 400), "f")
+        backend.uniform(rng_state, number, out)
+        drawn.append(backend.download(out).ravel())
+    backend.advance(rng_state)
+    backend.uniform(rng_state, 0, out)
+    drawn.append(backend.download(out).ravel())
+    assert backend.download(rng_state).tolist() == [7, 1]
     for numbers in drawn:
         assert 0 < numbers.min() <= 0.001
         assert 0.999 <= numbers.max() <= 1
@@ -150,9 +152,9 @@ def test_random_numbers_are_uniform_and_of_each_step_and_layer(device):
 
 def test_random_numbers_are_those_of_the_hash(device):
     """By its description, with Python's integers."""
-    run = select(device)
-    out = run.zeros((5,), "d")
-    run.uniform(run.upload(np.array([123, 45], np.uint32)), 6, out)
+    backend = select(device)
+    out = backend.zeros((5,), "d")
+    backend.uniform(backend.upload(np.array([123, 45], np.uint32)), 6, out)
 
     def mix(v):
         v = (v ^ v >> 16) * 0x7FEB352D % 2**32
@@ -161,7 +163,7 @@ def test_random_numbers_are_those_of_the_hash(device):
 
     base = mix((mix((123 + 6 * 0x9E3779B1) % 2**32) + 45) % 2**32)
     wanted = [((mix((i * 0x9E3779B1 + base) % 2**32) >> 8) + 1) / 2**24 for i in range(5)]
-    assert run.download(out).tolist() == wanted
+    assert backend.download(out).tolist() == wanted
 
 
 # Augmentation.
@@ -179,9 +181,9 @@ def in_training(layer, x):
 
 def uniform(n, numbers, layer=0):
     """Return the random numbers of `InTraining`, as numbers above 0 and at most 1."""
-    run = select("cpu")
-    out = run.zeros((n, numbers), "d")
-    run.uniform(np.array(RNG_STATE, np.uint32), layer, out)
+    backend = select("cpu")
+    out = backend.zeros((n, numbers), "d")
+    backend.uniform(np.array(RNG_STATE, np.uint32), layer, out)
     return out
 
 
@@ -189,16 +191,16 @@ def uniform(n, numbers, layer=0):
 @settings(max_examples=30, deadline=None)
 def test_resample_is_that_of_scipy(shape, device):
     ndimage = pytest.importorskip("scipy.ndimage")
-    run, x = select(device), images((2, *shape))
+    backend, x = select(device), images((2, *shape))
     rng = np.random.default_rng(0)
     rows, columns = (rng.uniform(-3, n + 2, (2, shape[0] * shape[1])) for n in shape[:2])
-    out = run.zeros(x.shape, "d")
-    run.resample(run.upload(x), run.upload(rows), run.upload(columns), out)
+    out = backend.zeros(x.shape, "d")
+    backend.resample(backend.upload(x), backend.upload(rows), backend.upload(columns), out)
     for s, c in np.ndindex(2, shape[2]):
         wanted = ndimage.map_coordinates(
             x[s, ..., c], [rows[s], columns[s]], order=1, mode="grid-constant"
         )
-        found = run.download(out)[s, ..., c].ravel()
+        found = backend.download(out)[s, ..., c].ravel()
         np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-12)
 
 
@@ -357,8 +359,8 @@ class InTraining:
         engine = net.core.engine
         function = engine.layers[-1].function
         shapes = engine.shapes[0], engine.shapes[-1]
-        checked = check_samples(engine.run, x, y, shapes, function, engine.cost, engine.dtype)
-        rng_state = engine.run.upload(np.array(RNG_STATE, np.uint32))
+        checked = check_samples(engine.backend, x, y, shapes, function, engine.cost, engine.dtype)
+        rng_state = engine.backend.upload(np.array(RNG_STATE, np.uint32))
         self.engine, self.n = engine, len(x)
         self.work = Workspace(engine, len(x), 1.0)
         interior = Interior(engine, len(x), 1.0, backward=True, rng_state=rng_state)
@@ -367,21 +369,21 @@ class InTraining:
         self.score = Score(engine, self.work, 1, len(x))
 
     def cost(self):
-        meet(self.engine.run, [self.engine.forward([self.memories])])
+        meet(self.engine.backend, [self.engine.forward([self.memories])])
         self.score.record(None)
-        return float(self.engine.run.download(self.score.costs)[0]) / self.n
+        return float(self.engine.backend.download(self.score.costs)[0]) / self.n
 
     def gradients(self):
         engine = self.engine
-        flat = engine.run.zeros(engine.flat.shape, engine.dtype)
+        flat = engine.backend.zeros(engine.flat.shape, engine.dtype)
 
         def add(parameter, left, right, factor, again=False):
             into = parameter.matrix(flat)
-            engine.run.gemm(left, right, into, alpha=factor / self.n, beta=float(again))
+            engine.backend.gemm(left, right, into, alpha=factor / self.n, beta=float(again))
 
-        meet(engine.run, [engine.forward([self.memories])])
+        meet(engine.backend, [engine.forward([self.memories])])
         targets = Rows.plain(self.work.targets)
-        meet(engine.run, [engine.backward([self.memories], targets, add)])
+        meet(engine.backend, [engine.backward([self.memories], targets, add)])
         arrays = [engine.views(i, flat) for i in range(len(engine.layers))]
         return xnn.Gradients([a.get("biases") for a in arrays], [a.get("weights") for a in arrays])
 
@@ -402,7 +404,7 @@ def test_pieces_of_a_mini_batch_add_up(device, monkeypatch):
         trained = []
         for size in (1 << 20, 1):
             net = network(layers, device)
-            monkeypatch.setattr(type(net.core.engine.run), "columns_bytes", size)
+            monkeypatch.setattr(type(net.core.engine.backend), "columns_bytes", size)
             net.fit(*samples(net, 20), epochs=2, batch_size=7, optimizer=optimizer)
             trained.append(np.concatenate([host(w).ravel() for w in net.weights if w is not None]))
         np.testing.assert_allclose(trained[0], trained[1], rtol=1e-12)
@@ -463,18 +465,18 @@ def test_dropout_of_the_book_scales_what_is_not_trained(device):
 
 
 def test_dropout_is_another_one_at_each_step_and_the_same_from_one_seed(device):
-    def run():
+    def masks_of_a_run():
         net = xnn.Network([30, Dropout(0.5), Dense(1, "linear", "zeros")], seed=0, device=device)
         # Of inputs of ones, a step from zero shows in its gradient which were dropped.
         kept = []
-        keep = lambda run: kept.append(host(net.weights[1]).copy())  # noqa: E731
+        keep = lambda training: kept.append(host(net.weights[1]).copy())  # noqa: E731
         net.fit(np.ones((1, 30)), [1.0], epochs=4, optimizer=1e-3, callbacks=[keep])
         return np.diff(np.concatenate([np.zeros((1, 30)), *kept]), axis=0) != 0
 
-    masks = run()
+    masks = masks_of_a_run()
     assert len(np.unique(masks, axis=0)) == 4
     assert 0.3 < masks.mean() < 0.7
-    assert (run() == masks).all()
+    assert (masks_of_a_run() == masks).all()
 
 
 def test_batch_norm_keeps_running_averages(device):

@@ -22,7 +22,9 @@ def warm_trainer(optimizer, layers, batch=10, n=205):
     y = rng.integers(0, net.sizes[-1], n)
     engine = net.core.engine
     function = engine.layers[-1].function
-    samples = check_samples(engine.run, x, y, ((784,), (10,)), function, engine.cost, np.float32)
+    samples = check_samples(
+        engine.backend, x, y, ((784,), (10,)), function, engine.cost, np.float32
+    )
     trainer = Trainer(engine, samples, Recipe(optimizer, batch))
     for _ in trainer.epoch(rng.permutation(n), optimizer.rates(0, trainer.steps)):
         pass

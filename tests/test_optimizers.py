@@ -10,6 +10,7 @@ import pytest
 
 import xnn
 from xnn.backends import select
+from xnn.optimizers import Subject
 from xnn.parameters import Parameter
 from xnn.samples import check_samples
 from xnn.steps import Recipe, Trainer
@@ -167,21 +168,21 @@ def test_clipping_clips(device):
 def test_gradients_that_come_in_parts_add_up(optimizer, decay, device):
     """A product of 6 columns and rows is the sum of one of 2 and one of 4."""
     optimizer = replace(optimizer, weight_decay=decay)
-    run = select(device)
+    backend = select(device)
     rng = np.random.default_rng(0)
     first, left, right = rng.random(32), rng.random((2, 4, 6)), rng.random((2, 6, 4))
     parameter = Parameter(0, rows=4, weights=3, biases=1, row=8)
     ends = []
     for parts in ([slice(0, 6)], [slice(0, 2), slice(2, 6)]):
-        flat = run.upload(first.copy())
-        updates = optimizer.start(run, flat, [parameter], 10)
-        step = updates.begin(run.upload(np.array([0.1, 0.2])), 5)
+        flat = backend.upload(first.copy())
+        updates = optimizer.start(Subject(backend, flat, [parameter], 10))
+        step = updates.begin(backend.upload(np.array([0.1, 0.2])), 5)
         for step.at in range(2):
             for part in parts:
-                a, b = run.upload(left[step.at][:, part]), run.upload(right[step.at][part])
+                a, b = backend.upload(left[step.at][:, part]), backend.upload(right[step.at][part])
                 step.gradient(parameter, a, b, 0.5, again=part.start > 0)
             step.apply()
-        ends.append(run.download(parameter.matrix(flat)))
+        ends.append(backend.download(parameter.matrix(flat)))
     np.testing.assert_allclose(ends[0], ends[1], rtol=1e-12)
     assert not (ends[0] == first.reshape(4, 8)[:, :4]).any()
 
@@ -199,7 +200,7 @@ STATEFUL = [
 def trainer(net, x, y, optimizer, state=None):
     engine = net.core.engine
     samples = check_samples(
-        engine.run, x, y, ((6,), (3,)), engine.layers[-1].function, engine.cost, engine.dtype
+        engine.backend, x, y, ((6,), (3,)), engine.layers[-1].function, engine.cost, engine.dtype
     )
     made = Trainer(engine, samples, Recipe(optimizer, 5))
     if state is not None:
@@ -327,7 +328,7 @@ def test_optimizers_are_pytorchs(ours, name, options, clips, device):
         batch_size=4,
         shuffle=False,
         optimizer=ours,
-        callbacks=[lambda run: seen.append([a for c in copies(net) for a in c])],
+        callbacks=[lambda training: seen.append([a for c in copies(net) for a in c])],
     )
     for found, wanted in zip(seen, trace, strict=True):
         for a, b in zip(found, wanted, strict=True):
@@ -354,13 +355,13 @@ def test_averages_are_what_is_evaluated_and_kept(optimizer, decay, warm_up, devi
     net, x, y = start(device)
     steps = []
     options = {"epochs": 7, "batch_size": len(x), "shuffle": False}
-    callbacks = [lambda run: steps.append([a for c in copies(net) for a in c])]
+    callbacks = [lambda training: steps.append([a for c in copies(net) for a in c])]
     raw = net.fit(x, y, optimizer=optimizer, callbacks=callbacks, **options)
 
     net, _, _ = start(device)
     seen, evaluated = [], []
 
-    def look(run):
+    def look(training):
         seen.append([a for c in copies(net) for a in c])
         evaluated.append(tuple(net.evaluate(x, y)))
 
@@ -544,7 +545,7 @@ def test_a_plateau_changes_the_rate_of_the_next_epoch(device):
         y,
         epochs=4,
         optimizer=xnn.SGD(1.0),
-        callbacks=[callback, lambda run: used.append(run.rate_factor)],
+        callbacks=[callback, lambda training: used.append(training.rate_factor)],
     )
     assert used == [1, 0.5, 0.25, 0.125]
     other, _, _ = start(device)

@@ -69,9 +69,9 @@ def test_the_data_set_crosses_once(data):
 def test_a_planted_numpy_call_in_a_layer_is_found(data, monkeypatch):
     """The same network trains on the CPU, where nothing is wrong with it."""
 
-    def forward(self, run, at):
+    def forward(self, backend, at):
         matrix = at.parameters[0].matrix(at.flat)
-        run.gemm(at.inputs.augmented, matrix.T, out=at.z.values, alpha=at.scale)
+        backend.gemm(at.inputs.augmented, matrix.T, out=at.z.values, alpha=at.scale)
         at.outputs.values[...] = np.tanh(at.z.values)
 
     network().fit(*data, epochs=1)
@@ -94,16 +94,16 @@ def test_a_planted_numpy_call_in_a_layer_is_found(data, monkeypatch):
     ],
 )
 def test_it_is_as_strict_as_cupy(mix):
-    run = standin.StandInBackend()
+    backend = standin.StandInBackend()
     with pytest.raises(TypeError):
-        mix(run.zeros((3,), "f"))
+        mix(backend.zeros((3,), "f"))
 
 
 def test_nothing_is_made_or_crosses_within_a_step():
-    run = standin.StandInBackend()
-    for step in (lambda: run.zeros((3,), "f"), lambda: run.upload(np.zeros(3))):
+    backend = standin.StandInBackend()
+    for step in (lambda: backend.zeros((3,), "f"), lambda: backend.upload(np.zeros(3))):
         with pytest.raises(RuntimeError, match="step"):
-            run.compile(step)
+            backend.compile(step)
 
 
 def test_it_computes_what_the_cpu_does(data):
@@ -140,7 +140,7 @@ def test_a_device_lost_in_training_leaves_the_last_good_weights(data, monkeypatc
     net = xnn.Network([20, 3], seed=0, device="fragile")
     Fragile.left = 10  # four replays an epoch: in the third
     kept = []
-    callbacks = [lambda run: kept.append(parameters(net))]
+    callbacks = [lambda training: kept.append(parameters(net))]
     if stopping:
         callbacks.append(xnn.EarlyStopping("cost"))
     of = "that callbacks ended with" if stopping else "from after epoch 2/9"
@@ -160,7 +160,12 @@ def test_many_weights_do_not_come_to_the_host_after_each_epoch(data, monkeypatch
     before, seen = parameters(net), []
     Fragile.left = 10
     with pytest.raises(xnn.DeviceError, match="with the weights with which training began"):
-        net.fit(*data, epochs=9, optimizer=0.1, callbacks=[lambda run: seen.append(run.kept_of)])
+        net.fit(
+            *data,
+            epochs=9,
+            optimizer=0.1,
+            callbacks=[lambda training: seen.append(training.kept_of)],
+        )
     np.testing.assert_array_equal(parameters(net), before)
     monkeypatch.setattr("xnn.training._KEEP", 0.0)
     net, Fragile.left = xnn.Network([20, 3], seed=0, device="fragile"), 10
@@ -237,8 +242,8 @@ def test_a_streamed_lot_is_sent_one_ahead(small, data, monkeypatch):
 
 def test_arrays_of_the_device_go_in_and_come_out(data):
     x, y = data
-    run = standin.StandInBackend()
-    on_device = run.upload(x), run.upload(y)
+    backend = standin.StandInBackend()
+    on_device = backend.upload(x), backend.upload(y)
     host, there = network(), network()
     host.fit(x, y, epochs=2)
     counts.clear()
@@ -281,9 +286,9 @@ def test_arrays_of_a_device_do_not_go_into_a_network_elsewhere():
 
 def test_precision():
     net = network(precision="tf32")
-    assert net.core.engine.run.precision == "tf32"
-    assert net.to("cpu").to("standin").core.engine.run.precision == "tf32"
-    assert network().core.engine.run.precision == "float32"
+    assert net.core.engine.backend.precision == "tf32"
+    assert net.to("cpu").to("standin").core.engine.backend.precision == "tf32"
+    assert network().core.engine.backend.precision == "float32"
     with pytest.raises(ValueError, match=r"precision is 'fp16', but must be 'float32' or 'tf32'"):
         network(precision="fp16")
     with pytest.raises(ValueError, match=r"precision is 'tf32'.* but dtype is float64"):

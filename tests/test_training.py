@@ -764,7 +764,7 @@ def unlocked(monkeypatch, device):
 
     def watched(engine, *arguments):
         begin(engine, *arguments)
-        run = engine.run
+        run = engine.backend
         do, compiled = run._do, run.compile
 
         def held(name):
@@ -793,10 +793,10 @@ def test_whatever_computes_holds_the_lock(unlocked, device, tmp_path, monkeypatc
         folder = tmp_path / type(optimizer).__name__
         around = [xnn.Checkpoints(folder, every="1 step", keep=99), xnn.EarlyStopping()]
         options = {"validation_data": (x, y), "batch_size": 3, "optimizer": optimizer}
-        monkeypatch.setattr(type(net.core.engine.run), "chunk_steps", 5)
+        monkeypatch.setattr(type(net.core.engine.backend), "chunk_steps", 5)
         net.fit(x, y, epochs=2, callbacks=around, **options)
         early = folder / "checkpoint-000001.safetensors"  # amid an epoch, and amid a chunk
-        monkeypatch.setattr(type(net.core.engine.run), "chunk_steps", 7)
+        monkeypatch.setattr(type(net.core.engine.backend), "chunk_steps", 7)
         net.fit(x, y, epochs=5, callbacks=around, resume=early, **options)
         net.fit(x, y, epochs=30, batch_size=64)
         net.evaluate(x, y)

@@ -23,12 +23,12 @@ class Activation:
     least: float = -inf  # what a may come near, downwards and …
     most: float = inf  # … upwards
 
-    def forward(self, run: Backend, z: Rows, out: Rows) -> None:
+    def forward(self, backend: Backend, z: Rows, out: Rows) -> None:
         """``out ← σ(z)``."""
-        run.elementwise(self.value, out.whole, z=z.whole)
+        backend.elementwise(self.value, out.whole, z=z.whole)
 
     def backward(
-        self, run: Backend, a: Rows, out: Rows, error: str, **operands: float | Rows
+        self, backend: Backend, a: Rows, out: Rows, error: str, **operands: float | Rows
     ) -> None:
         """``out ← ∂C/∂z = ∂C/∂a ⊙ σ'(z)``, where ``error`` is the formula of ∂C/∂a.
 
@@ -37,26 +37,26 @@ class Activation:
         formula = error if self.derivative is None else f"({error}) * ({self.derivative})"
         if formula != "e" or operands["e"] is not out:
             arrays = {name: _whole(operand) for name, operand in operands.items()}
-            run.elementwise(formula, out.whole, a=a.whole, **arrays)
+            backend.elementwise(formula, out.whole, a=a.whole, **arrays)
 
 
 class Softmax(Activation):
     """a_i = exp(z_i) / Σ_j exp(z_j) over a sample's units (Bridle 1990)."""
 
-    def forward(self, run: Backend, z: Rows, out: Rows) -> None:
-        run.softmax(z.values, out.values)
+    def forward(self, backend: Backend, z: Rows, out: Rows) -> None:
+        backend.softmax(z.values, out.values)
 
     def backward(
-        self, run: Backend, a: Rows, out: Rows, error: str, **operands: float | Rows
+        self, backend: Backend, a: Rows, out: Rows, error: str, **operands: float | Rows
     ) -> None:
         """``out ← a ⊙ (e - Σ_j e_j a_j)``, the Jacobian's product with the error e = ∂C/∂a."""
         batch, units = out.values.shape
-        weighted = run.scratch((batch, units), out.values.dtype)
-        sums = run.scratch((batch,), out.values.dtype)
+        weighted = backend.scratch((batch, units), out.values.dtype)
+        sums = backend.scratch((batch,), out.values.dtype)
         arrays = {name: _values(operand) for name, operand in operands.items()}
-        run.elementwise(f"({error}) * a", weighted, a=a.values, **arrays)
-        run.row_sums(weighted, sums)
-        run.elementwise("w - a * s", out.values, w=weighted, a=a.values, s=sums[:, None])
+        backend.elementwise(f"({error}) * a", weighted, a=a.values, **arrays)
+        backend.row_sums(weighted, sums)
+        backend.elementwise("w - a * s", out.values, w=weighted, a=a.values, s=sums[:, None])
 
 
 def _whole(operand: float | Rows) -> float | Array:

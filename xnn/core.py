@@ -69,7 +69,9 @@ class Core:
         engine = self.engine
         function = engine.layers[-1].function
         shapes = engine.shapes[0], engine.shapes[-1]
-        return check_samples(engine.run, x, y, shapes, function, engine.cost, engine.dtype, names)
+        return check_samples(
+            engine.backend, x, y, shapes, function, engine.cost, engine.dtype, names
+        )
 
     def weighed(
         self, samples: Samples, sample_weight: Any, class_weight: Any = None, *name: str
@@ -77,7 +79,7 @@ class Core:
         """Return samples with weights, checked, see `check_weights`."""
         engine = self.engine
         how = sample_weight, class_weight, engine.outputs, engine.dtype
-        return check_weights(engine.run, samples, *how, *name)
+        return check_weights(engine.backend, samples, *how, *name)
 
     def settle(self, samples: Samples) -> Samples:
         """Return samples on the network's device, where they fit."""
@@ -124,7 +126,7 @@ class Core:
 
     def go_to(self, device: str) -> None:
         """Go to a device, unless it is there."""
-        if select(device, self.precision).device != self.engine.run.device:
+        if select(device, self.precision).device != self.engine.backend.device:
             # Without the lock: a new engine is made, and nobody takes two at a time (`_Pause`).
             self._become({**self.state(), "device": device})
 
@@ -145,7 +147,7 @@ class Core:
         """
         engine = self.engine
         on_host = {
-            name: engine.run.download(array) if isinstance(array, type(engine.flat)) else array
+            name: engine.backend.download(array) if isinstance(array, type(engine.flat)) else array
             for name, array in named.items()
         }
         wanted = array_shapes(engine.layers, engine.shapes[0])
@@ -156,7 +158,7 @@ class Core:
     def _flat(self) -> NDArray[Any]:
         """Return a copy of the flat buffer, on the host."""
         with self.engine.lock:
-            flat: NDArray[Any] = self.engine.run.download(self.engine.flat)
+            flat: NDArray[Any] = self.engine.backend.download(self.engine.flat)
         return flat
 
     def _arrays_of(self, flat: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
@@ -180,7 +182,7 @@ class Core:
                 for i, own in enumerate(self._arrays_of(flat))
                 for name, array in own.items()
             },
-            "device": engine.run.device,
+            "device": engine.backend.device,
             "precision": self.precision,
             "rng": copy.deepcopy(self.rng),
         }

@@ -29,22 +29,22 @@ class Cost:
     most: float = inf
     distribution: bool = False  # … and whether those of a sample must add up to 1
 
-    def values(self, run: Backend, z: Array, a: Array, y: Array, out: Array) -> None:
+    def values(self, backend: Backend, z: Array, a: Array, y: Array, out: Array) -> None:
         """``out ←`` what each output adds to its sample's cost; all ``(batch, outputs)``."""
-        info = run.xp.finfo(out.dtype)
+        info = backend.xp.finfo(out.dtype)
         limits = {"tiny": float(info.tiny), "eps": float(info.eps)}
-        run.elementwise(self.value, out, z=z, a=a, y=y, k=float(a.shape[1]), **limits)
+        backend.elementwise(self.value, out, z=z, a=a, y=y, k=float(a.shape[1]), **limits)
 
     def output_delta(
-        self, run: Backend, activation: Activation, a: Rows, y: Rows, out: Rows
+        self, backend: Backend, activation: Activation, a: Rows, y: Rows, out: Rows
     ) -> None:
         """``out ← ∂C/∂z`` of the output layer, for each sample (BP1 in Nielsen, chapter 2)."""
         if activation.name == self.simplifies:
-            run.elementwise("a - y", out.whole, a=a.whole, y=y.whole)
+            backend.elementwise("a - y", out.whole, a=a.whole, y=y.whole)
         else:
             assert self.gradient is not None
             outputs = float(a.values.shape[1])
-            activation.backward(run, a, out, self.gradient, y=y, k=outputs)
+            activation.backward(backend, a, out, self.gradient, y=y, k=outputs)
 
 
 _QUADRATIC = Cost("quadratic", "0.5 * (a - y)**2", "a - y", simplifies="linear")

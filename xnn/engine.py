@@ -73,29 +73,29 @@ class Engine:
     ----------
     layers, inputs, cost
         What the network is; ``inputs`` is the shape of a sample.
-    run
+    backend
         The backend of its device.
     dtype
         ``float32`` or ``float64``.
     """
 
     def __init__(
-        self, layers: Sequence[Layer], inputs: Shape, cost: Cost, run: Backend, dtype: Any
+        self, layers: Sequence[Layer], inputs: Shape, cost: Cost, backend: Backend, dtype: Any
     ) -> None:
         self.layers = tuple(layers)
         self.cost = cost
-        self.run = run
+        self.backend = backend
         self.dtype = np.dtype(dtype)
         #: The shape of a sample before the first layer, and behind each.
         self.shapes = shapes(self.layers, inputs)
         self.sizes = [prod(shape) for shape in self.shapes]
-        layout = Layout(lambda columns: run.padded(columns, self.dtype))
+        layout = Layout(lambda columns: backend.padded(columns, self.dtype))
         #: Each layer's, in its place in `flat`.
         self.parameters = [
             layer.parameters(shape, layout)
             for layer, shape in zip(self.layers, self.shapes, strict=False)
         ]
-        self.flat = run.zeros((layout.size,), self.dtype)
+        self.flat = backend.zeros((layout.size,), self.dtype)
         #: Held by whatever computes, chunk by chunk: a device is for one thread at a time, and what
         #: another did while a step is compiled would become a part of it.
         self.lock = threading.RLock()
@@ -109,11 +109,11 @@ class Engine:
     @cached_property
     def one_hot(self) -> Array:
         """Row i is the target of class i, ``(outputs, outputs)``."""
-        return self.run.upload(np.eye(self.outputs, dtype=self.dtype))
+        return self.backend.upload(np.eye(self.outputs, dtype=self.dtype))
 
     def upload(self, samples: Samples) -> Samples:
         """Return samples as arrays of the device."""
-        up = {name: self.run.upload(array) for name, array in samples.arrays().items()}
+        up = {name: self.backend.upload(array) for name, array in samples.arrays().items()}
         return replace(samples, **up)
 
     @property
@@ -127,7 +127,7 @@ class Engine:
         if isinstance(samples.x, SparseRows):
             return False
         there = any(not isinstance(array, np.ndarray) for array in arrays)
-        return there or self.run.fits(samples.nbytes)
+        return there or self.backend.fits(samples.nbytes)
 
     def settle(self, samples: Samples) -> Samples:
         """Return samples on the device where they fit, else as they are."""
@@ -141,7 +141,7 @@ class Engine:
 
     def stage(self, batch: int) -> AbstractContextManager[None]:
         """Return what to train within, where so many samples go through a layer at a time."""
-        return self.run.stage(batch * max(self.multiplications))
+        return self.backend.stage(batch * max(self.multiplications))
 
     def lanes(self, rows: int, *, backward: bool) -> int:
         """Return into how many lanes a pass over so many samples is to be divided.
@@ -152,7 +152,7 @@ class Engine:
         if backward and not self.reuses:
             return 1
         work = rows * sum(self.multiplications)
-        lanes = self.run.lanes(work if backward else work // _WAKING)
+        lanes = self.backend.lanes(work if backward else work // _WAKING)
         return min(rows, lanes)
 
     @property
@@ -170,9 +170,9 @@ class Engine:
         first = lanes[number][0]
         if first.scale != 1 and not self.layers[0].scales:
             inputs = first.inputs.values
-            self.run.elementwise("x * s", inputs, x=inputs, s=first.scale)
+            self.backend.elementwise("x * s", inputs, x=inputs, s=first.scale)
         for layer, *places in zip(self.layers, *lanes, strict=True):
-            yield from layer.forward_lane(self.run, places, number)
+            yield from layer.forward_lane(self.backend, places, number)
 
     def backward(
         self,
@@ -189,14 +189,14 @@ class Engine:
         """
         last, function = lanes[number][-1], self.layers[-1].function
         assert last.delta is not None
-        self.cost.output_delta(self.run, function, last.outputs, targets, out=last.delta)
+        self.cost.output_delta(self.backend, function, last.outputs, targets, out=last.delta)
         if weights is not None:
             delta = last.delta.values
-            self.run.elementwise("d * w", delta, d=delta, w=weights)
+            self.backend.elementwise("d * w", delta, d=delta, w=weights)
         for layer, *places in reversed(list(zip(self.layers, *lanes, strict=True))):
             if places[number] is not last:
-                layer.delta(self.run, places[number])
-            yield from layer.backward_lane(self.run, places, number, gradient)
+                layer.delta(self.backend, places[number])
+            yield from layer.backward_lane(self.backend, places, number, gradient)
 
     def views(self, number: int, flat: Array) -> dict[str, Array]:
         """Return views of a layer's arrays in a flat buffer, by their names."""
@@ -207,10 +207,10 @@ class Engine:
         views = self.views(number, self.flat)
         with self.lock:
             for name, values in arrays.items():
-                self.run.copy(self.run.upload(values), views[name])
+                self.backend.copy(self.backend.upload(values), views[name])
 
 
-def meet(run: Backend, lanes: Sequence[Iterator[Meeting]]) -> None:
+def meet(backend: Backend, lanes: Sequence[Iterator[Meeting]]) -> None:
     """Run lanes at the same time, but for what they do together where they meet."""
     met: dict[int, Meeting | None] = {}
 
@@ -218,7 +218,7 @@ def meet(run: Backend, lanes: Sequence[Iterator[Meeting]]) -> None:
         met[number] = next(lanes[number], None)
 
     while True:
-        run.together(*(partial(go_on, number) for number in range(len(lanes))))
+        backend.together(*(partial(go_on, number) for number in range(len(lanes))))
         meeting = met[0]
         if meeting is None:
             return

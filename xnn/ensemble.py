@@ -78,20 +78,20 @@ class Ensemble:
         engine = self.networks[0].core.engine
         with engine.lock:
             for outputs in others:
-                engine.run.elementwise("t + o", total, t=total, o=engine.run.adopt(outputs))
-            engine.run.elementwise("t / n", total, t=total, n=len(self.networks))
-        averaged: NDArray[Any] = engine.run.hand_out(total)
+                engine.backend.elementwise("t + o", total, t=total, o=engine.backend.adopt(outputs))
+            engine.backend.elementwise("t / n", total, t=total, n=len(self.networks))
+        averaged: NDArray[Any] = engine.backend.hand_out(total)
         return averaged
 
     def classify(self, x: ArrayLike) -> NDArray[np.intp]:
         """Return for each sample the class that is voted for, shape ``(n,)``."""
         found: list[Any] = [net.predict(x) for net in self.networks]
         pairs = zip(self.networks, found, strict=True)
-        voted = self._count([net.core.engine.run.host(outputs) for net, outputs in pairs])
+        voted = self._count([net.core.engine.backend.host(outputs) for net, outputs in pairs])
         if isinstance(found[0], np.ndarray):
             return voted
-        run = self.networks[0].core.engine.run
-        there: NDArray[np.intp] = run.hand_out(run.upload(voted))
+        backend = self.networks[0].core.engine.backend
+        there: NDArray[np.intp] = backend.hand_out(backend.upload(voted))
         return there
 
     def accuracy(self, x: ArrayLike, y: ArrayLike) -> float:
@@ -100,13 +100,13 @@ class Ensemble:
         Raises `ValueError` as `Network.evaluate` does, and for targets that are no classes.
         """
         engine = self.networks[0].core.engine
-        run, samples = engine.run, self.networks[0].core.samples(x, y)
-        if engine.outputs == 1 and np.isin(run.host(samples.values), (0, 1)).all():
+        backend, samples = engine.backend, self.networks[0].core.samples(x, y)
+        if engine.outputs == 1 and np.isin(backend.host(samples.values), (0, 1)).all():
             samples = replace(samples, scoring="threshold")  # after whichever activation
-        wanted = classes(run, samples)
+        wanted = classes(backend, samples)
         if wanted is None:
             raise ValueError("y has numbers that are no classes: give labels (n,) or one-hot rows")
-        return float((run.host(self.classify(x)) == wanted).mean())
+        return float((backend.host(self.classify(x)) == wanted).mean())
 
     def _count(self, outputs: list[NDArray[Any]]) -> NDArray[np.intp]:
         """Return the class that is voted for by each network's outputs ``(n, …)``."""

@@ -44,7 +44,7 @@ class Inference:
     def _most(self, samples: int) -> int:
         """Return how many of some samples are to run in one go, a power of two."""
         engine = self.engine
-        size = engine.run.block_bytes(samples * sum(engine.multiplications))
+        size = engine.backend.block_bytes(samples * sum(engine.multiplications))
         # Parameters are read once for each block: it is to be as much as they, within bounds.
         size = max(size, min(2 * engine.flat.nbytes, _MOST))
         sample = sum(engine.sizes) * engine.dtype.itemsize
@@ -75,11 +75,11 @@ class Inference:
         `make_ready`.
         """
         engine, shape = self.engine, (len(x), self.engine.outputs)
-        run, host = engine.run, isinstance(x, np.ndarray | SparseRows)
-        result = np.empty(shape, engine.dtype) if host else run.zeros(shape, engine.dtype)
+        backend, host = engine.backend, isinstance(x, np.ndarray | SparseRows)
+        result = np.empty(shape, engine.dtype) if host else backend.zeros(shape, engine.dtype)
         if not self._through([x], [result], check=finite):
             return None
-        return result if host else run.hand_out(result)
+        return result if host else backend.hand_out(result)
 
     def _through(
         self,
@@ -112,7 +112,7 @@ class Inference:
                 for lane, (first, own) in enumerate(shares):
                     forward = self.forward(own, len(x), x.dtype, lane, samples)
                     together.append(partial(work, forward, slice(first, first + own)))
-                engine.run.together(*together)
+                engine.backend.together(*together)
             if not fine[0]:
                 return False
         return True
@@ -137,7 +137,7 @@ class Inference:
         key = x.shape, x.dtype
         with self.engine.lock:
             forward = self.forward(1, 1, x.dtype)
-            self.ready[key] = self.engine.run.function(
+            self.ready[key] = self.engine.backend.function(
                 forward.step,
                 takes=forward.inputs,
                 gives=forward.outputs,
@@ -147,14 +147,14 @@ class Inference:
 
     def evaluate(self, samples: Samples) -> Evaluation:
         """Return cost and accuracy over samples of host or device."""
-        run, n = self.engine.run, len(samples)
-        costs, hits = (run.zeros((n,), self.engine.dtype) for _ in range(2))
+        backend, n = self.engine.backend, len(samples)
+        costs, hits = (backend.zeros((n,), self.engine.dtype) for _ in range(2))
         alike = replace(samples, weights=None)
         self._through(list(alike.arrays().values()), [costs, hits], alike)
-        weights = None if samples.weights is None else run.host(samples.weights)
+        weights = None if samples.weights is None else backend.host(samples.weights)
 
         def mean(values: Array) -> float:
-            each = run.download(values).astype(np.float64)
+            each = backend.download(values).astype(np.float64)
             return float(np.average(each, weights=weights))
 
         return Evaluation(mean(costs), None if samples.scoring is None else mean(hits))
@@ -165,19 +165,19 @@ class Inference:
         They are where the inputs are.
         """
         engine, n = self.engine, len(samples)
-        run = engine.run
-        flat = run.zeros(engine.flat.shape, engine.dtype)
+        backend = engine.backend
+        flat = backend.zeros(engine.flat.shape, engine.dtype)
         most = self._most(0)  # as for little work: backward, Python goes from block to block
         for start in range(0, n, most):
             block = samples[start : start + most]
             backward = self.backward(len(block), samples.x.dtype)
             backward.work.place(block)
             backward.replay()
-            run.elementwise("sum + g / n", flat, sum=flat, g=backward.flat, n=n)
+            backend.elementwise("sum + g / n", flat, sum=flat, g=backward.flat, n=n)
         if isinstance(samples.x, np.ndarray):
-            flat = run.download(flat)
+            flat = backend.download(flat)
         else:
-            run.hand_out(flat)
+            backend.hand_out(flat)
         return [engine.views(i, flat) for i in range(len(engine.layers))]
 
     def backward(self, rows: int, dtype: Any) -> Backward:
@@ -214,13 +214,13 @@ class Forward:
             takes = [work.place_for(name) for name in samples.arrays()]
             gives = [self.score.costs, self.score.hits]
         #: Run all rows of arrays, see `Backend.blockwise`.
-        self.blocks = engine.run.blockwise(
+        self.blocks = engine.backend.blockwise(
             self.step, takes, gives, self.telling, of * sum(engine.multiplications), lane
         )
 
     def step(self) -> None:
         """Do what is compiled."""
-        meet(self._engine.run, [self._engine.forward([self._memories])])
+        meet(self._engine.backend, [self._engine.forward([self._memories])])
         if self._samples is not None:
             self.work.complete(self._samples, len(self.outputs))
             self.score.record(self._samples.scoring)

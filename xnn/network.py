@@ -138,7 +138,7 @@ class Network:
     @property
     def device(self) -> str:
         """``"cpu"``, or the GPU's name."""
-        return self._engine.run.device
+        return self._engine.backend.device
 
     @property
     def dtype(self) -> Any:
@@ -311,7 +311,7 @@ class Network:
         """
         engine = self._engine
         samples = self.core.weighed(self.core.samples(x, y), sample_weight, class_weight)
-        for said in advice(engine.run, samples, engine.layers[-1].function):
+        for said in advice(engine.backend, samples, engine.layers[-1].function):
             warnings.warn(said, stacklevel=2)
         below = "a number of at least 0 and less than 1"
         checks.number("label_smoothing", label_smoothing, below, least=0, below=1)
@@ -380,7 +380,7 @@ class Network:
             outputs = inference.answer(x)
             if outputs is not None:
                 return outputs
-        wanted = self._engine.run, x, self._engine.shapes[0], self.dtype
+        wanted = self._engine.backend, x, self._engine.shapes[0], self.dtype
         rows = check_inputs(*wanted, finite=False)
         found = inference.predict(rows, finite=True)
         if found is None:  # then it is worth a look, which says where
@@ -487,7 +487,7 @@ class Arrays(Sequence[Array]):
         with engine.lock:
             for view in found if isinstance(found, list) else [found]:
                 if view is not None:
-                    engine.run.hand_out(view)
+                    engine.backend.hand_out(view)
         return found
 
     def __setitem__(self, i: Any, values: Any) -> None:
@@ -526,11 +526,11 @@ class Arrays(Sequence[Array]):
             if view is None and value is not None:
                 raise ValueError(f"{name} is given, but that layer has none")
             if view is not None:
-                host = engine.run.download(value) if isinstance(value, type(view)) else value
+                host = engine.backend.download(value) if isinstance(value, type(view)) else value
                 checked.append((view, as_given(name, host, view.shape, engine.dtype)))
         with engine.lock:
             for view, array in checked:
-                engine.run.copy(engine.run.upload(array), view)
+                engine.backend.copy(engine.backend.upload(array), view)
 
 
 def chosen(outputs: Array, count: int) -> Any:

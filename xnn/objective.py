@@ -25,8 +25,8 @@ class Objective:
             _ = engine.one_hot  # made before anything is compiled
         self.samples = engine.upload(samples) if engine.fits(samples) else samples
         #: The gradient, in the places of the parameters.
-        self.gradient: Array = engine.run.zeros(engine.flat.shape, engine.dtype)
-        self._nothing = engine.run.zeros(engine.flat.shape, engine.dtype)
+        self.gradient: Array = engine.backend.zeros(engine.flat.shape, engine.dtype)
+        self._nothing = engine.backend.zeros(engine.flat.shape, engine.dtype)
         factor, weighted = scale(self.samples.x.dtype), samples.weights is not None
         self._blocks = {
             rows: Backward(engine, rows, factor, weighted, self._add)
@@ -38,9 +38,9 @@ class Objective:
 
     def __call__(self) -> float:
         """Compute `gradient` and return the cost."""
-        run, cost = self.engine.run, 0.0
+        backend, cost = self.engine.backend, 0.0
         with self.engine.lock:
-            run.copy(self._nothing, self.gradient)
+            backend.copy(self._nothing, self.gradient)
             for start in range(0, self.n, _ROWS):
                 rows = min(_ROWS, self.n - start)
                 block = self._blocks[rows]
@@ -48,10 +48,10 @@ class Objective:
                     block.work.place(self.samples[start : start + rows])
                     self._placed = True
                 block.replay()
-                cost += float(run.download(block.costs).sum(dtype=np.float64))
+                cost += float(backend.download(block.costs).sum(dtype=np.float64))
         return cost / self.n
 
     def _add(self, gradient: Array) -> None:
         """Add what a block's gradient comes to in the mean, within its step."""
         sums = {"sum": self.gradient, "g": gradient, "n": self.n}
-        self.engine.run.elementwise("sum + g / n", self.gradient, **sums)
+        self.engine.backend.elementwise("sum + g / n", self.gradient, **sums)

@@ -81,24 +81,24 @@ class Rows:
 
     @classmethod
     def zeros(
-        cls, run: Backend, batch: int, size: int, dtype: Any, column: float | None = None
+        cls, backend: Backend, batch: int, size: int, dtype: Any, column: float | None = None
     ) -> Rows:
         """Return zeros, followed by a column of the number ``column`` where one is given."""
         columns = size + (column is not None)
-        whole = run.zeros((batch, run.padded(columns, dtype)), dtype)
+        whole = backend.zeros((batch, backend.padded(columns, dtype)), dtype)
         if column is not None:
-            run.elementwise("column", whole[:, size:columns], column=column)
+            backend.elementwise("column", whole[:, size:columns], column=column)
         return cls(whole[:, :size], whole[:, :columns], whole)
 
     @classmethod
     def by_columns(
-        cls, run: Backend, batch: int, size: int, dtype: Any, column: float | None = None
+        cls, backend: Backend, batch: int, size: int, dtype: Any, column: float | None = None
     ) -> Rows:
         """Return the same as `zeros`, but with neighbours along a column, not a row."""
         columns = size + (column is not None)
-        whole = run.zeros((columns, run.padded(batch, dtype)), dtype)
+        whole = backend.zeros((columns, backend.padded(batch, dtype)), dtype)
         if column is not None:
-            run.elementwise("column", whole[size:columns], column=column)
+            backend.elementwise("column", whole[size:columns], column=column)
         return cls(whole[:size, :batch].T, whole[:, :batch].T, whole.T)
 
     @classmethod

@@ -49,9 +49,9 @@ class Pass:
                 part.append((first, made[lane, own]))
             self._parts.append(part)
             lanes = len(part)  # the last part is smaller, but has no lane that others have not
-        run = engine.run
+        backend = engine.backend
         #: What the gradients of all lanes but the first add up to, in the places of the parameters.
-        self.asides = [run.zeros(engine.flat.shape, engine.dtype) for _ in range(1, self.lanes)]
+        self.asides = [backend.zeros(engine.flat.shape, engine.dtype) for _ in range(1, self.lanes)]
 
     @property
     def lanes(self) -> int:
@@ -74,8 +74,8 @@ class Pass:
         The first lane's gradients go to ``gradient``, the others' to `asides`. Where ``weighted``,
         samples count by the weights that the workspace has.
         """
-        run = self.engine.run
-        takers = [gradient, *(_Into(run, flat) for flat in self.asides)]
+        backend = self.engine.backend
+        takers = [gradient, *(_Into(backend, flat) for flat in self.asides)]
         for number, part in enumerate(self._parts):
             lanes = [interior.memories(work, start + first, first) for first, interior in part]
             into = [_Again(taker) for taker in takers] if number else takers
@@ -83,7 +83,7 @@ class Pass:
             weights = [work.weights[place][:, None] if weighted else None for place in places]
             targets = [Rows.plain(work.targets[place]) for place in places]
             meet(
-                run,
+                backend,
                 [
                     self._lane(lanes, lane, targets[lane], into[lane], weights[lane])
                     for lane in range(len(lanes))
@@ -117,22 +117,22 @@ class Backward:
         weighted: bool = False,
         then: Callable[[Array], None] | None = None,
     ) -> None:
-        run = engine.run
+        backend = engine.backend
         self.work = work = Workspace(engine, rows, scale)
-        self.flat = flat = run.zeros(engine.flat.shape, engine.dtype)
+        self.flat = flat = backend.zeros(engine.flat.shape, engine.dtype)
         through, score = Pass(engine, rows, scale), Score(engine, work, groups=rows, rows=rows)
         self.costs = score.costs
 
         def step() -> None:
-            through.run(work, 0, _Into(run, flat), weighted)
+            through.run(work, 0, _Into(backend, flat), weighted)
             for aside in through.asides:
-                run.elementwise("a + b", flat, a=flat, b=aside)
+                backend.elementwise("a + b", flat, a=flat, b=aside)
             score.record(None, weighted)
             if then is not None:
                 then(flat)
 
         self._engine, self._lanes = engine, through.lanes
-        self._replay = run.compile(step, through.multiplications)
+        self._replay = backend.compile(step, through.multiplications)
 
     def replay(self) -> None:
         """Compute `flat` and `costs`."""

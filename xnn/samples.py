@@ -105,7 +105,7 @@ def scale(dtype: Any) -> float:
 
 
 def check_samples(
-    run: Backend,
+    backend: Backend,
     x: Any,
     y: Any,
     shapes: tuple[Shape, Shape],
@@ -122,12 +122,12 @@ def check_samples(
     Raises `ValueError` that names the argument, what came and what is wanted.
     """
     inputs, outputs = shapes[0], prod(shapes[1])
-    x = check_inputs(run, x, inputs, dtype, names[0])
+    x = check_inputs(backend, x, inputs, dtype, names[0])
     if len(x) == 0:
         raise ValueError(f"{names[0]} is empty, but must hold at least one sample")
     y_name = names[1]
-    given = _array(run, y, y_name)
-    y = run.host(given)
+    given = _array(backend, y, y_name)
+    y = backend.host(given)
     if y.ndim == 0 or len(y) != len(x):
         came = f"{len(y)} rows" if y.ndim else "a single number"
         raise ValueError(
@@ -137,7 +137,7 @@ def check_samples(
         _check_labels(y, outputs, y_name)
         return Samples(x, given, None, "argmax")
     values = _target_rows(y, shapes[1], y_name)
-    _check_finite(run, values, dtype, y_name)
+    _check_finite(backend, values, dtype, y_name)
     if cost.distribution and abs(sums := values.sum(axis=1, dtype=np.float64) - 1).max() > 1e-3:
         row = int(abs(sums).argmax())
         raise ValueError(
@@ -162,9 +162,9 @@ def _target_rows(y: NDArray[Any], shape: Shape, name: str) -> NDArray[Any]:
     return y.reshape(len(y), outputs)
 
 
-def advice(run: Backend, samples: Samples, activation: Activation) -> Iterator[str]:
+def advice(backend: Backend, samples: Samples, activation: Activation) -> Iterator[str]:
     """Yield what to say of samples that can be trained on, but not to any good."""
-    first = run.host(samples.x[:_FIRST])
+    first = backend.host(samples.x[:_FIRST])
     whole = first.dtype != np.uint8 and (first == np.floor(first)).all()
     if whole and first.min() == 0 and first.max() == 255:
         yield (
@@ -172,7 +172,7 @@ def advice(run: Backend, samples: Samples, activation: Activation) -> Iterator[s
             "uint8, which is scaled to 0…1, or divide by 255"
         )
     if samples.values is not None:
-        values = run.host(samples.values)
+        values = backend.host(samples.values)
         low, high = values.min(), values.max()
         if low < activation.least or high > activation.most:
             yield (
@@ -187,7 +187,7 @@ def advice(run: Backend, samples: Samples, activation: Activation) -> Iterator[s
 
 
 def check_inputs(
-    run: Backend, x: Any, shape: Shape, dtype: Any, name: str = "x", finite: bool = True
+    backend: Backend, x: Any, shape: Shape, dtype: Any, name: str = "x", finite: bool = True
 ) -> Any:
     """Return ``x`` as an array ``(n, inputs)`` of host or device, not copied where it is one.
 
@@ -197,7 +197,7 @@ def check_inputs(
     Raises `ValueError` where it is not real numbers of a fitting shape, and finite ones unless that
     is not to be looked at.
     """
-    x, inputs = _array(run, x, name), prod(shape)
+    x, inputs = _array(backend, x, name), prod(shape)
     if len(shape) > 1:
         _check_images(x, shape, name)
     elif x.ndim == 1:
@@ -209,7 +209,7 @@ def check_inputs(
         came = f"shape {x.shape}" + (f", {found} numbers a sample" if x.ndim else "")
         raise ValueError(f"{name} has {came}, but the network has {inputs} inputs")
     if finite:
-        _check_finite(run, x, dtype, name)
+        _check_finite(backend, x, dtype, name)
     return x.reshape(len(x), inputs)
 
 
@@ -246,7 +246,7 @@ def _forms(shape: Shape) -> list[Shape]:
 
 
 def check_weights(
-    run: Backend,
+    backend: Backend,
     samples: Samples,
     sample_weight: Any,
     class_weight: Any,
@@ -262,16 +262,16 @@ def check_weights(
     """
     n, weights = len(samples), None
     if sample_weight is not None:
-        weights = run.host(_array(run, sample_weight, name))
+        weights = backend.host(_array(backend, sample_weight, name))
         if weights.shape != (n,):
             raise ValueError(f"{name} has shape {weights.shape}, but must have shape ({n},)")
-        _check_finite(run, weights, dtype, name)
+        _check_finite(backend, weights, dtype, name)
         if weights.min() < 0:
             raise ValueError(f"{name} has {weights.min():g}, but must not be negative")
         if not weights.any():
             raise ValueError(f"{name} is 0 for all samples, which leaves none that count")
     if class_weight is not None:
-        known = classes(run, samples)
+        known = classes(backend, samples)
         if known is None:
             raise ValueError("class_weight is given, but the targets are no classes")
         each = _class_weights(class_weight, known, max(2, outputs))[known]
@@ -279,12 +279,12 @@ def check_weights(
     return samples if weights is None else replace(samples, weights=weights.astype(dtype))
 
 
-def classes(run: Backend, samples: Samples) -> NDArray[Any] | None:
+def classes(backend: Backend, samples: Samples) -> NDArray[Any] | None:
     """Return the number of each sample's class ``(n,)``; None where targets are no classes."""
     if samples.scoring is None:
         return None
     targets = samples.values if samples.labels is None else samples.labels
-    host = run.host(targets)
+    host = backend.host(targets)
     if samples.labels is not None:
         return np.asarray(host, np.intp)
     if samples.scoring == "argmax":
@@ -313,10 +313,10 @@ def _class_weights(given: Any, classes: NDArray[Any], count: int) -> NDArray[np.
     return weights
 
 
-def _array(run: Backend, values: Any, name: str) -> Array:
+def _array(backend: Backend, values: Any, name: str) -> Array:
     """Return an array of the device where ``values`` is one, else of the host."""
     try:
-        array = run.adopt(values)
+        array = backend.adopt(values)
         if array is None:
             array = np.asarray(values)
     except DeviceError:
@@ -339,15 +339,15 @@ def _array(run: Backend, values: Any, name: str) -> Array:
     return array
 
 
-def _check_finite(run: Backend, array: Array, dtype: Any, name: str) -> None:
+def _check_finite(backend: Backend, array: Array, dtype: Any, name: str) -> None:
     """Refuse what is not finite, or would not be as ``dtype``."""
     if array.dtype.kind != "f":
         return
     most = np.finfo(dtype).max
     if not isinstance(array, np.ndarray):
-        if run.finite(array, float(most)):
+        if backend.finite(array, float(most)):
             return
-        array = run.download(array)  # to say where
+        array = backend.download(array)  # to say where
     rows = max(1, _BLOCK // max(1, array[0].size)) if len(array) else 1
     for start in range(0, len(array), rows):
         block = array[start : start + rows]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .backends import Array, Replay
 from .engine import Engine
-from .optimizers import Optimizer
+from .optimizers import Optimizer, Subject
 from .passes import Pass, split
 from .samples import Samples, scale
 from .workspace import Score, Workspace
@@ -48,9 +48,9 @@ class _Resident:
     """
 
     def __init__(self, engine: Engine, samples: Samples, come: bool = False) -> None:
-        self.run = engine.run
+        self.backend = engine.backend
         if come:
-            room = {n: self.run.zeros(a.shape, a.dtype) for n, a in samples.arrays().items()}
+            room = {n: self.backend.zeros(a.shape, a.dtype) for n, a in samples.arrays().items()}
             self.samples = replace(samples, **room)
         else:
             self.samples = engine.upload(samples)
@@ -58,16 +58,16 @@ class _Resident:
     def put(self, samples: Samples) -> None:
         """Take samples of the same kind."""
         for name, room in self.samples.arrays().items():
-            self.run.copy(samples.arrays()[name], room)
+            self.backend.copy(samples.arrays()[name], room)
 
     def begin(self, order: NDArray[np.intp], chunks: Sequence[_Chunk]) -> None:
         """Begin an epoch of these chunks."""
-        self._order, self._at = self.run.upload(order), 0
+        self._order, self._at = self.backend.upload(order), 0
 
     def prepare(self, chunk: _Chunk) -> None:
         """Set what the next chunk of the epoch is to read."""
         at, self._at = self._at, self._at + len(chunk.index)
-        self.run.copy(self._order[at : self._at], chunk.index)
+        self.backend.copy(self._order[at : self._at], chunk.index)
 
     def load(self, work: Workspace, index: Array) -> None:
         """Fill a workspace, within a step."""
@@ -80,7 +80,7 @@ class _Streamed:
     def __init__(self, engine: Engine, samples: Samples, rows: int) -> None:
         self.samples = samples
         self._feeds = {
-            name: engine.run.feed(array, rows) for name, array in samples.arrays().items()
+            name: engine.backend.feed(array, rows) for name, array in samples.arrays().items()
         }
 
     def begin(self, order: NDArray[np.intp], chunks: Sequence[_Chunk]) -> None:
@@ -140,11 +140,11 @@ def _lengths(engine: Engine, batch: int, full: int, epochs: int, join: bool) -> 
     An epoch has ``full`` whole mini-batches. Where it may ``join`` others, all their steps are
     compiled together.
     """
-    run = engine.run
-    row = run.padded(engine.sizes[0] + 1, engine.dtype) * engine.dtype.itemsize
+    backend = engine.backend
+    row = backend.padded(engine.sizes[0] + 1, engine.dtype) * engine.dtype.itemsize
     heavy = batch * sum(engine.multiplications)
-    held = run.chunk_bytes(heavy) // (batch * row)
-    most = max(1, min(held, run.chunk_steps, run.chunk_multiplications // max(1, heavy)))
+    held = backend.chunk_bytes(heavy) // (batch * row)
+    most = max(1, min(held, backend.chunk_steps, backend.chunk_multiplications // max(1, heavy)))
     # Of the epochs a divisor, so that there is one plan for all.
     several = [laps for laps in range(2, most // full + 1) if join and not epochs % laps]
     choices = [(1, steps) for steps in range(1, min(most, full) + 1)]
@@ -154,7 +154,8 @@ def _lengths(engine: Engine, batch: int, full: int, epochs: int, join: bool) -> 
         """Return how long all takes but the steps themselves: to compile, by chunk, by epoch."""
         laps, steps = choice
         chunks, rest = divmod(laps * full, steps)
-        return run.compile_cost * (steps + rest) + epochs / laps * (chunks + (rest > 0) + _EPOCH)
+        each = chunks + (rest > 0) + _EPOCH
+        return backend.compile_cost * (steps + rest) + epochs / laps * each
 
     return min(choices, key=takes)
 
@@ -179,7 +180,7 @@ class Trainer:
         again: bool = False,
     ) -> None:
         self.engine, self.recipe, self.epochs, self._again = engine, recipe, epochs, again
-        run, n = engine.run, len(samples)
+        backend, n = engine.backend, len(samples)
         if samples.labels is not None:
             _ = engine.one_hot  # made before anything is compiled
         self.batch = batch = min(recipe.batch, n)
@@ -194,20 +195,20 @@ class Trainer:
         else:
             self._source = _Streamed(engine, samples, batch * most)
         self.samples = self._source.samples
-        self.rng_state = run.upload(np.array([key, 0], np.uint32))
+        self.rng_state = backend.upload(np.array([key, 0], np.uint32))
         passes = {size: self._pass(size) for size in (batch, last) if size}
         self._lanes = passes[batch].lanes
         parts = any(made.divided for made in passes.values())
-        start = recipe.optimizer.start
-        self.updates = start(run, engine.flat, engine.trained, n, parts=parts)
+        subject = Subject(backend, engine.flat, engine.trained, n, parts)
+        self.updates = recipe.optimizer.start(subject)
         work = self._work(most * batch)
         self.plan: list[_Chunk] = [self._chunk(passes[batch], work, most)] * whole
         if rest:
             self.plan.append(self._chunk(passes[batch], work, rest))
         if last:
             self.plan.append(self._chunk(passes[last], self._work(last), 1))
-        self._costs = run.zeros((self.steps * self.laps,), engine.dtype)
-        self._hits = run.zeros((self.steps * self.laps,), engine.dtype)
+        self._costs = backend.zeros((self.steps * self.laps,), engine.dtype)
+        self._hits = backend.zeros((self.steps * self.laps,), engine.dtype)
         self._sizes = np.full(self.steps, batch)
         self._sizes[-1] = last or batch
         self._swapped = False  # whether the network has what is trained; see `Updates.swap`
@@ -216,7 +217,7 @@ class Trainer:
         """Take samples of the same kind, and a key. The optimizer goes on from where it is."""
         assert isinstance(self._source, _Resident)
         self._source.put(samples)
-        self.engine.run.copy(np.array([key, 0], np.uint32), self.rng_state)
+        self.engine.backend.copy(np.array([key, 0], np.uint32), self.rng_state)
 
     def stage(self) -> AbstractContextManager[None]:
         """Return what to train within."""
@@ -242,16 +243,16 @@ class Trainer:
         First the network's parameters, then the rest by names that `restore` knows. They are those
         of the time between epochs, also where this is none.
         """
-        run = self.engine.run
+        backend = self.engine.backend
         with self.engine.lock:
             stepping = self._swapped
             if stepping:
                 self._swap()
             try:
                 updates = {f"optimizer.{name}": v for name, v in self.updates.saved().items()}
-                figures = {name: run.download(v[:steps]) for name, v in self._figures().items()}
-                random = {_RNG_STATE: run.download(self.rng_state)}
-                return run.download(self.engine.flat), {**updates, **figures, **random}
+                figures = {name: backend.download(v[:steps]) for name, v in self._figures().items()}
+                random = {_RNG_STATE: backend.download(self.rng_state)}
+                return backend.download(self.engine.flat), {**updates, **figures, **random}
             finally:
                 if stepping:
                     self._swap()
@@ -261,13 +262,13 @@ class Trainer:
 
         Raises `ValueError` where it is of another training.
         """
-        run, rest = self.engine.run, dict(saved)
+        backend, rest = self.engine.backend, dict(saved)
         with self.engine.lock:
             for name, into in [*self._figures().items(), (_RNG_STATE, self.rng_state)]:
                 given, out = rest.pop(name), into[:steps] if name != _RNG_STATE else into
                 if (given.shape, given.dtype) != (out.shape, out.dtype):
                     raise ValueError(f"{name} has shape {given.shape} and dtype {given.dtype}")
-                run.copy(run.upload(given), out)
+                backend.copy(backend.upload(given), out)
             self.updates.restore({name.removeprefix("optimizer."): v for name, v in rest.items()})
 
     def _figures(self) -> dict[str, Array]:
@@ -281,13 +282,13 @@ class Trainer:
         ``rates`` holds the learning rate of each step; ``first`` steps have been done before. Where
         epochs are joined, both go on through `laps` of them.
         """
-        run = self.engine.run
+        backend = self.engine.backend
         with np.errstate(over="ignore"):
             rates = rates.astype(self.engine.dtype)
         if not np.isfinite(rates).all():
             raise ValueError(f"learning_rate is too large for {self.engine.dtype}")
         with self.engine.lock:
-            rates = run.upload(rates)
+            rates = backend.upload(rates)
             plan = self._remaining(first)
             self._source.begin(order[first * self.batch :], plan)
         step = first
@@ -295,10 +296,10 @@ class Trainer:
             done = slice(step, step + chunk.steps)
             with self.engine.lock:
                 self._source.prepare(chunk)
-                run.copy(rates[done], chunk.rates)
+                backend.copy(rates[done], chunk.rates)
                 chunk.replay()
-                run.copy(chunk.costs, self._costs[done])
-                run.copy(chunk.hits, self._hits[done])
+                backend.copy(chunk.costs, self._costs[done])
+                backend.copy(chunk.hits, self._hits[done])
             step = done.stop
             yield step
 
@@ -310,7 +311,9 @@ class Trainer:
         of_each = min(steps, self.steps)
         samples = int(self._sizes[:of_each].sum())
         with self.engine.lock:
-            costs, hits = (self.engine.run.download(v[:steps]) for v in self._figures().values())
+            costs, hits = (
+                self.engine.backend.download(v[:steps]) for v in self._figures().values()
+            )
         mean = (costs.reshape(-1, of_each).sum(axis=1, dtype=np.float64) / samples).tolist()
         right = (hits.reshape(-1, of_each).sum(axis=1, dtype=np.float64) / samples).tolist()
         if self.samples.scoring is None:
@@ -342,10 +345,11 @@ class Trainer:
 
     def _chunk(self, through: Pass, work: Workspace, steps: int) -> _Chunk:
         """Compile so many steps through the first rows of a workspace."""
-        engine, run, weighted = self.engine, self.engine.run, self.samples.weights is not None
+        engine, backend = self.engine, self.engine.backend
+        weighted = self.samples.weights is not None
         batch = through.rows
         rows = steps * batch
-        index, rates = run.zeros((rows,), np.intp), run.zeros((steps,), engine.dtype)
+        index, rates = backend.zeros((rows,), np.intp), backend.zeros((steps,), engine.dtype)
         score = Score(engine, work, steps, rows)
         source, updates = self._source, self.updates
 
@@ -360,14 +364,14 @@ class Trainer:
                 for gradient in through.asides:
                     step.add(gradient)
                 if engine.random:
-                    run.advance(self.rng_state)
+                    backend.advance(self.rng_state)
                 step.apply()
             score.record(source.samples.scoring, weighted)
 
         heavy = through.multiplications
         if self._again:  # and so worth some trouble for what its optimizer takes, too
             heavy += _UPDATE * engine.flat.size
-        replay = run.compile(train, heavy, self.epochs * self.steps)
+        replay = backend.compile(train, heavy, self.epochs * self.steps)
         return _Chunk(steps, through, work, index, rates, score.costs, score.hits, replay)
 
     def _share_out(self, weights: Array) -> Array:
@@ -375,10 +379,10 @@ class Trainer:
 
         Return their sums. Where a row is 0 it stays so.
         """
-        run, dtype = self.engine.run, self.engine.dtype
+        backend, dtype = self.engine.backend, self.engine.dtype
         steps, batch = weights.shape
-        totals = run.scratch((steps,), dtype)
-        run.row_sums(weights, totals)
+        totals = backend.scratch((steps,), dtype)
+        backend.row_sums(weights, totals)
         formula = "w * m / (t + (1 - sign(t) ** 2))"
-        run.elementwise(formula, weights, w=weights, m=batch, t=totals[:, None])
+        backend.elementwise(formula, weights, w=weights, m=batch, t=totals[:, None])
         return totals

@@ -77,7 +77,7 @@ class Run:
         self._began = 0.0  # when that was
         flat = self._engine.flat
         # All parameters as they last were finite, on the device …
-        self._good = self._engine.run.zeros(flat.shape, flat.dtype)
+        self._good = self._engine.backend.zeros(flat.shape, flat.dtype)
         self._good_of = "from before the epoch"
         #: … and as they last came to the host, for where the device fails; and of when that is.
         self.kept: Any = None
@@ -97,35 +97,35 @@ class Run:
     def snapshot(self) -> Any:
         """Return a copy of all parameters, on the host."""
         with self._engine.lock:
-            return self._engine.run.download(self._engine.flat)
+            return self._engine.backend.download(self._engine.flat)
 
     def restore(self, snapshot: Any) -> None:
         """Set all parameters to a copy made before."""
         if self.lost:
             self.kept, self.kept_of = snapshot, _OF_CALLBACKS
             return
-        run = self._engine.run
+        backend = self._engine.backend
         with self._engine.lock:
-            run.copy(run.upload(snapshot), self._engine.flat)
+            backend.copy(backend.upload(snapshot), self._engine.flat)
 
     def _keep(self, of: str) -> None:
         """Note that the parameters are good; ``of`` says what they are."""
-        run, now = self._engine.run, time.perf_counter()
+        backend, now = self._engine.backend, time.perf_counter()
         with self._engine.lock:
-            run.copy(self._engine.flat, self._good)
+            backend.copy(self._engine.flat, self._good)
             if self._good.nbytes <= _LIGHT or now - self._came >= _KEEP:
-                self.kept, self.kept_of = run.host(self._good), of
+                self.kept, self.kept_of = backend.host(self._good), of
                 self._came = now
 
     def _go_back(self) -> None:
         """Set the parameters to the last good ones."""
         with self._engine.lock:
-            self._engine.run.copy(self._good, self._engine.flat)
+            self._engine.backend.copy(self._good, self._engine.flat)
 
     def _finite(self) -> bool:
         """Return whether all parameters are finite."""
         with self._engine.lock:
-            return self._engine.run.finite(self._engine.flat)
+            return self._engine.backend.finite(self._engine.flat)
 
     # Going through epochs.
 
@@ -401,7 +401,7 @@ def train(
     engine, around = inference.engine, checked(callbacks)
     check_sizes(engine, len(samples), recipe)
     with engine.lock:
-        if finite and not engine.run.finite(engine.flat):
+        if finite and not engine.backend.finite(engine.flat):
             raise ValueError("the network's weights or biases hold NaN or infinity; set them anew")
         key = int(rng.integers(2**32)) if engine.random and resume is None else 0
         alone = validation is None and not around and resume is None

@@ -21,13 +21,13 @@ class Workspace:
     def __init__(self, engine: Engine, rows: int, scale: float, *, smoothing: float = 0.0) -> None:
         self.engine = engine
         self.scale = scale
-        run, dtype, outputs = engine.run, engine.dtype, engine.outputs
+        backend, dtype, outputs = engine.backend, engine.dtype, engine.outputs
         self.first = _between(engine, 0, rows, 1 / scale)
-        self.outputs = run.zeros((rows, outputs), dtype)
-        self.weighted = run.zeros((rows, outputs), dtype)
-        self.targets = run.zeros((rows, outputs), dtype)
-        self.labels = run.zeros((rows,), np.intp)
-        self.weights = run.zeros((rows,), dtype)
+        self.outputs = backend.zeros((rows, outputs), dtype)
+        self.weighted = backend.zeros((rows, outputs), dtype)
+        self.targets = backend.zeros((rows, outputs), dtype)
+        self.labels = backend.zeros((rows,), np.intp)
+        self.weights = backend.zeros((rows,), dtype)
         self._smoothing = smoothing
 
     @property
@@ -43,25 +43,25 @@ class Workspace:
     def gather(self, samples: Samples, index: Array) -> None:
         """Take the samples of the device that ``index`` names, as many as there are rows."""
         for name, array in samples.arrays().items():
-            self.engine.run.gather(array, index, self.place_for(name)[: len(index)])
+            self.engine.backend.gather(array, index, self.place_for(name)[: len(index)])
         self.complete(samples, len(index))
 
     def place(self, samples: Samples) -> None:
         """Take samples of host or device, at most as many as there are rows."""
         for name, array in samples.arrays().items():
-            self.engine.run.copy(array, self.place_for(name)[: len(samples)])
+            self.engine.backend.copy(array, self.place_for(name)[: len(samples)])
         self.complete(samples, len(samples))
 
     def complete(self, samples: Samples, rows: int) -> None:
         """Make targets of labels, or the other way round; for samples like these."""
-        run, targets, labels = self.engine.run, self.targets[:rows], self.labels[:rows]
+        backend, targets, labels = self.engine.backend, self.targets[:rows], self.labels[:rows]
         if samples.labels is not None:
-            run.gather(self.engine.one_hot, labels, targets)
+            backend.gather(self.engine.one_hot, labels, targets)
         elif samples.scoring == "argmax":
-            run.argmax(targets, labels)
+            backend.argmax(targets, labels)
         if self._smoothing:
             keep, share = 1 - self._smoothing, self._smoothing / max(2, targets.shape[1])
-            run.elementwise("y * k + s", targets, y=targets, k=keep, s=share)
+            backend.elementwise("y * k + s", targets, y=targets, k=keep, s=share)
 
 
 class Interior:
@@ -81,7 +81,7 @@ class Interior:
         rng_state: Array | None = None,
     ) -> None:
         self.engine, self.rows = engine, rows
-        run, dtype, sizes, layers = engine.run, engine.dtype, engine.sizes, engine.layers
+        backend, dtype, sizes, layers = engine.backend, engine.dtype, engine.sizes, engine.layers
         self._rng_state = rng_state
         later = range(1, len(layers))
         self._hidden = [_between(engine, i, rows, 1.0) for i in later]
@@ -91,7 +91,7 @@ class Interior:
         ]
         self._deltas: list[Rows | None] = [None] * (len(layers) + 1)
         if backward:
-            last = Rows.plain(run.zeros((rows, sizes[-1]), dtype))
+            last = Rows.plain(backend.zeros((rows, sizes[-1]), dtype))
             self._deltas = [None, *(_between(engine, i, rows, 0.0) for i in later), last]
         self._sites = [
             Site(
@@ -105,7 +105,7 @@ class Interior:
             for i in range(len(layers))
         ]
         self._rooms = [
-            layer.room(run, site) for layer, site in zip(layers, self._sites, strict=True)
+            layer.room(backend, site) for layer, site in zip(layers, self._sites, strict=True)
         ]
 
     def memories(self, work: Workspace, start: int = 0, first: int = 0) -> list[Memory]:
@@ -139,9 +139,9 @@ def _between(engine: Engine, number: int, rows: int, column: float) -> Rows:
     """Return rows of inputs of a layer, and ``column`` behind where it wants ones."""
     size, dtype = engine.sizes[number], engine.dtype
     if len(engine.shapes[number]) > 1:
-        return Rows.plain(engine.run.zeros((rows, size), dtype))
+        return Rows.plain(engine.backend.zeros((rows, size), dtype))
     wanted = engine.layers[number].wants_ones
-    return Rows.zeros(engine.run, rows, size, dtype, column if wanted else None)
+    return Rows.zeros(engine.backend, rows, size, dtype, column if wanted else None)
 
 
 class Score:
@@ -149,33 +149,33 @@ class Score:
 
     def __init__(self, engine: Engine, work: Workspace, groups: int, rows: int) -> None:
         self.engine, self.work, self.groups, self.rows = engine, work, groups, rows
-        run, dtype = engine.run, engine.dtype
-        self.costs = run.zeros((groups,), dtype)
-        self.hits = run.zeros((groups,), dtype)
-        self._values = run.zeros((rows, engine.outputs), dtype)
-        self._classes = run.zeros((rows,), np.intp)
-        self._right = run.zeros((rows,), dtype)
+        backend, dtype = engine.backend, engine.dtype
+        self.costs = backend.zeros((groups,), dtype)
+        self.hits = backend.zeros((groups,), dtype)
+        self._values = backend.zeros((rows, engine.outputs), dtype)
+        self._classes = backend.zeros((rows,), np.intp)
+        self._right = backend.zeros((rows,), dtype)
 
     def record(self, scoring: Scoring, weighted: bool = False) -> None:
         """Fill `costs` and `hits` from the workspace's outputs."""
-        run, rows, groups = self.engine.run, self.rows, self.groups
+        backend, rows, groups = self.engine.backend, self.rows, self.groups
         work = self.work
         z, a, y = work.weighted[:rows], work.outputs[:rows], work.targets[:rows]
-        self.engine.cost.values(run, z, a, y, out=self._values)
+        self.engine.cost.values(backend, z, a, y, out=self._values)
         if weighted:
             weights = work.weights[:rows][:, None]
-            run.elementwise("v * w", self._values, v=self._values, w=weights)
-        run.row_sums(self._values.reshape(groups, -1), self.costs)
+            backend.elementwise("v * w", self._values, v=self._values, w=weights)
+        backend.row_sums(self._values.reshape(groups, -1), self.costs)
         if scoring == "argmax":
             labels = work.labels[:rows]
-            run.argmax(a, self._classes)
-            run.elementwise("abs(c - l) < 0.5", self._right, c=self._classes, l=labels)
+            backend.argmax(a, self._classes)
+            backend.elementwise("abs(c - l) < 0.5", self._right, c=self._classes, l=labels)
         elif scoring == "threshold":
-            run.elementwise("abs((a > 0.5) - y) < 0.5", self._right[:, None], a=a, y=y)
+            backend.elementwise("abs((a > 0.5) - y) < 0.5", self._right[:, None], a=a, y=y)
         if scoring is not None:
-            run.row_sums(self._right.reshape(groups, -1), self.hits)
+            backend.row_sums(self._right.reshape(groups, -1), self.hits)
 
     def add(self, other: Score) -> None:
         """Add the costs and right answers of other rows."""
         for mine, theirs in ((self.costs, other.costs), (self.hits, other.hits)):
-            self.engine.run.elementwise("a + b", mine, a=mine, b=theirs)
+            self.engine.backend.elementwise("a + b", mine, a=mine, b=theirs)

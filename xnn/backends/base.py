@@ -38,18 +38,18 @@ class DeviceError(RuntimeError):
 class Feed:
     """Brings rows of a host array to a device, one lot ahead of those in use."""
 
-    def __init__(self, run: Backend, source: Any) -> None:
-        self.run = run
+    def __init__(self, backend: Backend, source: Any) -> None:
+        self.backend = backend
         self.source = source
         self._sent: deque[Array] = deque()
 
     def send(self, index: Any) -> None:
         """Begin to bring the rows that ``index`` of the host names. Two lots may be on the way."""
-        self._sent.append(self.run.upload(self.source[index]))
+        self._sent.append(self.backend.upload(self.source[index]))
 
     def take(self, out: Array) -> None:
         """``out ←`` the lot that was sent the longest ago, converted to the dtype of ``out``."""
-        self.run.copy(self._sent.popleft(), out)
+        self.backend.copy(self._sent.popleft(), out)
 
 
 class Backend(ABC):

@@ -67,16 +67,16 @@ def gpus() -> dict[str, Any]:
 def _gpu(cupy: Any, number: int) -> dict[str, Any]:
     from .gpu import open_gpu
 
-    run = open_gpu(number)
-    run.small_product = 0  # for cuBLAS is to be tried, too
-    square = run.zeros((2, 2), "float32")
+    backend = open_gpu(number)
+    backend.small_product = 0  # for cuBLAS is to be tried, too
+    square = backend.zeros((2, 2), "float32")
 
     def step() -> None:
-        run.elementwise("a + 1", square, a=square)
-        run.gemm(square, square, run.scratch((2, 2), "float32"))
+        backend.elementwise("a + 1", square, a=square)
+        backend.gemm(square, square, backend.scratch((2, 2), "float32"))
 
-    run.compile(step)()
-    run.synchronize()
+    backend.compile(step)()
+    backend.synchronize()
     properties = cupy.cuda.runtime.getDeviceProperties(number)
     with cupy.cuda.Device(number):
         free, memory = cupy.cuda.runtime.memGetInfo()
@@ -86,7 +86,7 @@ def _gpu(cupy: Any, number: int) -> dict[str, Any]:
         "compute_capability": f"{properties['major']}.{properties['minor']}",
         "memory": memory,
         "free": free,
-        "graphs": run.uncaptured or True,
+        "graphs": backend.uncaptured or True,
     }
 
 

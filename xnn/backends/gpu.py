@@ -497,12 +497,12 @@ class PinnedFeed(Feed):
     While a step reads one lot, the other is gathered and crosses.
     """
 
-    def __init__(self, run: GpuBackend, source: Any, rows: int) -> None:
-        super().__init__(run, source)
-        self._gpu = run
-        xp, shape = run.xp, (rows, *source.shape[1:])
+    def __init__(self, backend: GpuBackend, source: Any, rows: int) -> None:
+        super().__init__(backend, source)
+        self._gpu = backend
+        xp, shape = backend.xp, (rows, *source.shape[1:])
         dtype = _kept(source.dtype)
-        with run.here():
+        with backend.here():
             self._crossing = xp.cuda.Stream(non_blocking=True)
             self._lots = [_Lot(xp, shape, dtype) for _ in range(2)]
             for lot in self._lots:  # whoever had this memory before may still be at work on it
@@ -529,7 +529,7 @@ class PinnedFeed(Feed):
         lot, n = self._sent.popleft()
         with self._gpu.here() as stream:
             stream.wait_event(lot.crossed)
-            self.run.copy(lot.array[:n], out)
+            self.backend.copy(lot.array[:n], out)
             lot.taken.record(stream)
 
     def __del__(self) -> None:

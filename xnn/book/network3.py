@@ -124,7 +124,7 @@ class _Layer:
     def _host(self, name: str) -> NDArray[Any]:
         assert self._net is not None
         array = getattr(self._net, name)[self._number]
-        return np.array(self._net.core.engine.run.host(array))
+        return np.array(self._net.core.engine.backend.host(array))
 
     def _join(self, net: Net, number: int, inputs: tuple[int, ...]) -> None:
         """Become a layer of a network, which gets the weights that there are."""

@@ -50,7 +50,9 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc]
     # What the classifier and the regressor say.
 
     @abstractmethod
-    def _check(self, run: Any, X: Any, y: Any, incremental: bool, reset: bool) -> tuple[Any, Any]:
+    def _check(
+        self, backend: Any, X: Any, y: Any, incremental: bool, reset: bool
+    ) -> tuple[Any, Any]:
         """Return checked inputs and targets, as `check_training` does."""
 
     @abstractmethod
@@ -82,8 +84,8 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc]
     def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool) -> Self:
         hidden = self._hidden()
         first = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
-        run = select(self.device)
-        X, y = self._check(run, X, y, incremental, reset=first)
+        backend = select(self.device)
+        X, y = self._check(backend, X, y, incremental, reset=first)
         weights = self._weights(y, sample_weight, incremental)
         outputs, out_activation = self._outputs_for(y)
         self._random_state = check_random_state(self.random_state)
@@ -152,7 +154,7 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc]
         self.best_validation_score_ = -np.inf if self.early_stopping else None
         if self.early_stopping:
             engine = self.network_.core.engine
-            self._best = engine.run.download(engine.flat)
+            self._best = engine.backend.download(engine.flat)
 
     def _seed(self) -> int:
         """Return the seed of what scikit-learn has not: first weights of layers, and dropout."""
@@ -194,7 +196,7 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc]
                     inference.make_ready(X)
             if found is not None:
                 return found
-        return inference.predict(check_prediction(self, inference.engine.run, X))
+        return inference.predict(check_prediction(self, inference.engine.backend, X))
 
     def _plain(self, X: Any) -> bool:
         """Return whether of scikit-learn's checks only that for finite numbers is left."""

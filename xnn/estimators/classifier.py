@@ -155,10 +155,10 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
             return np.hstack([1 - found, found])
         engine = self.network_.core.engine
         with engine.lock:
-            both = engine.run.zeros((len(found), 2), found.dtype)
-            engine.run.elementwise("1 - p", both[:, :1], p=found)
-            engine.run.copy(found, both[:, 1:])
-            return engine.run.hand_out(both)
+            both = engine.backend.zeros((len(found), 2), found.dtype)
+            engine.backend.elementwise("1 - p", both[:, :1], p=found)
+            engine.backend.copy(found, both[:, 1:])
+            return engine.backend.hand_out(both)
 
     def predict_log_proba(self, X: Any) -> Any:
         """Return the logarithm of `predict_proba`."""
@@ -167,8 +167,8 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
             return np.log(found, out=found)
         engine = self.network_.core.engine
         with engine.lock:
-            engine.run.elementwise("log(p)", found, p=found)
-            return engine.run.hand_out(found)
+            engine.backend.elementwise("log(p)", found, p=found)
+            return engine.backend.hand_out(found)
 
     def to_sklearn(self) -> Any:
         """Return scikit-learn's `MLPClassifier` with the same weights.
@@ -177,8 +177,10 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         """
         return conversion.to_sklearn(self)
 
-    def _check(self, run: Any, X: Any, y: Any, incremental: bool, reset: bool) -> tuple[Any, Any]:
-        X, y = check_training(self, run, X, y, reset, numeric=False)
+    def _check(
+        self, backend: Any, X: Any, y: Any, incremental: bool, reset: bool
+    ) -> tuple[Any, Any]:
+        X, y = check_training(self, backend, X, y, reset, numeric=False)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         if not hasattr(self, "classes_") or (not self.warm_start and not incremental):
@@ -219,9 +221,9 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
             if self.out_activation_ == "softmax" and not binarizer.sparse_input_:
                 return self.classes_[outputs.argmax(axis=1)]
             return binarizer.inverse_transform(outputs.ravel() if self._single() else outputs)
-        run = self.network_.core.engine.run
-        labels = self._decode(run.download(outputs))
-        return run.hand_out(run.upload(labels)) if labels.dtype.kind in "buif" else labels
+        backend = self.network_.core.engine.backend
+        labels = self._decode(backend.download(outputs))
+        return backend.hand_out(backend.upload(labels)) if labels.dtype.kind in "buif" else labels
 
     def _weights(self, y: NDArray[Any], given: Any, incremental: bool) -> NDArray[Any] | None:
         weights = super()._weights(y, given, incremental)
@@ -240,7 +242,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
 
     def _validation_score(self, X: Any, y: Any, sample_weight: Any) -> float:
         outputs = self.network_.core.inference.predict(X)
-        predicted = self.network_.core.engine.run.host(self._decode(outputs))
+        predicted = self.network_.core.engine.backend.host(self._decode(outputs))
         if predicted.dtype.kind == "f" and not np.isfinite(predicted).all():
             return float("nan")
         return float(accuracy_score(y, predicted, sample_weight=sample_weight))

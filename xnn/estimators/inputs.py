@@ -16,20 +16,20 @@ DTYPES = (np.float64, np.float32)
 
 
 def check_training(
-    estimator: Any, run: Backend, X: Any, y: Any, reset: bool, numeric: bool
+    estimator: Any, backend: Backend, X: Any, y: Any, reset: bool, numeric: bool
 ) -> tuple[Any, NDArray[Any]]:
     """Return inputs ``(n, features)`` of host or device, and targets of the host.
 
     Sparse inputs are `SparseRows`. Raises `ValueError` as scikit-learn does.
     """
-    there = run.adopt(X)
+    there = backend.adopt(X)
     if there is not None:
-        on_device = run.adopt(y)
-        y = y if on_device is None else run.download(on_device)
+        on_device = backend.adopt(y)
+        y = y if on_device is None else backend.download(on_device)
         if reset:
             estimator.n_features_in_ = int(there.shape[-1])
             vars(estimator).pop("feature_names_in_", None)
-        X = _on_device(estimator, run, there)
+        X = _on_device(estimator, backend, there)
         y = check_array(y, ensure_2d=False, dtype="numeric" if numeric else None, input_name="y")
         check_consistent_length(X, y)
         return X, y
@@ -46,30 +46,30 @@ def check_training(
     return _by_rows(X), y
 
 
-def check_prediction(estimator: Any, run: Backend, X: Any) -> Any:
+def check_prediction(estimator: Any, backend: Backend, X: Any) -> Any:
     """Return inputs as `check_training` does."""
-    there = run.adopt(X)
+    there = backend.adopt(X)
     if there is not None:
-        return _on_device(estimator, run, there)
+        return _on_device(estimator, backend, there)
     options = {"accept_sparse": ["csr", "csc"], "dtype": DTYPES, "reset": False}
     return _by_rows(validate_data(estimator, X, **options))
 
 
-def some(run: Backend, X: Any, index: NDArray[np.intp]) -> Any:
+def some(backend: Backend, X: Any, index: NDArray[np.intp]) -> Any:
     """Return the rows of checked inputs that ``index`` names, where the inputs are."""
     if isinstance(X, SparseRows):
         return SparseRows(X.matrix[index])
     if isinstance(X, np.ndarray):
         return X[index]
-    rows = run.zeros((len(index), X.shape[1]), X.dtype)
-    run.gather(X, run.upload(index), rows)
+    rows = backend.zeros((len(index), X.shape[1]), X.dtype)
+    backend.gather(X, backend.upload(index), rows)
     return rows
 
 
-def _on_device(estimator: Any, run: Backend, X: Array) -> Array:
+def _on_device(estimator: Any, backend: Backend, X: Array) -> Array:
     """Return an array of the device, checked, as one of `DTYPES`."""
     dtype = X.dtype if X.dtype.kind == "f" else np.dtype(DTYPES[0])
-    X = check_inputs(run, X, (estimator.n_features_in_,), dtype, "X")
+    X = check_inputs(backend, X, (estimator.n_features_in_,), dtype, "X")
     return X if X.dtype in DTYPES else X.astype(DTYPES[0])
 
 

@@ -20,25 +20,25 @@ def fit(estimator: Any, network: Network, samples: Samples) -> None:
     from scipy.optimize import minimize
 
     engine = network.core.engine
-    run, total = engine.run, float(len(samples))
+    backend, total = engine.backend, float(len(samples))
     if samples.weights is not None:  # means are by weights
         total = float(samples.weights.sum())
         samples = replace(samples, weights=samples.weights * (len(samples) / total))
     with engine.lock:
         objective = Objective(engine, samples)
-        alphas = decaying(run, engine.flat, engine.trained, estimator.alpha)
-        penalised = run.download(alphas).astype(np.float64)
-        first = run.download(engine.flat).astype(np.float64)
+        alphas = decaying(backend, engine.flat, engine.trained, estimator.alpha)
+        penalised = backend.download(alphas).astype(np.float64)
+        first = backend.download(engine.flat).astype(np.float64)
 
     def put(values: NDArray[np.float64]) -> None:
         with engine.lock:
-            run.copy(run.upload(values.astype(engine.dtype)), engine.flat)
+            backend.copy(backend.upload(values.astype(engine.dtype)), engine.flat)
 
     def value(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         with engine.lock:
             put(flat)
             cost = objective() * estimator._cost_share()
-            gradient = run.download(objective.gradient)
+            gradient = backend.download(objective.gradient)
         pull = penalised * flat / total
         return cost + pull.dot(flat) / 2, gradient + pull
 

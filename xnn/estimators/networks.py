@@ -102,4 +102,4 @@ def put(network: Network, coefs: Sequence[Any], intercepts: Sequence[Any]) -> No
 
 
 def _host(network: Network, array: Array) -> Any:
-    return network.core.engine.run.host(array)
+    return network.core.engine.backend.host(array)

@@ -139,8 +139,10 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
         """
         return conversion.to_sklearn(self)
 
-    def _check(self, run: Any, X: Any, y: Any, incremental: bool, reset: bool) -> tuple[Any, Any]:
-        X, y = check_training(self, run, X, y, reset, numeric=True)
+    def _check(
+        self, backend: Any, X: Any, y: Any, incremental: bool, reset: bool
+    ) -> tuple[Any, Any]:
+        X, y = check_training(self, backend, X, y, reset, numeric=True)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         if self.loss == "poisson":  # scikit-learn's perceptron goes on to a loss of NaN
@@ -163,7 +165,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
 
     def _validation_score(self, X: Any, y: Any, sample_weight: Any) -> float:
         inference = self.network_.core.inference
-        predicted = inference.engine.run.host(self._decode(inference.predict(X)))
+        predicted = inference.engine.backend.host(self._decode(inference.predict(X)))
         if not np.isfinite(predicted).all():
             return float("nan")
         return float(r2_score(y, predicted, sample_weight=sample_weight))

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends import Array, Backend, DeviceError
-from ..optimizers import Adam, Optimizer, Updates, UpdateStep
+from ..backends import Array, DeviceError
+from ..optimizers import Adam, Optimizer, Subject, Updates, UpdateStep
 from ..optimizers.adam import AdamUpdates
 from ..optimizers.base import item
 from ..optimizers.formulas import Formulas, FormulasStep, Summed
@@ -55,25 +55,16 @@ class Solver(Optimizer):
     def rates(self, epoch: int, steps: int) -> NDArray[Any]:
         return np.full(steps, self.learning_rate)
 
-    def start(
-        self,
-        run: Backend,
-        flat: Array,
-        parameters: Sequence[Parameter],
-        examples: int,
-        parts: bool = False,
-    ) -> Updates:
+    def start(self, subject: Subject) -> Updates:
         self.pause()
-        updates = _Penalised(self.formulas(run, flat, parameters, examples), self.alpha)
+        updates = _Penalised(self.formulas(subject), self.alpha)
         if self._saved is not None:
             updates.restore(self._saved)
         self._updates = updates
         return updates
 
     @abstractmethod
-    def formulas(
-        self, run: Backend, flat: Array, parameters: Sequence[Parameter], examples: int
-    ) -> Formulas:
+    def formulas(self, subject: Subject) -> Formulas:
         """Return the state for a training run, without the penalty."""
 
     def penalty(self) -> float:
@@ -105,11 +96,9 @@ class SGDSolver(Solver):
         super().__init__(rate, alpha)
         self.momentum, self.nesterov = float(momentum), nesterov
 
-    def formulas(
-        self, run: Backend, flat: Array, parameters: Sequence[Parameter], examples: int
-    ) -> Formulas:
+    def formulas(self, subject: Subject) -> Formulas:
         kind = self.momentum, self.nesterov
-        return SGDUpdates(self, run, flat, parameters, examples, *kind)
+        return SGDUpdates(self, subject, *kind)
 
 
 class AdamSolver(Solver):
@@ -119,39 +108,39 @@ class AdamSolver(Solver):
         super().__init__(rate, alpha)
         self.betas, self.eps = betas, float(eps)
 
-    def formulas(
-        self, run: Backend, flat: Array, parameters: Sequence[Parameter], examples: int
-    ) -> Formulas:
+    def formulas(self, subject: Subject) -> Formulas:
         adam = Adam(self.learning_rate, (self.betas[0], self.betas[1]), self.eps)
-        return _AdamUpdates(adam, run, flat, parameters, examples)
+        return _AdamUpdates(adam, subject)
 
 
 class _AdamUpdates(AdamUpdates):
     """Adam with v / (1 - β₂) in the place of v, and so with ε / √(1 - β₂)."""
 
     def __init__(
-        self, adam: Adam, run: Backend, flat: Array, parameters: Sequence[Parameter], examples: int
+        self,
+        adam: Adam,
+        subject: Subject,
     ) -> None:
-        super().__init__(adam, run, flat, parameters, examples)
+        super().__init__(adam, subject)
         self.eps = adam.eps / np.sqrt(1 - adam.betas[1])
 
     def floor(self, root: Array, out: Array) -> None:
-        self.run.elementwise("eps", out, eps=self.eps)
+        self.backend.elementwise("eps", out, eps=self.eps)
 
 
 class _Penalised(Updates):
     """Formulas, with the penalty's gradient in their gradient, and its sum."""
 
     def __init__(self, inner: Formulas, alpha: float) -> None:
-        super().__init__(inner.run, inner.flat, inner.parameters, inner.examples)
+        super().__init__(inner.subject)
         self.inner, self.alpha = inner, alpha
         self._totals: Array | None = None
         if not alpha:
             return
-        run, dtype = self.run, self.flat.dtype
-        self.summed = Summed(run.zeros, self.flat.size, dtype)  # what there is of α w²
-        self.sum = run.zeros((1,), dtype)
-        self.total = run.zeros((1,), np.float64)
+        backend, dtype = self.backend, self.flat.dtype
+        self.summed = Summed(backend.zeros, self.flat.size, dtype)  # what there is of α w²
+        self.sum = backend.zeros((1,), dtype)
+        self.total = backend.zeros((1,), np.float64)
         inner.operands["alphas"] = self.decaying(alpha)
         inner.operands["p"] = self.summed.numbers
         penalise = "d = w * alphas; p = w * d; gradient = gradient + d * share"
@@ -163,8 +152,8 @@ class _Penalised(Updates):
     def penalty(self) -> float:
         if not self.alpha:
             return 0.0
-        found = float(self.run.download(self.total)[0])
-        self.run.elementwise("0", self.total)
+        found = float(self.backend.download(self.total)[0])
+        self.backend.elementwise("0", self.total)
         return found
 
     def weigh(self, totals: Array) -> None:
@@ -174,10 +163,10 @@ class _Penalised(Updates):
         step = self.inner.begin(rates, batch)
         if not self.alpha:
             return step
-        share = self.run.scratch(rates.shape, rates.dtype)
+        share = self.backend.scratch(rates.shape, rates.dtype)
         of = float(batch) if self._totals is None else self._totals
         # Where nothing has weight there is no penalty either.
-        self.run.elementwise("sign(of) ** 2 / (of + (1 - sign(of) ** 2))", share, of=of)
+        self.backend.elementwise("sign(of) ** 2 / (of + (1 - sign(of) ** 2))", share, of=of)
         step.changing["share"] = share
         return _PenalisedStep(self, step)
 
@@ -197,9 +186,9 @@ class _PenalisedStep(UpdateStep):
     def apply(self) -> None:
         self.inner.at = self.at
         self.inner.apply()
-        updates, run = self.updates, self.updates.run
-        updates.summed.add_up(run, updates.sum)
+        updates, backend = self.updates, self.updates.backend
+        updates.summed.add_up(backend, updates.sum)
         formula = "t + s * share * half"
         share, half = item(self.inner.changing["share"], self.at), self.inner.batch / 2
         total = updates.total
-        run.elementwise(formula, total, t=total, s=updates.sum, share=share, half=half)
+        backend.elementwise(formula, total, t=total, s=updates.sum, share=share, half=half)

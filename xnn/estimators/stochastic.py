@@ -67,9 +67,9 @@ def fit(
                 "your dataset."
             )
         weights = None if samples.weights is None else samples.weights[held]
-        validation = some(engine.run, samples.x, held), y[held], weights
+        validation = some(engine.backend, samples.x, held), y[held], weights
         samples = Samples(
-            some(engine.run, samples.x, training),
+            some(engine.backend, samples.x, training),
             None if samples.labels is None else samples.labels[training],
             None if samples.values is None else samples.values[training],
             samples.scoring,

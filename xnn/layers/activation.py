@@ -32,20 +32,20 @@ class Activation(Layer):
             raise ValueError("softmax of one number is always 1; take sigmoid")
         return inputs
 
-    def forward(self, run: Backend, at: Memory) -> None:
+    def forward(self, backend: Backend, at: Memory) -> None:
         if _last(at):  # the cost may ask for z
-            run.copy(at.inputs.values, at.z.values)
-        self.function.forward(run, _plain(at.inputs), out=_plain(at.outputs))
+            backend.copy(at.inputs.values, at.z.values)
+        self.function.forward(backend, _plain(at.inputs), out=_plain(at.outputs))
 
-    def delta(self, run: Backend, at: Memory) -> None:
+    def delta(self, backend: Backend, at: Memory) -> None:
         """Turn ∂C/∂a into ∂C/∂z, which is ∂C/∂a of the layer below."""
         if at.input_delta is not None:
             delta, below = _plain(at.delta), _plain(at.input_delta)
-            self.function.backward(run, _plain(at.outputs), below, "e", e=delta)
+            self.function.backward(backend, _plain(at.outputs), below, "e", e=delta)
 
-    def backward(self, run: Backend, at: Memory, gradient: Gradient) -> None:
+    def backward(self, backend: Backend, at: Memory, gradient: Gradient) -> None:
         if _last(at) and at.input_delta is not None:  # else `delta` has done it
-            run.copy(_plain(at.delta).values, at.input_delta.values)
+            backend.copy(_plain(at.delta).values, at.input_delta.values)
 
 
 def _last(at: Memory) -> bool:

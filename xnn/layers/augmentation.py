@@ -23,17 +23,17 @@ class Augmentation(Layer):
     def outputs(self, inputs: Shape) -> Shape:
         return image(inputs, type(self).__name__)
 
-    def forward(self, run: Backend, at: Memory) -> None:
+    def forward(self, backend: Backend, at: Memory) -> None:
         if at.training:
-            self.change(run, at)
+            self.change(backend, at)
         else:
-            run.copy(at.inputs.values, at.outputs.values)
+            backend.copy(at.inputs.values, at.outputs.values)
 
     @abstractmethod
-    def change(self, run: Backend, at: Memory) -> None:
+    def change(self, backend: Backend, at: Memory) -> None:
         """Compute ``at.outputs`` from ``at.inputs`` in training."""
 
-    def backward(self, run: Backend, at: Memory, gradient: Gradient) -> None:
+    def backward(self, backend: Backend, at: Memory, gradient: Gradient) -> None:
         """Do nothing: below there is nothing that learns."""
 
 
@@ -48,23 +48,23 @@ class Warp:
     columns: Array  # (batch, pixels)
 
     @classmethod
-    def make(cls, run: Backend, site: Site, numbers: int) -> Warp:
+    def make(cls, backend: Backend, site: Site, numbers: int) -> Warp:
         """Return room for a mini-batch, and so many random numbers a sample."""
         height, width, _ = site.shape
         down, across = np.indices((height, width), site.dtype).reshape(2, 1, -1)
         shape = site.batch, height * width
         return cls(
-            run.zeros((site.batch, numbers), site.dtype),
-            run.upload(down - down.dtype.type((height - 1) / 2)),
-            run.upload(across - across.dtype.type((width - 1) / 2)),
-            run.zeros(shape, site.dtype),
-            run.zeros(shape, site.dtype),
+            backend.zeros((site.batch, numbers), site.dtype),
+            backend.upload(down - down.dtype.type((height - 1) / 2)),
+            backend.upload(across - across.dtype.type((width - 1) / 2)),
+            backend.zeros(shape, site.dtype),
+            backend.zeros(shape, site.dtype),
         )
 
-    def sample(self, run: Backend, at: Memory) -> None:
+    def sample(self, backend: Backend, at: Memory) -> None:
         """Take each pixel from between those around the place it comes from."""
         images, out = at.inputs.shaped(at.shape), at.outputs.shaped(at.shape)
-        run.resample(images, self.rows, self.columns, out)
+        backend.resample(images, self.rows, self.columns, out)
 
 
 def column(values: Array, number: int) -> Array:

@@ -21,7 +21,7 @@ class AveragePool2D(Pool2D):
     stride: int | tuple[int, int] | None = None
     padding: Padding = "valid"
 
-    def room(self, run: Backend, site: Site) -> Any:
+    def room(self, backend: Backend, site: Site) -> Any:
         """Return 1 / pixels of each window ``(1, outputs)``, and room for deltas times that."""
         height, width, channels = self.outputs(site.shape)
         down, across = (
@@ -37,17 +37,17 @@ class AveragePool2D(Pool2D):
             for axis, places in enumerate((height, width))
         )
         shares = np.repeat(1 / np.outer(down, across).ravel(), channels).astype(site.dtype)
-        return run.upload(shares[None]), run.zeros((site.batch, shares.size), site.dtype)
+        return backend.upload(shares[None]), backend.zeros((site.batch, shares.size), site.dtype)
 
-    def forward(self, run: Backend, at: Memory) -> None:
+    def forward(self, backend: Backend, at: Memory) -> None:
         images, out = at.inputs.shaped(at.shape), at.outputs.shaped(self.outputs(at.shape))
-        run.sum_pool(images, out, self.window)
-        run.elementwise("a * s", at.outputs.values, a=at.outputs.values, s=at.own[0])
+        backend.sum_pool(images, out, self.window)
+        backend.elementwise("a * s", at.outputs.values, a=at.outputs.values, s=at.own[0])
 
-    def backward(self, run: Backend, at: Memory, gradient: Gradient) -> None:
+    def backward(self, backend: Backend, at: Memory, gradient: Gradient) -> None:
         if at.input_delta is not None:
             assert at.delta is not None
             shares, shared = at.own
-            run.elementwise("d * s", shared, d=at.delta.values, s=shares)
+            backend.elementwise("d * s", shared, d=at.delta.values, s=shares)
             spread = shared.reshape(-1, *self.outputs(at.shape))
-            run.sum_pool_backward(spread, at.input_delta.shaped(at.shape), self.window)
+            backend.sum_pool_backward(spread, at.input_delta.shaped(at.shape), self.window)

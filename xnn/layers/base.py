@@ -63,10 +63,10 @@ class Memory(Site):
     delta: Rows | None = None  # ∂C/∂a, then ∂C/∂z; None where nothing runs backward
     input_delta: Rows | None = None  # ∂C/∂a of the layer below; None for the first layer
 
-    def uniform(self, run: Backend, out: Array) -> None:
+    def uniform(self, backend: Backend, out: Array) -> None:
         """Fill ``out`` ``(batch, numbers)`` with this step's random numbers of these samples."""
         assert self.rng_state is not None
-        run.uniform(self.rng_state, self.number, out, self.first * out.shape[1])
+        backend.uniform(self.rng_state, self.number, out, self.first * out.shape[1])
 
 
 class Layer(ABC):
@@ -119,40 +119,42 @@ class Layer(ABC):
         """Return how many samples at a time training takes at least."""
         return 1
 
-    def room(self, run: Backend, site: Site) -> Any:
+    def room(self, backend: Backend, site: Site) -> Any:
         """Return what arrays the layer needs beside those of `Memory`."""
         return None
 
     @abstractmethod
-    def forward(self, run: Backend, at: Memory) -> None:
+    def forward(self, backend: Backend, at: Memory) -> None:
         """Compute ``at.outputs`` from ``at.inputs``."""
 
     @abstractmethod
-    def backward(self, run: Backend, at: Memory, gradient: Gradient) -> None:
+    def backward(self, backend: Backend, at: Memory, gradient: Gradient) -> None:
         """From ∂C/∂z in ``at.delta``, compute ``at.input_delta`` and the gradients."""
 
     # A mini-batch may be divided into lanes, each with its samples' memory, which run at the same
     # time. Only a layer in which samples are not each for itself takes notice of that.
 
-    def forward_lane(self, run: Backend, lanes: Sequence[Memory], number: int) -> Iterator[Meeting]:
+    def forward_lane(
+        self, backend: Backend, lanes: Sequence[Memory], number: int
+    ) -> Iterator[Meeting]:
         """Do `forward` for one of the lanes.
 
         Yield, where they are to wait for each other, what is to be done when all have come.
         """
-        self.forward(run, lanes[number])
+        self.forward(backend, lanes[number])
         return iter(())
 
     def backward_lane(
-        self, run: Backend, lanes: Sequence[Memory], number: int, gradient: Gradient
+        self, backend: Backend, lanes: Sequence[Memory], number: int, gradient: Gradient
     ) -> Iterator[Meeting]:
         """Do `backward` for one of the lanes, likewise."""
-        self.backward(run, lanes[number], gradient)
+        self.backward(backend, lanes[number], gradient)
         return iter(())
 
-    def delta(self, run: Backend, at: Memory) -> None:
+    def delta(self, backend: Backend, at: Memory) -> None:
         """Turn ∂C/∂a in ``at.delta`` into ∂C/∂z."""
         assert at.delta is not None
-        self.function.backward(run, at.outputs, at.delta, "e", e=at.delta)
+        self.function.backward(backend, at.outputs, at.delta, "e", e=at.delta)
 
     def describe(self) -> dict[str, Any]:
         """Return what JSON can hold and `xnn.layers.from_description` makes a layer of."""

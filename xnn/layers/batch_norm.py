@@ -72,77 +72,79 @@ class BatchNorm(Layer):
     def least_samples(self, inputs: Shape) -> int:
         return 1 if prod(inputs[:-1]) > 1 else 2  # of one number there is no variance
 
-    def room(self, run: Backend, site: Site) -> _Room:
+    def room(self, backend: Backend, site: Site) -> _Room:
         channels, dtype = site.shape[-1], site.dtype
         rows = site.batch * prod(site.shape) // channels
         one = (1, channels)
         return _Room(
-            ones=run.upload(np.ones((1, rows), dtype)),
-            work=run.zeros((rows, channels), dtype),
-            **{name: run.zeros(one, dtype) for name in _Room.ROWS},
+            ones=backend.upload(np.ones((1, rows), dtype)),
+            work=backend.zeros((rows, channels), dtype),
+            **{name: backend.zeros(one, dtype) for name in _Room.ROWS},
         )
 
-    def forward(self, run: Backend, at: Memory) -> None:
+    def forward(self, backend: Backend, at: Memory) -> None:
         room, running = at.own, _rows(at.parameters[1].matrix(at.flat))
-        self._settle(run, at, running[0], running[1])
-        self._normalise(run, at, room)
+        self._settle(backend, at, running[0], running[1])
+        self._normalise(backend, at, room)
 
-    def forward_lane(self, run: Backend, lanes: Sequence[Memory], number: int) -> Iterator[Meeting]:
+    def forward_lane(
+        self, backend: Backend, lanes: Sequence[Memory], number: int
+    ) -> Iterator[Meeting]:
         at, first = lanes[number], lanes[0].own
         if not at.training:
-            self.forward(run, at)
+            self.forward(backend, at)
             return
         room, x, n = at.own, _channels(at, at.inputs), _count(lanes)
-        run.gemm(room.ones, x, out=room.mean, alpha=1 / n)
-        yield lambda: _add_up(run, lanes, "mean")
-        run.elementwise("(x - m)**2", room.work, x=x, m=first.mean)
-        run.gemm(room.ones, room.work, out=room.variance, alpha=1 / n)
-        yield lambda: self._take_averages(run, lanes, n)
-        self._normalise(run, at, first)
+        backend.gemm(room.ones, x, out=room.mean, alpha=1 / n)
+        yield lambda: _add_up(backend, lanes, "mean")
+        backend.elementwise("(x - m)**2", room.work, x=x, m=first.mean)
+        backend.gemm(room.ones, room.work, out=room.variance, alpha=1 / n)
+        yield lambda: self._take_averages(backend, lanes, n)
+        self._normalise(backend, at, first)
 
-    def _take_averages(self, run: Backend, lanes: Sequence[Memory], n: int) -> None:
+    def _take_averages(self, backend: Backend, lanes: Sequence[Memory], n: int) -> None:
         """Settle on the mini-batch's mean and variance, and take them into the running averages."""
-        _add_up(run, lanes, "variance")
+        _add_up(backend, lanes, "variance")
         at, (mean, variance) = lanes[0], _rows(lanes[0].parameters[1].matrix(lanes[0].flat))
         room, keep, unbiased = at.own, float(self.momentum), n / max(1, n - 1)
-        run.elementwise("k * r + (1 - k) * m", mean, k=keep, r=mean, m=room.mean)
+        backend.elementwise("k * r + (1 - k) * m", mean, k=keep, r=mean, m=room.mean)
         formula = "k * r + (1 - k) * u * v"
-        run.elementwise(formula, variance, k=keep, r=variance, u=unbiased, v=room.variance)
-        self._settle(run, at, room.mean, room.variance)
+        backend.elementwise(formula, variance, k=keep, r=variance, u=unbiased, v=room.variance)
+        self._settle(backend, at, room.mean, room.variance)
 
-    def _settle(self, run: Backend, at: Memory, mean: Array, variance: Array) -> None:
+    def _settle(self, backend: Backend, at: Memory, mean: Array, variance: Array) -> None:
         """Make of a mean and a variance what a lane normalises with."""
         room, gamma = at.own, at.parameters[0].matrix(at.flat)[:1]
         if mean is not room.mean:
-            run.copy(mean, room.mean)
-        run.elementwise("1 / sqrt(v + e)", room.inverse, v=variance, e=float(self.eps))
-        run.elementwise("g * i", room.scale, g=gamma, i=room.inverse)
+            backend.copy(mean, room.mean)
+        backend.elementwise("1 / sqrt(v + e)", room.inverse, v=variance, e=float(self.eps))
+        backend.elementwise("g * i", room.scale, g=gamma, i=room.inverse)
 
-    def _normalise(self, run: Backend, at: Memory, room: _Room) -> None:
+    def _normalise(self, backend: Backend, at: Memory, room: _Room) -> None:
         x, out = _channels(at, at.inputs), _channels(at, at.outputs)
         beta = at.parameters[0].matrix(at.flat)[1:]
-        run.elementwise("(x - m) * s + b", out, x=x, m=room.mean, s=room.scale, b=beta)
+        backend.elementwise("(x - m) * s + b", out, x=x, m=room.mean, s=room.scale, b=beta)
 
-    def backward(self, run: Backend, at: Memory, gradient: Gradient) -> None:
-        self._sum_up(run, at, at.own)
-        self._hand_over(run, at, gradient)
+    def backward(self, backend: Backend, at: Memory, gradient: Gradient) -> None:
+        self._sum_up(backend, at, at.own)
+        self._hand_over(backend, at, gradient)
         if at.input_delta is not None:
             delta, below = _channels(at, at.delta), _channels(at, at.input_delta)
-            run.elementwise("s * d", below, s=at.own.scale, d=delta)
+            backend.elementwise("s * d", below, s=at.own.scale, d=delta)
 
     def backward_lane(
-        self, run: Backend, lanes: Sequence[Memory], number: int, gradient: Gradient
+        self, backend: Backend, lanes: Sequence[Memory], number: int, gradient: Gradient
     ) -> Iterator[Meeting]:
         """Compute the gradients, and ``∂C/∂x`` through μ and σ² in training (ibid., section 3)."""
         at, first = lanes[number], lanes[0].own
         if not at.training:
-            self.backward(run, at, gradient)
+            self.backward(backend, at, gradient)
             return
-        self._sum_up(run, at, first)
-        yield lambda: self._end_sums(run, lanes, gradient)
+        self._sum_up(backend, at, first)
+        yield lambda: self._end_sums(backend, lanes, gradient)
         if at.input_delta is not None:
             by_mean, by_deviation = first.by_mean, first.by_deviation
-            run.elementwise(
+            backend.elementwise(
                 "s * (d - b - (x - m) * t)",
                 _channels(at, at.input_delta),
                 s=first.scale,
@@ -153,28 +155,28 @@ class BatchNorm(Layer):
                 t=by_deviation,
             )
 
-    def _sum_up(self, run: Backend, at: Memory, first: _Room) -> None:
+    def _sum_up(self, backend: Backend, at: Memory, first: _Room) -> None:
         """Sum a lane's deltas d, and d (x - μ)."""
         room, x, delta = at.own, _channels(at, at.inputs), _channels(at, at.delta)
-        run.gemm(room.ones, delta, out=room.to_beta)
-        run.elementwise("d * (x - m)", room.work, d=delta, x=x, m=first.mean)
-        run.gemm(room.ones, room.work, out=room.to_gamma)
+        backend.gemm(room.ones, delta, out=room.to_beta)
+        backend.elementwise("d * (x - m)", room.work, d=delta, x=x, m=first.mean)
+        backend.gemm(room.ones, room.work, out=room.to_gamma)
 
-    def _hand_over(self, run: Backend, at: Memory, gradient: Gradient) -> None:
+    def _hand_over(self, backend: Backend, at: Memory, gradient: Gradient) -> None:
         """Give the gradients of γ and β, which the sums are but for the deviation."""
         room, parameter = at.own, at.parameters[0]
-        run.elementwise("g * i", room.to_gamma, g=room.to_gamma, i=room.inverse)
+        backend.elementwise("g * i", room.to_gamma, g=room.to_gamma, i=room.inverse)
         one = room.ones[:, :1]
         gradient(parameter.part(slice(0, 1)), one, room.to_gamma, 1.0)
         gradient(parameter.part(slice(1, 2)), one, room.to_beta, 1.0)
 
-    def _end_sums(self, run: Backend, lanes: Sequence[Memory], gradient: Gradient) -> None:
+    def _end_sums(self, backend: Backend, lanes: Sequence[Memory], gradient: Gradient) -> None:
         """Add up the lanes' sums, and leave of them what `backward_lane` goes on with."""
-        _add_up(run, lanes, "to_beta", "to_gamma")
+        _add_up(backend, lanes, "to_beta", "to_gamma")
         room, n = lanes[0].own, _count(lanes)
-        self._hand_over(run, lanes[0], gradient)
-        run.elementwise("b / n", room.by_mean, b=room.to_beta, n=n)
-        run.elementwise("g * i / n", room.by_deviation, g=room.to_gamma, i=room.inverse, n=n)
+        self._hand_over(backend, lanes[0], gradient)
+        backend.elementwise("b / n", room.by_mean, b=room.to_beta, n=n)
+        backend.elementwise("g * i / n", room.by_deviation, g=room.to_gamma, i=room.inverse, n=n)
 
 
 @dataclass(frozen=True)
@@ -214,9 +216,9 @@ def _count(lanes: Sequence[Memory]) -> int:
     return sum(at.own.ones.size for at in lanes)
 
 
-def _add_up(run: Backend, lanes: Sequence[Memory], *names: str) -> None:
+def _add_up(backend: Backend, lanes: Sequence[Memory], *names: str) -> None:
     """Add to the first lane's sums those of the others."""
     for name in names:
         total = getattr(lanes[0].own, name)
         for at in lanes[1:]:
-            run.elementwise("a + b", total, a=total, b=getattr(at.own, name))
+            backend.elementwise("a + b", total, a=total, b=getattr(at.own, name))

@@ -134,21 +134,21 @@ class Conv2D(Layer):
         filters, *rest = self._kernel_shape(inputs)
         return int(np.prod(self.window.counts(*inputs[:2]))) * filters * int(np.prod(rest))
 
-    def room(self, run: Backend, site: Site) -> _Room:
+    def room(self, backend: Backend, site: Site) -> _Room:
         groups, dtype = int(self.groups), np.dtype(site.dtype)
         places = int(np.prod(self.window.counts(*site.shape[:2])))
         size = int(np.prod(self._kernel_shape(site.shape)[1:]))
-        row = run.padded(size + self.bias, dtype) * dtype.itemsize
-        most = max(1, run.columns_bytes // (places * row))
+        row = backend.padded(size + self.bias, dtype) * dtype.itemsize
+        most = max(1, backend.columns_bytes // (places * row))
         samples = -(-site.batch // -(-site.batch // most))  # pieces of one size, but for the last
         ones = 1 / site.scale if self.bias else None
         # What lies together in an image and in the matrix is copied together: a row of the window,
         # or one of its pixels at a row of places, whichever is longer.
         across = self.window.counts(*site.shape[:2])[1]
-        by_rows = run.by_rows or self.window.size[1] * site.shape[2] // groups >= across
+        by_rows = backend.by_rows or self.window.size[1] * site.shape[2] // groups >= across
         make = Rows.zeros if by_rows else Rows.by_columns
-        columns = make(run, samples * places, size, dtype, ones)
-        spread = Rows.zeros(run, samples * places, size, dtype) if site.backward else None
+        columns = make(backend, samples * places, size, dtype, ones)
+        spread = Rows.zeros(backend, samples * places, size, dtype) if site.backward else None
         return _Room(samples, places, groups, columns, spread)
 
     def _pieces(self, at: Memory, among: Parameter) -> Iterator[_Piece]:
@@ -167,20 +167,20 @@ class Conv2D(Layer):
                     parameter=among.part(filters),
                 )
 
-    def _gather(self, run: Backend, at: Memory, piece: _Piece) -> None:
+    def _gather(self, backend: Backend, at: Memory, piece: _Piece) -> None:
         images = at.inputs.shaped(at.shape)[piece.samples, :, :, piece.channels]
-        run.unfold(images, piece.columns.values, self.window)
+        backend.unfold(images, piece.columns.values, self.window)
 
-    def forward(self, run: Backend, at: Memory) -> None:
+    def forward(self, backend: Backend, at: Memory) -> None:
         """Compute ``a = σ([columns 1] [W b]ᵀ)``."""
         z = at.z.values.reshape(-1, int(self.filters))
         for piece in self._pieces(at, at.parameters[0]):
-            self._gather(run, at, piece)
+            self._gather(backend, at, piece)
             matrix, out = piece.parameter.matrix(at.flat), z[piece.places, piece.filters]
-            run.gemm(piece.columns.augmented, matrix.T, out=out, alpha=at.scale)
-        self.function.forward(run, at.z, out=at.outputs)
+            backend.gemm(piece.columns.augmented, matrix.T, out=out, alpha=at.scale)
+        self.function.forward(backend, at.z, out=at.outputs)
 
-    def backward(self, run: Backend, at: Memory, gradient: Gradient) -> None:
+    def backward(self, backend: Backend, at: Memory, gradient: Gradient) -> None:
         """Spread ``δ W`` over the windows of the inputs; ``∂C/∂[W b] = δᵀ [columns 1]``."""
         assert at.delta is not None
         deltas = at.delta.values.reshape(-1, int(self.filters))
@@ -190,11 +190,11 @@ class Conv2D(Layer):
             for piece in pieces:
                 weights = piece.parameter.matrix(at.flat)[:, : piece.parameter.weights]
                 spread = at.own.spread.values[: len(piece.columns.values)]
-                run.gemm(deltas[piece.places, piece.filters], weights, out=spread)
-                run.fold(spread, below[piece.samples, :, :, piece.channels], self.window)
+                backend.gemm(deltas[piece.places, piece.filters], weights, out=spread)
+                backend.fold(spread, below[piece.samples, :, :, piece.channels], self.window)
         for piece in pieces:
             if len(pieces) > 1:  # else the columns are still those of the way forward
-                self._gather(run, at, piece)
+                self._gather(backend, at, piece)
             left, right = deltas[piece.places, piece.filters].T, piece.columns.augmented
             gradient(piece.parameter, left, right, at.scale, again=piece.samples.start > 0)
 

@@ -87,17 +87,17 @@ class Dense(Layer):
     def multiplications(self, inputs: Shape) -> int:
         return int(self.units) * (inputs[0] + self.bias)
 
-    def forward(self, run: Backend, at: Memory) -> None:
+    def forward(self, backend: Backend, at: Memory) -> None:
         """Compute ``a = σ([x 1] [W b]ᵀ)``."""
         matrix = at.parameters[0].matrix(at.flat)
-        run.gemm(at.inputs.augmented, matrix.T, out=at.z.values, alpha=at.scale)
-        self.function.forward(run, at.z, out=at.outputs)
+        backend.gemm(at.inputs.augmented, matrix.T, out=at.z.values, alpha=at.scale)
+        self.function.forward(backend, at.z, out=at.outputs)
 
-    def backward(self, run: Backend, at: Memory, gradient: Gradient) -> None:
+    def backward(self, backend: Backend, at: Memory, gradient: Gradient) -> None:
         """Compute ``∂C/∂x = δ W`` and ``∂C/∂[W b] = δᵀ [x 1]`` (Nielsen, BP2 to BP4)."""
         assert at.delta is not None
         (parameter,), delta = at.parameters, at.delta.values
         if at.input_delta is not None:  # first, for the gradient may land in W itself
             weights = parameter.matrix(at.flat)[:, : parameter.weights]
-            run.gemm(delta, weights, out=at.input_delta.values)
+            backend.gemm(delta, weights, out=at.input_delta.values)
         gradient(parameter, delta.T, at.inputs.augmented, at.scale)

@@ -46,30 +46,30 @@ class Dropout(Layer):
     def outputs(self, inputs: Shape) -> Shape:
         return inputs
 
-    def room(self, run: Backend, site: Site) -> Any:
+    def room(self, backend: Backend, site: Site) -> Any:
         """Return the mask: 0, or what to scale up by."""
-        return run.zeros((site.batch, prod(site.shape)), site.dtype) if site.training else None
+        return backend.zeros((site.batch, prod(site.shape)), site.dtype) if site.training else None
 
-    def forward(self, run: Backend, at: Memory) -> None:
+    def forward(self, backend: Backend, at: Memory) -> None:
         x, out, rate = at.inputs.values, at.outputs.values, float(self.rate)
         if at.training:
-            at.uniform(run, at.own)
+            at.uniform(backend, at.own)
             up = 1 / (1 - rate) if self.scale_training else 1.0
-            run.elementwise("(rate < u) * k", at.own, rate=rate, u=at.own, k=up)
-            run.elementwise("x * m", out, x=x, m=at.own)
+            backend.elementwise("(rate < u) * k", at.own, rate=rate, u=at.own, k=up)
+            backend.elementwise("x * m", out, x=x, m=at.own)
         elif self.scale_training:
-            run.copy(x, out)
+            backend.copy(x, out)
         else:
-            run.elementwise("x * k", out, x=x, k=1 - rate)
+            backend.elementwise("x * k", out, x=x, k=1 - rate)
 
-    def backward(self, run: Backend, at: Memory, gradient: Gradient) -> None:
+    def backward(self, backend: Backend, at: Memory, gradient: Gradient) -> None:
         if at.input_delta is None:
             return
         assert at.delta is not None
         delta, below = at.delta.values, at.input_delta.values
         if at.training:
-            run.elementwise("d * m", below, d=delta, m=at.own)
+            backend.elementwise("d * m", below, d=delta, m=at.own)
         elif self.scale_training:
-            run.copy(delta, below)
+            backend.copy(delta, below)
         else:
-            run.elementwise("d * k", below, d=delta, k=1 - float(self.rate))
+            backend.elementwise("d * k", below, d=delta, k=1 - float(self.rate))

@@ -52,23 +52,23 @@ class ElasticTransform(Augmentation):
         # Chances are uniform from -1 to 1, of variance 1/3, and add up in squares.
         return bells * (self.amount / np.sqrt((bells**2).sum(0) / 3))
 
-    def room(self, run: Backend, site: Site) -> Any:
+    def room(self, backend: Backend, site: Site) -> Any:
         """Return the bells, and room for where pixels come from."""
         if not site.training:
             return None
         bells = self._bells(site.shape).astype(site.dtype)
-        return run.upload(bells), Warp.make(run, site, numbers=2 * len(bells))
+        return backend.upload(bells), Warp.make(backend, site, numbers=2 * len(bells))
 
-    def change(self, run: Backend, at: Memory) -> None:
+    def change(self, backend: Backend, at: Memory) -> None:
         bells, warp = at.own
-        at.uniform(run, warp.uniform)
-        run.elementwise("2 * u - 1", warp.uniform, u=warp.uniform)
+        at.uniform(backend, warp.uniform)
+        backend.elementwise("2 * u - 1", warp.uniform, u=warp.uniform)
         n = len(bells)
         sides: tuple[tuple[Array, Array, Array, int], ...] = (
             (warp.uniform[:, :n], warp.down, warp.rows, at.shape[0]),
             (warp.uniform[:, n:], warp.across, warp.columns, at.shape[1]),
         )
         for uniform, grid, places, length in sides:
-            run.gemm(uniform, bells, out=places)
-            run.elementwise("d + g + m", places, d=places, g=grid, m=(length - 1) / 2)
-        warp.sample(run, at)
+            backend.gemm(uniform, bells, out=places)
+            backend.elementwise("d + g + m", places, d=places, g=grid, m=(length - 1) / 2)
+        warp.sample(backend, at)

@@ -17,20 +17,22 @@ class GlobalAveragePool2D(Layer):
     def outputs(self, inputs: Shape) -> Shape:
         return (image(inputs, "GlobalAveragePool2D")[2],)
 
-    def room(self, run: Backend, site: Site) -> Any:
+    def room(self, backend: Backend, site: Site) -> Any:
         """Return room for sums or deltas ``(batch, 1, 1, channels)``."""
-        return run.zeros((site.batch, 1, 1, site.shape[2]), site.dtype)
+        return backend.zeros((site.batch, 1, 1, site.shape[2]), site.dtype)
 
-    def forward(self, run: Backend, at: Memory) -> None:
+    def forward(self, backend: Backend, at: Memory) -> None:
         height, width, channels = at.shape
-        run.sum_pool(at.inputs.shaped(at.shape), at.own, Window((height, width)))
+        backend.sum_pool(at.inputs.shaped(at.shape), at.own, Window((height, width)))
         sums = at.own.reshape(-1, channels)
-        run.elementwise("a * s", at.outputs.values, a=sums, s=1 / (height * width))
+        backend.elementwise("a * s", at.outputs.values, a=sums, s=1 / (height * width))
 
-    def backward(self, run: Backend, at: Memory, gradient: Gradient) -> None:
+    def backward(self, backend: Backend, at: Memory, gradient: Gradient) -> None:
         if at.input_delta is not None:
             assert at.delta is not None
             height, width, channels = at.shape
             shared, share = at.own.reshape(-1, channels), 1 / (height * width)
-            run.elementwise("d * s", shared, d=at.delta.values, s=share)
-            run.sum_pool_backward(at.own, at.input_delta.shaped(at.shape), Window((height, width)))
+            backend.elementwise("d * s", shared, d=at.delta.values, s=share)
+            backend.sum_pool_backward(
+                at.own, at.input_delta.shaped(at.shape), Window((height, width))
+            )

@@ -36,17 +36,17 @@ class MaxPool2D(Pool2D):
     stride: int | tuple[int, int] | None = None
     padding: Padding = "valid"
 
-    def room(self, run: Backend, site: Site) -> Any:
+    def room(self, backend: Backend, site: Site) -> Any:
         """Return room for which pixel of its window each was."""
         kind = np.uint8 if np.prod(self.window.size) <= 256 else np.int32
-        return run.zeros((site.batch, *self.outputs(site.shape)), kind)
+        return backend.zeros((site.batch, *self.outputs(site.shape)), kind)
 
-    def forward(self, run: Backend, at: Memory) -> None:
+    def forward(self, backend: Backend, at: Memory) -> None:
         images, out = at.inputs.shaped(at.shape), at.outputs.shaped(self.outputs(at.shape))
-        run.max_pool(images, out, at.own, self.window)
+        backend.max_pool(images, out, at.own, self.window)
 
-    def backward(self, run: Backend, at: Memory, gradient: Gradient) -> None:
+    def backward(self, backend: Backend, at: Memory, gradient: Gradient) -> None:
         if at.input_delta is not None:
             assert at.delta is not None
             delta, below = at.delta.shaped(self.outputs(at.shape)), at.input_delta.shaped(at.shape)
-            run.max_pool_backward(delta, at.own, below, self.window)
+            backend.max_pool_backward(delta, at.own, below, self.window)

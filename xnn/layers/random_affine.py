@@ -46,32 +46,34 @@ class RandomAffine(Augmentation):
         checks.number("scale", self.scale, f"{least} and less than 1", least=0, below=1)
         checks.number("shear", self.shear, f"{least} and less than 90", least=0, below=90)
 
-    def room(self, run: Backend, site: Site) -> Any:
+    def room(self, backend: Backend, site: Site) -> Any:
         """Return room for where pixels come from, and for each image's amounts ``(batch, 4)``."""
         if not site.training:
             return None
-        return Warp.make(run, site, numbers=5), run.zeros((site.batch, 4), site.dtype)
+        return Warp.make(backend, site, numbers=5), backend.zeros((site.batch, 4), site.dtype)
 
-    def change(self, run: Backend, at: Memory) -> None:
+    def change(self, backend: Backend, at: Memory) -> None:
         """Find for each pixel its place in the image, by the inverse of the change."""
         warp, amounts = at.own
-        at.uniform(run, warp.uniform)
+        at.uniform(backend, warp.uniform)
         angle, size, slant, down, across = (column(warp.uniform, i) for i in range(5))
         cosine, sine, shear, row = (column(amounts, i) for i in range(4))
         turn, half, most = self.rotation * pi / 180, 2.0, self.shear * pi / 180
         # Divided by how much larger the image becomes.
         larger = {"h": half, "u": size, "s": float(self.scale)}
         for formula, out in (("cos((h * a - 1) * t)", cosine), ("sin((h * a - 1) * t)", sine)):
-            run.elementwise(f"{formula} / (1 + (h * u - 1) * s)", out, a=angle, t=turn, **larger)
+            backend.elementwise(
+                f"{formula} / (1 + (h * u - 1) * s)", out, a=angle, t=turn, **larger
+            )
         tangent = "sin((h * k - 1) * m) / cos((h * k - 1) * m)"
-        run.elementwise(tangent, shear, h=half, k=slant, m=most)
+        backend.elementwise(tangent, shear, h=half, k=slant, m=most)
         grid = {"y": warp.down, "x": warp.across, "c": cosine, "s": sine}
-        run.elementwise("c * y - s * x", warp.rows, **grid)
+        backend.elementwise("c * y - s * x", warp.rows, **grid)
         formula = "c * x + s * y - k * r"
-        run.elementwise(formula, warp.columns, k=shear, r=warp.rows, **grid)
+        backend.elementwise(formula, warp.columns, k=shear, r=warp.rows, **grid)
         moved = ((warp.rows, down, at.shape[0]), (warp.columns, across, at.shape[1]))
         for places, chance, length in moved:
-            run.elementwise("(h * u - 1) * p + m", row, h=half, u=chance, p=float(self.shift),
+            backend.elementwise("(h * u - 1) * p + m", row, h=half, u=chance, p=float(self.shift),
                             m=(length - 1) / 2)  # fmt: skip
-            run.elementwise("x + b", places, x=places, b=row)
-        warp.sample(run, at)
+            backend.elementwise("x + b", places, x=places, b=row)
+        warp.sample(backend, at)

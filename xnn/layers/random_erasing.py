@@ -38,7 +38,7 @@ class RandomErasing(Augmentation):
         checks.number("size", self.size, within, above=0, below=np.nextafter(1, 2))
         checks.number("probability", self.probability, within, above=0, below=np.nextafter(1, 2))
 
-    def room(self, run: Backend, site: Site) -> Any:
+    def room(self, backend: Backend, site: Site) -> Any:
         """Return random numbers, where each number's pixel has its middle, and what stays."""
         if not site.training:
             return None
@@ -47,18 +47,18 @@ class RandomErasing(Augmentation):
             np.repeat(part.reshape(1, -1) + part.dtype.type(0.5), channels, axis=1)
             for part in np.indices((height, width), site.dtype)
         )
-        uniform = run.zeros((site.batch, 5), site.dtype)
-        mask = run.zeros((site.batch, rows.size), site.dtype)
-        return uniform, run.upload(rows), run.upload(columns), mask
+        uniform = backend.zeros((site.batch, 5), site.dtype)
+        mask = backend.zeros((site.batch, rows.size), site.dtype)
+        return uniform, backend.upload(rows), backend.upload(columns), mask
 
-    def change(self, run: Backend, at: Memory) -> None:
+    def change(self, backend: Backend, at: Memory) -> None:
         """Erase what lies within half a side of the rectangle's middle, both ways."""
         uniform, rows, columns, mask = at.own
-        at.uniform(run, uniform)
+        at.uniform(backend, uniform)
         happens, *sides = (column(uniform, i) for i in range(5))
         options = {"e": happens, "p": float(self.probability), "u": sides[0], "v": sides[2]}
         formula = "(abs(y - u * h) < v * h * s / 2) * (abs(x - w * n) < z * n * s / 2)"
-        run.elementwise(
+        backend.elementwise(
             f"1 - (e < p) * {formula}",
             mask,
             y=rows,
@@ -70,4 +70,4 @@ class RandomErasing(Augmentation):
             s=float(self.size),
             **options,
         )
-        run.elementwise("a * m", at.outputs.values, a=at.inputs.values, m=mask)
+        backend.elementwise("a * m", at.outputs.values, a=at.inputs.values, m=mask)

@@ -14,13 +14,13 @@ from .base import Gradient, Layer, Memory, shown
 class Reshaping(Layer):
     """The numbers as they are, in another shape."""
 
-    def forward(self, run: Backend, at: Memory) -> None:
-        run.copy(at.inputs.values, at.outputs.values)
+    def forward(self, backend: Backend, at: Memory) -> None:
+        backend.copy(at.inputs.values, at.outputs.values)
 
-    def backward(self, run: Backend, at: Memory, gradient: Gradient) -> None:
+    def backward(self, backend: Backend, at: Memory, gradient: Gradient) -> None:
         if at.input_delta is not None:
             assert at.delta is not None
-            run.copy(at.delta.values, at.input_delta.values)
+            backend.copy(at.delta.values, at.input_delta.values)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from .adam import Adam, AdamW
 from .averaged import Averaged
-from .base import Optimizer, Updates, UpdateStep
+from .base import Optimizer, Subject, Updates, UpdateStep
 from .rmsprop import RMSprop
 from .sgd import SGD, as_optimizer
 
@@ -13,6 +13,7 @@ __all__ = [
     "Averaged",
     "Optimizer",
     "RMSprop",
+    "Subject",
     "UpdateStep",
     "Updates",
     "as_optimizer",

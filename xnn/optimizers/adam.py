@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from .. import checks
-from ..backends import Array, Backend
-from ..parameters import Parameter
+from ..backends import Array
 from ..schedules import LearningRate
-from .base import Optimizer, Updates, check, share
+from .base import Optimizer, Subject, Updates, check, share
 from .formulas import Formulas
 
 
@@ -66,15 +64,8 @@ class Adam(Optimizer):
             share(f"betas[{i}]", beta)
         checks.positive("eps", self.eps)
 
-    def start(
-        self,
-        run: Backend,
-        flat: Array,
-        parameters: Sequence[Parameter],
-        examples: int,
-        parts: bool = False,
-    ) -> Updates:
-        return AdamUpdates(self, run, flat, parameters, examples)
+    def start(self, subject: Subject) -> Updates:
+        return AdamUpdates(self, subject)
 
 
 @dataclass(frozen=True)
@@ -102,10 +93,7 @@ class AdamUpdates(Formulas):
     def __init__(
         self,
         adam: Adam,
-        run: Backend,
-        flat: Array,
-        parameters: Sequence[Parameter],
-        examples: int,
+        subject: Subject,
     ) -> None:
         program = "m = m * keep1 + g; v = v * keep2 + g * g; w = w - rate * m / (sqrt(v) + eps)"
         self.decays_apart = adam._decoupled and adam.weight_decay > 0
@@ -113,10 +101,7 @@ class AdamUpdates(Formulas):
             program = f"w = w - decay_rate * w * decays; {program}"
         super().__init__(
             adam,
-            run,
-            flat,
-            parameters,
-            examples,
+            subject,
             program,
             state=("m", "v"),
             decay=adam.weight_decay,
@@ -124,30 +109,31 @@ class AdamUpdates(Formulas):
             numbers={"keep1": adam.betas[0], "keep2": adam.betas[1]},
         )
         self.eps = adam.eps
+        backend = self.backend
         # In double precision: of 1 - 0.999 single precision leaves five digits.
         betas = np.array(adam.betas, np.float64)
-        ahead = np.arange(1, run.chunk_steps + 1)
-        self.powers = run.upload(np.ones(2))  # β₁ᵗ and β₂ᵗ
-        self.ahead = run.upload(betas ** ahead[:, None])  # what they are multiplied by until a step
-        self.scale = run.upload(1 / (1 - betas))
+        ahead = np.arange(1, backend.chunk_steps + 1)
+        self.powers = backend.upload(np.ones(2))  # β₁ᵗ and β₂ᵗ, …
+        self.ahead = backend.upload(betas ** ahead[:, None])  # … and by what until a step
+        self.scale = backend.upload(1 / (1 - betas))
 
     def state(self) -> dict[str, Array]:
         return {**super().state(), "powers": self.powers}
 
     def changing(self, rates: Array) -> dict[str, Array]:
-        run, steps = self.run, len(rates)
-        sums = run.scratch((steps, 2), np.float64)
+        backend, steps = self.backend, len(rates)
+        sums = backend.scratch((steps, 2), np.float64)
         ahead = self.ahead[:steps]
-        run.elementwise("(1 - p * f) * s", sums, p=self.powers, f=ahead, s=self.scale)
-        run.elementwise("p * f", self.powers, p=self.powers, f=ahead[-1])
+        backend.elementwise("(1 - p * f) * s", sums, p=self.powers, f=ahead, s=self.scale)
+        backend.elementwise("p * f", self.powers, p=self.powers, f=ahead[-1])
         a, b = sums[:, 0], sums[:, 1]
-        run.elementwise("sqrt(b)", b, b=b)
-        rate, eps = run.scratch(rates.shape, rates.dtype), run.scratch(rates.shape, rates.dtype)
-        run.elementwise("rate * b / a", rate, rate=rates, a=a, b=b)
+        backend.elementwise("sqrt(b)", b, b=b)
+        rate, eps = (backend.scratch(rates.shape, rates.dtype) for _ in range(2))
+        backend.elementwise("rate * b / a", rate, rate=rates, a=a, b=b)
         self.floor(b, eps)
         changing = {"rate": rate, "eps": eps}
         return {**changing, "decay_rate": rates} if self.decays_apart else changing
 
     def floor(self, root: Array, out: Array) -> None:
         """Write what stands beside √v at each step, ``(steps,)``; ``root`` is √b."""
-        self.run.elementwise("eps * root", out, eps=self.eps, root=root)
+        self.backend.elementwise("eps * root", out, eps=self.eps, root=root)

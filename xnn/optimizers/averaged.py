@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import checks
-from ..backends import Array, Backend
+from ..backends import Array
 from ..parameters import Parameter
 from ..schedules import LearningRate
-from .base import Optimizer, Updates, UpdateStep, item, share
+from .base import Optimizer, Subject, Updates, UpdateStep, item, share
 from .sgd import as_optimizer
 
 
@@ -77,15 +77,8 @@ class Averaged(Optimizer):
     def rates(self, epoch: int, steps: int) -> NDArray[Any]:
         return self._of.rates(epoch, steps)
 
-    def start(
-        self,
-        run: Backend,
-        flat: Array,
-        parameters: Sequence[Parameter],
-        examples: int,
-        parts: bool = False,
-    ) -> Updates:
-        inner = self._of.start(run, flat, parameters, examples, parts)
+    def start(self, subject: Subject) -> Updates:
+        inner = self._of.start(subject)
         return _AveragedUpdates(inner, self.decay, self.warm_up)
 
 
@@ -93,12 +86,14 @@ class _AveragedUpdates(Updates):
     """Beside the network's parameters lie the averages, or between epochs what is trained."""
 
     def __init__(self, inner: Updates, decay: float, warm_up: bool) -> None:
-        super().__init__(inner.run, inner.flat, inner.parameters, inner.examples)
+        super().__init__(inner.subject)
         self.inner, self.decay, self.warm_up = inner, decay, warm_up
         self.aside = self.zeros()
-        self.run.copy(self.flat, self.aside)
-        self.taken = self.run.upload(np.zeros(1))  # steps before those of a chunk, …
-        self.each = self.run.upload(np.arange(float(self.run.chunk_steps)))  # … and within it
+        self.backend.copy(self.flat, self.aside)
+        self.taken = self.backend.upload(np.zeros(1))  # steps before those of a chunk, …
+        self.each = self.backend.upload(
+            np.arange(float(self.backend.chunk_steps))
+        )  # … and within it
 
     def state(self) -> dict[str, Array]:
         return {**self.inner.state(), "aside": self.aside, "taken": self.taken}
@@ -110,17 +105,17 @@ class _AveragedUpdates(Updates):
         super().restore(state)
 
     def swap(self) -> None:
-        self.run.update("t = w; w = a; a = t", w=self.flat, a=self.aside)
+        self.backend.update("t = w; w = a; a = t", w=self.flat, a=self.aside)
 
     def weigh(self, totals: Array) -> None:
         self.inner.weigh(totals)
 
     def begin(self, rates: Array, batch: int) -> _AveragedStep:
-        run = self.run
-        keep, each = run.scratch(rates.shape, rates.dtype), self.each[: len(rates)]
+        backend = self.backend
+        keep, each = backend.scratch(rates.shape, rates.dtype), self.each[: len(rates)]
         formula = "minimum(decay, (t + i) / (t + i + 9))" if self.warm_up else "decay * (t + i > 0)"
-        run.elementwise(formula, keep, t=self.taken, i=each, decay=self.decay)
-        run.elementwise("t + n", self.taken, t=self.taken, n=len(rates))
+        backend.elementwise(formula, keep, t=self.taken, i=each, decay=self.decay)
+        backend.elementwise("t + n", self.taken, t=self.taken, n=len(rates))
         return _AveragedStep(self, self.inner.begin(rates, batch), keep)
 
 
@@ -142,4 +137,4 @@ class _AveragedStep(UpdateStep):
         self.inner.at = self.at
         self.inner.apply()
         updates, keep = self.updates, item(self.keep, self.at)
-        updates.run.update("a = w + (a - w) * keep", a=updates.aside, w=updates.flat, keep=keep)
+        updates.backend.update("a = w + (a - w) * keep", a=updates.aside, w=updates.flat, keep=keep)

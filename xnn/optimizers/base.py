@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
@@ -24,16 +25,27 @@ from ..parameters import Parameter
 from ..schedules import LearningRate
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What an optimizer works on in one training run."""
+
+    backend: Backend
+    flat: Array
+    """All parameters …"""
+    parameters: Sequence[Parameter]
+    """… and where they lie in it."""
+    examples: int
+    """The number n of training samples."""
+    parts: bool = False
+    """Whether a step's gradients come in parts, all taken of the same parameters."""
+
+
 class Updates(ABC):
     """The state of an optimizer in one training run."""
 
-    def __init__(
-        self, run: Backend, flat: Array, parameters: Sequence[Parameter], examples: int
-    ) -> None:
-        self.run = run
-        self.flat = flat
-        self.parameters = parameters
-        self.examples = examples
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.backend, self.flat = subject.backend, subject.flat
 
     @abstractmethod
     def begin(self, rates: Array, batch: int) -> UpdateStep:
@@ -63,7 +75,7 @@ class Updates(ABC):
 
     def saved(self) -> dict[str, NDArray[Any]]:
         """Return a copy of the state on the host."""
-        return {name: self.run.download(array) for name, array in self.state().items()}
+        return {name: self.backend.download(array) for name, array in self.state().items()}
 
     def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
         """Set the state to a copy made by another run of such an optimizer on such a network.
@@ -76,15 +88,15 @@ class Updates(ABC):
         if given != wanted:
             raise ValueError(f"the optimizer's state is {given}, but must be {wanted}")
         for name, array in state.items():
-            self.run.copy(self.run.upload(saved[name]), array)
+            self.backend.copy(self.backend.upload(saved[name]), array)
 
     def zeros(self) -> Array:
         """Return a buffer of zeros like that of the parameters."""
-        return self.run.zeros(self.flat.shape, self.flat.dtype)
+        return self.backend.zeros(self.flat.shape, self.flat.dtype)
 
     def decaying(self, decay: float) -> Array:
         """Return a buffer with ``decay`` where a weight lies and 0 where a bias does."""
-        return decaying(self.run, self.flat, self.parameters, decay)
+        return decaying(self.backend, self.flat, self.subject.parameters, decay)
 
 
 class UpdateStep(ABC):
@@ -105,7 +117,7 @@ class UpdateStep(ABC):
     def add(self, gradient: Array) -> None:
         """Add a gradient of all parameters, summed over samples of the mini-batch, a flat buffer.
 
-        All that `gradient` takes has been given by then; and the optimizer knows of ``parts``.
+        All that `gradient` takes has been given by then; and the subject's ``parts`` is true.
         """
 
     def apply(self) -> None:  # noqa: B027 - where the gradient lands in the weights, that was all
@@ -122,18 +134,8 @@ class Optimizer(ABC):
         return schedules.rates(self.learning_rate, epoch, steps)
 
     @abstractmethod
-    def start(
-        self,
-        run: Backend,
-        flat: Array,
-        parameters: Sequence[Parameter],
-        examples: int,
-        parts: bool = False,
-    ) -> Updates:
-        """Return the state for a training run over ``examples`` samples.
-
-        ``parts`` says that a step's gradients come in parts, all taken of the same parameters.
-        """
+    def start(self, subject: Subject) -> Updates:
+        """Return the state for one training run."""
 
 
 def check(optimizer: Any) -> None:
@@ -156,9 +158,9 @@ def item(values: Array, at: int) -> Array:
     return values[at : at + 1].reshape(())
 
 
-def decaying(run: Backend, flat: Array, parameters: Sequence[Parameter], decay: float) -> Array:
+def decaying(backend: Backend, flat: Array, parameters: Sequence[Parameter], decay: float) -> Array:
     """Return a buffer like ``flat``, ``decay`` where a weight lies and 0 where a bias does."""
-    rates = run.zeros(flat.shape, flat.dtype)
+    rates = backend.zeros(flat.shape, flat.dtype)
     for parameter in parameters:
-        run.elementwise("decay", parameter.matrix(rates)[:, : parameter.weights], decay=decay)
+        backend.elementwise("decay", parameter.matrix(rates)[:, : parameter.weights], decay=decay)
     return rates

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from ..backends import Array, Backend
 from ..parameters import Parameter
-from .base import Updates, UpdateStep, item
+from .base import Subject, Updates, UpdateStep, item
 
 _ROW = 1024
 
@@ -24,10 +24,10 @@ class Summed:
         self._sums = make((rows,), dtype)
         self.numbers = self._table.reshape(rows * _ROW)[:n]
 
-    def add_up(self, run: Backend, into: Array) -> None:
+    def add_up(self, backend: Backend, into: Array) -> None:
         """Write the sum into an array ``(1,)``."""
-        run.row_sums(self._table, self._sums)
-        run.row_sums(self._sums[None, :], into)
+        backend.row_sums(self._table, self._sums)
+        backend.row_sums(self._sums[None, :], into)
 
 
 class Clips(Protocol):
@@ -65,10 +65,7 @@ class Formulas(Updates):
     def __init__(
         self,
         clips: Clips,
-        run: Backend,
-        flat: Array,
-        parameters: Sequence[Parameter],
-        examples: int,
+        subject: Subject,
         program: str,
         *,
         state: Sequence[str] = (),
@@ -76,11 +73,11 @@ class Formulas(Updates):
         decoupled: bool = False,
         numbers: Mapping[str, float],
     ) -> None:
-        super().__init__(run, flat, parameters, examples)
+        super().__init__(subject)
         self.buffer = self.zeros()
         self.clip_norm, self.clip_value = clips.clip_norm, clips.clip_value
         self._state = {name: self.zeros() for name in state}
-        self.operands = {"w": flat, "gradient": self.buffer, **self._state, **numbers}
+        self.operands = {"w": self.flat, "gradient": self.buffer, **self._state, **numbers}
         gradient = "gradient"
         if self.clip_norm is not None:
             gradient = "gradient * factor"  # see `FormulasStep.factor`
@@ -107,23 +104,24 @@ class FormulasStep(UpdateStep):
     """The gradient lands in a buffer of its own, where it can be clipped."""
 
     def __init__(self, updates: Formulas, changing: dict[str, Array], batch: int) -> None:
-        self.updates, self.run, self.changing, self.batch = updates, updates.run, changing, batch
+        self.updates, self.changing, self.batch = updates, changing, batch
+        self.backend = updates.backend
 
     def gradient(
         self, parameter: Parameter, left: Array, right: Array, factor: float, again: bool = False
     ) -> None:
         into = parameter.matrix(self.updates.buffer)
-        self.run.gemm(left, right, into, alpha=factor / self.batch, beta=float(again))
+        self.backend.gemm(left, right, into, alpha=factor / self.batch, beta=float(again))
 
     def add(self, gradient: Array) -> None:
         buffer, share = self.updates.buffer, 1 / self.batch
-        self.run.update("b = b + g * share", b=buffer, g=gradient, share=share)
+        self.backend.update("b = b + g * share", b=buffer, g=gradient, share=share)
 
     def apply(self) -> None:
         now = {name: item(values, self.at) for name, values in self.changing.items()}
         if self.updates.clip_norm is not None:
             now["factor"] = self.factor(self.updates.clip_norm)
-        self.run.update(self.updates.program, **self.updates.operands, **now)
+        self.backend.update(self.updates.program, **self.updates.operands, **now)
 
     def factor(self, norm: float) -> Array:
         """Return what scales the gradient down to a Euclidean norm of at most ``norm``.
@@ -131,20 +129,20 @@ class FormulasStep(UpdateStep):
         Its numbers have been cut off then, where they are to be. The squares are of the gradient
         over its sum of absolute values, which do not overflow where the gradient's would.
         """
-        run, g, most = self.run, self.updates.buffer, self.updates.clip_value
-        summed = Summed(run.scratch, g.size, g.dtype)
+        backend, g, most = self.backend, self.updates.buffer, self.updates.clip_value
+        summed = Summed(backend.scratch, g.size, g.dtype)
         scaled = summed.numbers
-        total, square = (run.scratch((1,), g.dtype) for _ in range(2))
-        tiny = float(run.xp.finfo(g.dtype).tiny)
+        total, square = (backend.scratch((1,), g.dtype) for _ in range(2))
+        tiny = float(backend.xp.finfo(g.dtype).tiny)
         if most is not None:
             cut = "g = maximum(minimum(g, high), low); a = abs(g)"
-            run.update(cut, g=g, a=scaled, high=most, low=-most)
+            backend.update(cut, g=g, a=scaled, high=most, low=-most)
         else:
-            run.elementwise("abs(g)", scaled, g=g)
-        summed.add_up(run, total)
-        run.elementwise("(g / maximum(s, tiny)) ** 2", scaled, g=g, s=total, tiny=tiny)
-        summed.add_up(run, square)
+            backend.elementwise("abs(g)", scaled, g=g)
+        summed.add_up(backend, total)
+        backend.elementwise("(g / maximum(s, tiny)) ** 2", scaled, g=g, s=total, tiny=tiny)
+        summed.add_up(backend, square)
         # The factor is norm / (s √q), and at most 1.
         formula = "minimum(1, c / maximum(s * sqrt(q), tiny))"
-        run.elementwise(formula, total, c=norm, s=total, q=square, tiny=tiny)
+        backend.elementwise(formula, total, c=norm, s=total, q=square, tiny=tiny)
         return total.reshape(())

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
 from .. import checks
-from ..backends import Array, Backend
-from ..parameters import Parameter
 from ..schedules import LearningRate
-from .base import Optimizer, Updates, check, share
+from .base import Optimizer, Subject, Updates, check, share
 from .formulas import Formulas
 
 
@@ -66,14 +63,7 @@ class RMSprop(Optimizer):
         share("momentum", self.momentum)
         checks.truth("centered", self.centered)
 
-    def start(
-        self,
-        run: Backend,
-        flat: Array,
-        parameters: Sequence[Parameter],
-        examples: int,
-        parts: bool = False,
-    ) -> Updates:
+    def start(self, subject: Subject) -> Updates:
         program, state, size = "v = v + (g * g - v) * rest; ", ["v"], "sqrt(v)"
         numbers = {"rest": 1 - self.alpha, "eps": self.eps}
         if self.centered:
@@ -89,10 +79,7 @@ class RMSprop(Optimizer):
             program += f"w = w - rate * g / ({size} + eps)"
         return Formulas(
             self,
-            run,
-            flat,
-            parameters,
-            examples,
+            subject,
             program,
             state=state,
             decay=self.weight_decay,

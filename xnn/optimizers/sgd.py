@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ from .. import checks
 from ..backends import Array, Backend
 from ..parameters import Parameter
 from ..schedules import LearningRate
-from .base import Optimizer, Updates, UpdateStep, check, item, share
+from .base import Optimizer, Subject, Updates, UpdateStep, check, item, share
 from .formulas import Clips, Formulas
 
 
@@ -90,22 +89,15 @@ class SGD(Optimizer):
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov is True, but momentum is 0; give a momentum such as 0.9")
 
-    def start(
-        self,
-        run: Backend,
-        flat: Array,
-        parameters: Sequence[Parameter],
-        examples: int,
-        parts: bool = False,
-    ) -> Updates:
-        decay = self.weight_decay or self.lmbda / examples
+    def start(self, subject: Subject) -> Updates:
+        decay = self.weight_decay or self.lmbda / subject.examples
         clips = self.clip_norm is not None or self.clip_value is not None
-        if not self.momentum and not clips and not parts:
-            return _Plain(run, flat, parameters, examples, decay)
+        if not self.momentum and not clips and not subject.parts:
+            return _Plain(subject, decay)
         if not self.nesterov and not clips:
-            return _Momentum(run, flat, parameters, examples, decay, self.momentum)
+            return _Momentum(subject, decay, self.momentum)
         kind = self.momentum, self.nesterov
-        return SGDUpdates(self, run, flat, parameters, examples, *kind, decay)
+        return SGDUpdates(self, subject, *kind, decay)
 
 
 def as_optimizer(given: Any) -> Optimizer:
@@ -125,10 +117,7 @@ class SGDUpdates(Formulas):
     def __init__(
         self,
         clips: Clips,
-        run: Backend,
-        flat: Array,
-        parameters: Sequence[Parameter],
-        examples: int,
+        subject: Subject,
         momentum: float,
         nesterov: bool,
         decay: float = 0.0,
@@ -139,10 +128,7 @@ class SGDUpdates(Formulas):
             program = f"v = mu * v - rate * g; w = w + {change}"
         super().__init__(
             clips,
-            run,
-            flat,
-            parameters,
-            examples,
+            subject,
             program,
             state=["v"] if momentum else [],
             decay=decay,
@@ -155,13 +141,10 @@ class _Plain(Updates):
 
     def __init__(
         self,
-        run: Backend,
-        flat: Array,
-        parameters: Sequence[Parameter],
-        examples: int,
+        subject: Subject,
         decay: float,
     ) -> None:
-        super().__init__(run, flat, parameters, examples)
+        super().__init__(subject)
         self.decay = decay
 
     def begin(self, rates: Array, batch: int) -> UpdateStep:
@@ -170,11 +153,11 @@ class _Plain(Updates):
 
 class _PlainStep(UpdateStep):
     def __init__(self, updates: _Plain, rates: Array, batch: int) -> None:
-        self.run, self.flat, self.decay = updates.run, updates.flat, updates.decay
-        self.minus = _Minus(self.run, rates, batch)
-        self.keep = self.run.scratch(rates.shape, rates.dtype)
+        self.backend, self.flat, self.decay = updates.backend, updates.flat, updates.decay
+        self.minus = _Minus(self.backend, rates, batch)
+        self.keep = self.backend.scratch(rates.shape, rates.dtype)
         if self.decay:
-            self.run.elementwise("1 - rate * decay", self.keep, rate=rates, decay=self.decay)
+            self.backend.elementwise("1 - rate * decay", self.keep, rate=rates, decay=self.decay)
 
     def gradient(
         self, parameter: Parameter, left: Array, right: Array, factor: float, again: bool = False
@@ -182,12 +165,12 @@ class _PlainStep(UpdateStep):
         matrix, minus = parameter.matrix(self.flat), self.minus(self.at, factor)
         n = parameter.weights
         if again or not self.decay or not n:
-            self.run.gemm(left, right, matrix, alpha=minus, beta=1.0)
+            self.backend.gemm(left, right, matrix, alpha=minus, beta=1.0)
             return
         keep = item(self.keep, self.at)
-        self.run.gemm(left, right[:, :n], matrix[:, :n], alpha=minus, beta=keep)
+        self.backend.gemm(left, right[:, :n], matrix[:, :n], alpha=minus, beta=keep)
         if parameter.biases:
-            self.run.gemm(left, right[:, n:], matrix[:, n:], alpha=minus, beta=1.0)
+            self.backend.gemm(left, right[:, n:], matrix[:, n:], alpha=minus, beta=1.0)
 
     def add(self, gradient: Array) -> None:
         raise TypeError("gradients that come in parts must not land in the weights")
@@ -198,14 +181,11 @@ class _Momentum(Updates):
 
     def __init__(
         self,
-        run: Backend,
-        flat: Array,
-        parameters: Sequence[Parameter],
-        examples: int,
+        subject: Subject,
         decay: float,
         momentum: float,
     ) -> None:
-        super().__init__(run, flat, parameters, examples)
+        super().__init__(subject)
         self.momentum = momentum
         self.velocity = self.zeros()
         self.decays = self.decaying(decay) if decay else None
@@ -219,13 +199,13 @@ class _Momentum(Updates):
 
 class _MomentumStep(UpdateStep):
     def __init__(self, updates: _Momentum, rates: Array, batch: int) -> None:
-        self.updates, self.run, self.rates = updates, updates.run, rates
-        self.minus = _Minus(self.run, rates, batch)
+        self.updates, self.backend, self.rates = updates, updates.backend, rates
+        self.minus = _Minus(self.backend, rates, batch)
 
     def gradient(
         self, parameter: Parameter, left: Array, right: Array, factor: float, again: bool = False
     ) -> None:
-        self.run.gemm(
+        self.backend.gemm(
             left,
             right,
             parameter.matrix(self.updates.velocity),
@@ -235,27 +215,27 @@ class _MomentumStep(UpdateStep):
 
     def add(self, gradient: Array) -> None:
         v, minus = self.updates.velocity, self.minus(self.at, 1.0)
-        self.run.update("v = v + minus * g", v=v, g=gradient, minus=minus)
+        self.backend.update("v = v + minus * g", v=v, g=gradient, minus=minus)
 
     def apply(self) -> None:
         w, v, decays = self.updates.flat, self.updates.velocity, self.updates.decays
         if decays is None:
-            self.run.elementwise("w + v", w, w=w, v=v)
+            self.backend.elementwise("w + v", w, w=w, v=v)
             return
         program, rate = "v = v - w * decays * rate; w = w + v", item(self.rates, self.at)
-        self.run.update(program, v=v, w=w, decays=decays, rate=rate)
+        self.backend.update(program, v=v, w=w, decays=decays, rate=rate)
 
 
 class _Minus:
     """-η/m of each step, times the factors that gradients come with."""
 
-    def __init__(self, run: Backend, rates: Array, batch: int) -> None:
-        self._run, self._rates, self._batch = run, rates, batch
+    def __init__(self, backend: Backend, rates: Array, batch: int) -> None:
+        self._backend, self._rates, self._batch = backend, rates, batch
         self._made: dict[float, Array] = {}
 
     def __call__(self, at: int, factor: float) -> Array:
         if factor not in self._made:
-            self._made[factor] = self._run.scratch(self._rates.shape, self._rates.dtype)
+            self._made[factor] = self._backend.scratch(self._rates.shape, self._rates.dtype)
             by = factor / self._batch
-            self._run.elementwise("-rate * by", self._made[factor], rate=self._rates, by=by)
+            self._backend.elementwise("-rate * by", self._made[factor], rate=self._rates, by=by)
         return item(self._made[factor], at)
