@@ -18,14 +18,7 @@ hidden = xnn.Dense(20, "sigmoid", initializer=np.random.randn(20, 20), bias=Fals
 output = xnn.Dense(1, "sigmoid", initializer=np.random.randn(1, 20), bias=False)
 net = xnn.Network([20, hidden, output], dtype="float64")
 
-steps = 10_000
-net.fit(
-    np.tile(x, (steps, 1)),  # each step is on all four digits …
-    np.tile(y, steps),
-    epochs=1,
-    batch_size=4,
-    optimizer=xnn.SGD(1.0 * 4),  # … by the sum of their gradients: 4 times the mean
-    shuffle=False,
-)
+# Each step is on all four digits, by the sum of their gradients: 4 times the mean.
+net.fit(x, y, epochs=10_000, batch_size=4, optimizer=xnn.SGD(1.0 * 4), shuffle=False)
 for digit, found in enumerate(3 * net.predict(x)[:, 0]):
     print(f"{digit}: {found:.4f}, that is {found:.0f}")

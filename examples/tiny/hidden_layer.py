@@ -17,12 +17,6 @@ net = xnn.Network([3, hidden, output], dtype="float64")
 for step in range(0, 60_000, 10_000):
     print(f"Error at step {step}:", np.abs(y - net.predict(x)[:, 0]).mean())
     steps = min(10_000, 59_999 - step)  # the output is looked at before the last update
-    net.fit(
-        np.tile(x, (steps, 1)),  # each step is on all four examples …
-        np.tile(y, steps),
-        epochs=1,
-        batch_size=4,
-        optimizer=xnn.SGD(1.0 * 4),  # … by the sum of their gradients: 4 times the mean
-        shuffle=False,
-    )
+    # Each step is on all four examples, by the sum of their gradients: 4 times the mean.
+    net.fit(x, y, epochs=steps, batch_size=4, optimizer=xnn.SGD(1.0 * 4), shuffle=False)
 print("Output after training:", net.predict(x)[:, 0])

@@ -13,13 +13,5 @@ net = xnn.Network([3, xnn.Dense(1, initializer=weights.T, bias=False)], dtype="f
 
 # Each step is on all four examples. xnn takes the mean of their gradients, and the text that this
 # network comes from their sum: 4 times as much. It looks at the output before the 10,000th update.
-steps = 9_999
-net.fit(
-    np.tile(x, (steps, 1)),
-    np.tile(y, steps),
-    epochs=1,
-    batch_size=4,
-    optimizer=xnn.SGD(1.0 * 4),
-    shuffle=False,
-)
+net.fit(x, y, epochs=9_999, batch_size=4, optimizer=xnn.SGD(1.0 * 4), shuffle=False)
 print("Output after training:", net.predict(x)[:, 0])
