@@ -95,9 +95,9 @@ def test_what_the_readme_lists_is_what_there_is():
     from xnn import activations, costs, initializers
 
     rows = dict(re.findall(r"^\| ([\w ]+) \| (.*) \|$", README, re.MULTILINE))
-    assert set(re.findall(r"\w+", rows["Activations"])) == set(activations.NAMES)
+    assert set(re.findall(r"\w+", rows["Activations"])) == set(activations.ACTIVATIONS)
     assert set(re.findall(r"\w+", rows["Costs"])) == set(costs.NAMES)
-    assert set(initializers.NAMES) <= set(re.findall(r"`(\w+)`", rows["First weights"]))
+    assert set(initializers.INITIALIZERS) <= set(re.findall(r"`(\w+)`", rows["First weights"]))
     assert {"Step", "Cosine", "OneCycle", "WarmUp"} <= set(
         re.findall(r"`(\w+)`", rows["Learning rates"])
     )

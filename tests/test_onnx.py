@@ -157,7 +157,7 @@ def test_a_network_of_vectors_and_one_of_nothing_but_augmentation(tmp_path, devi
         assert model.producer_name == "xnn"
 
 
-@pytest.mark.parametrize("name", xnn.activations.NAMES)
+@pytest.mark.parametrize("name", xnn.activations.ACTIVATIONS)
 def test_all_activations(name, tmp_path, device):
     net = xnn.Network([6, Dense(4, name), Activation(name)], seed=0, device=device)
     path, x = tmp_path / "net.onnx", np.random.default_rng(0).standard_normal((5, 6))
@@ -166,7 +166,9 @@ def test_all_activations(name, tmp_path, device):
 
 
 def test_an_activation_of_ones_own_has_no_form(tmp_path, monkeypatch):
-    monkeypatch.setitem(xnn.activations.NAMES, "cube", xnn.activations.Activation("cube", "z", "1"))
+    monkeypatch.setitem(
+        xnn.activations.ACTIVATIONS, "cube", xnn.activations.Activation("cube", "z", "1")
+    )
     with pytest.raises(ValueError, match=r"layers\[1\]: activation cube has no form in ONNX"):
         xnn.Network([4, Dense(3, "cube")], device="cpu").export_onnx(tmp_path / "net")
 

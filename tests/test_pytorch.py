@@ -179,7 +179,7 @@ def test_layers_that_pytorch_has_none_for(device):
     np.testing.assert_allclose(predicted(xnn.to_torch(net), x), host(net.predict(x)), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", xnn.activations.NAMES)
+@pytest.mark.parametrize("name", xnn.activations.ACTIVATIONS)
 def test_all_activations(name, device):
     net = xnn.Network([6, xnn.Dense(4, name), xnn.Activation(name)], seed=0, device=device)
     if name == "exp":

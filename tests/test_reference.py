@@ -140,8 +140,8 @@ def test_what_the_page_lists_is_as_it_says(name):
 @pytest.mark.parametrize(
     ("section", "known"),
     [
-        ("Activations", set(activations.NAMES)),
-        ("First weights", {*initializers.NAMES, "auto"}),
+        ("Activations", set(activations.ACTIVATIONS)),
+        ("First weights", {*initializers.INITIALIZERS, "auto"}),
         ("Costs", set(costs.NAMES)),
     ],
     ids=["activations", "first weights", "costs"],

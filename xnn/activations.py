@@ -69,7 +69,7 @@ def _values(operand: float | Rows) -> float | Array:
 
 LEAK = 0.01  # slope below zero (Maas, Hannun and Ng 2013)
 
-NAMES = {
+ACTIVATIONS = {
     activation.name: activation
     for activation in (
         Activation("sigmoid", "sigmoid(z)", "a * (1 - a)", one=40.0, least=0.0, most=1.0),
@@ -85,6 +85,6 @@ NAMES = {
 
 def get(name: str) -> Activation:
     """Return the activation called ``name``. Raises `ValueError` where there is none."""
-    if not isinstance(name, str) or name not in NAMES:
-        raise ValueError(f"activation is {name!r}, but must be one of {', '.join(NAMES)}")
-    return NAMES[name]
+    if not isinstance(name, str) or name not in ACTIVATIONS:
+        raise ValueError(f"activation is {name!r}, but must be one of {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]

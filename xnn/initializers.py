@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 # Weights, with the outputs first, and biases (outputs,), both float64.
 Drawn = tuple[NDArray[np.float64], NDArray[np.float64]]
-#: A name in `NAMES`, or the arrays themselves: weights, or a pair of weights and biases.
+#: A name in `INITIALIZERS`, or the arrays themselves: weights, or a pair of weights and biases.
 Initializer = str | ArrayLike | tuple[ArrayLike, ArrayLike]
 # Of weights (outputs, inputs), or of kernels (filters, height, width, channels).
 _Shape = tuple[int, ...]
@@ -50,7 +50,7 @@ def _inputs(shape: _Shape) -> int:
     return prod(shape[1:])
 
 
-NAMES: dict[str, Callable[[np.random.Generator, _Shape], Drawn]] = {
+INITIALIZERS: dict[str, Callable[[np.random.Generator, _Shape], Drawn]] = {
     "normal": normal,
     "scaled_normal": scaled_normal,
     "glorot": glorot,
@@ -61,8 +61,8 @@ NAMES: dict[str, Callable[[np.random.Generator, _Shape], Drawn]] = {
 
 def check(initializer: Any, bias: bool) -> None:
     """Raise `ValueError` for a name that is not known, or for biases where there are none."""
-    if isinstance(initializer, str) and initializer not in (*NAMES, "auto"):
-        known = ", ".join(NAMES)
+    if isinstance(initializer, str) and initializer not in (*INITIALIZERS, "auto"):
+        known = ", ".join(INITIALIZERS)
         raise ValueError(f"initializer is {initializer!r}, but must be auto, {known}, or arrays")
     if isinstance(initializer, tuple) and not bias:
         raise ValueError("initializer has biases, but bias is False; give weights alone")
@@ -78,7 +78,7 @@ def draw(
     if isinstance(initializer, str):
         if initializer == "auto":
             initializer = "he" if "relu" in activation else "glorot"
-        pair: Any = NAMES[initializer](rng, shape)
+        pair: Any = INITIALIZERS[initializer](rng, shape)
     else:
         pair = initializer if isinstance(initializer, tuple) else (initializer, np.zeros(shape[0]))
         if len(pair) != 2:

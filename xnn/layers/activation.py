@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 from .. import activations
 from ..backends import Backend
@@ -22,10 +21,6 @@ class Activation(Layer):
 
     def __post_init__(self) -> None:
         activations.get(self.activation)
-
-    @cached_property
-    def function(self) -> activations.Activation:  # type: ignore[override]
-        return activations.get(self.activation)
 
     def outputs(self, inputs: Shape) -> Shape:
         if self.activation == "softmax" and vector(inputs, "softmax") == 1:

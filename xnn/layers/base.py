@@ -6,6 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -76,14 +77,17 @@ class Layer(ABC):
     networks. The arrays come in a `Memory`.
     """
 
-    #: σ, applied to the layer's weighted input z.
-    function: Activation = activations.get("linear")
     #: Whether z has memory of its own, apart from the outputs.
     keeps_z: ClassVar[bool] = False
     #: Whether inputs may come divided by a scale, see `Memory`.
     scales: ClassVar[bool] = False
     #: Whether training takes random numbers.
     random: ClassVar[bool] = False
+
+    @cached_property
+    def function(self) -> Activation:
+        """σ, applied to the layer's weighted input z; linear where it has no ``activation``."""
+        return activations.get(getattr(self, "activation", "linear"))
 
     @property
     def wants_ones(self) -> bool:

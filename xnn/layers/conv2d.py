@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import activations, checks, initializers
-from ..activations import Activation
 from ..backends import Array, Backend, Window
 from ..initializers import Initializer
 from ..parameters import Layout, Parameter, Rows, Shape
@@ -96,10 +95,6 @@ class Conv2D(Layer):
             raise ValueError("activation is 'softmax', but that is for the outputs of Dense")
         initializers.check(self.initializer, self.bias)
         self.window  # noqa: B018 - checks padding
-
-    @cached_property
-    def function(self) -> Activation:  # type: ignore[override]
-        return activations.get(self.activation)
 
     @cached_property
     def window(self) -> Window:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import activations, checks, initializers
-from ..activations import Activation
 from ..backends import Array, Backend
 from ..initializers import Initializer
 from ..parameters import Layout, Parameter, Shape
@@ -58,10 +56,6 @@ class Dense(Layer):
         initializers.check(self.initializer, self.bias)
         if self.activation == "softmax" and self.units == 1:
             raise ValueError("units is 1, but softmax of one unit is always 1; take sigmoid")
-
-    @cached_property
-    def function(self) -> Activation:  # type: ignore[override]
-        return activations.get(self.activation)
 
     @property
     def wants_ones(self) -> bool:
