@@ -116,6 +116,22 @@ def test_rungs_say_where_they_are_from():
         assert {"date", "commit", "data", "python", "processor", "cores", "device"} <= set(rung)
 
 
+def test_the_walk_through_a_step_names_what_there_is():
+    """Functions and methods, and the files that they are in."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    walk = text.partition("### Followed from")[2].partition("\n## ")[0]
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "xnn").rglob("*.py")]
+    named = re.findall(r"`(\w+)\.(\w+)`", walk)
+    methods = {(kind, name) for kind, name in named if name != "py"}
+    assert len(methods) > 12
+    for kind, name in methods:
+        bodies = [text.partition(f"class {kind}")[2] for text in sources if f"class {kind}" in text]
+        assert any(f"def {name}(" in body.partition("\nclass ")[0] for body in bodies), (kind, name)
+    for name, file in re.findall(r"`([\w.]+)` \(`([\w/]+\.py)`\)", walk):
+        kind = name.partition(".")[0]
+        assert re.search(rf"(def|class) {kind}\b", (ROOT / "xnn" / file).read_text()), (name, file)
+
+
 def test_every_public_name_is_documented():
     for name in xnn.__all__:
         thing = getattr(xnn, name)
