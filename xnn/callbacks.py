@@ -156,7 +156,7 @@ class _Watching(Callback):
     def __init__(self, monitor: str | None, patience: int, min_delta: float) -> None:
         self.monitor = figure_name(monitor)
         self.patience = checks.whole("patience", patience)
-        self.min_delta = checks.number("min_delta", min_delta, "a number of at least 0", least=0)
+        self.min_delta = checks.not_negative("min_delta", min_delta)
         self.best: float | None = None
         self.best_epoch: int | None = None
 

@@ -16,8 +16,11 @@ def number(
     above: float = -math.inf,
     least: float = -math.inf,
     below: float = math.inf,
+    most: float = math.inf,
 ) -> float:
-    """Return a finite real ``value`` as a float, if ``above < value``, ``least ≤ value < below``.
+    """Return a finite real ``value`` as a float, if it is within all bounds.
+
+    Those are ``above < value < below`` and ``least ≤ value ≤ most``.
 
     Raises `ValueError`: ``argument`` is …, but must be ``wanted``.
     """
@@ -26,9 +29,19 @@ def number(
             result = float(value)
         except OverflowError:
             result = math.inf
-        if math.isfinite(result) and above < result < below and result >= least:
+        if math.isfinite(result) and above < result < below and least <= result <= most:
             return result
     raise ValueError(f"{argument} is {value!r}, but must be {wanted}")
+
+
+def not_negative(argument: str, value: Any) -> float:
+    """Return a finite ``value`` of at least 0 as a float, or raise `ValueError`."""
+    return number(argument, value, "a number of at least 0", least=0)
+
+
+def share(argument: str, value: Any) -> float:
+    """Return a ``value`` of at least 0 and less than 1 as a float, or raise `ValueError`."""
+    return number(argument, value, "a number of at least 0 and less than 1", least=0, below=1)
 
 
 def positive(argument: str, value: Any) -> float:

@@ -313,8 +313,7 @@ class Network:
         samples = self.core.weighed(self.core.samples(x, y), sample_weight, class_weight)
         for said in advice(engine.backend, samples, engine.layers[-1].function):
             warnings.warn(said, stacklevel=2)
-        below = "a number of at least 0 and less than 1"
-        checks.number("label_smoothing", label_smoothing, below, least=0, below=1)
+        checks.share("label_smoothing", label_smoothing)
         if label_smoothing and samples.scoring is None:
             raise ValueError("label_smoothing is given, but the targets are no classes")
         recipe = Recipe(

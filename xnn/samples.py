@@ -304,8 +304,7 @@ def _class_weights(given: Any, classes: NDArray[Any], count: int) -> NDArray[np.
             which = checks.whole("class_weight's classes", name, least=0)
             if which >= count:
                 raise ValueError(f"class_weight has class {which}, but there are {count} classes")
-            wanted = "a number of at least 0"
-            weights[which] = checks.number(f"class_weight[{which}]", weight, wanted, least=0)
+            weights[which] = checks.not_negative(f"class_weight[{which}]", weight)
     else:
         raise ValueError(
             f"class_weight is {given!r}, but must be 'balanced' or a mapping of classes to weights"

@@ -58,7 +58,7 @@ class Cosine(Schedule):
     def __post_init__(self) -> None:
         checks.positive("rate", self.rate)
         checks.positive("epochs", self.epochs)
-        checks.number("final", self.final, "a number of at least 0", least=0)
+        checks.not_negative("final", self.final)
 
     def __call__(self, epoch: float) -> float:
         along = min(epoch / self.epochs, 1.0)
@@ -91,7 +91,7 @@ class OneCycle(Schedule):
         checks.number("peak", self.peak, "a number above 0 and below 1", above=0, below=1)
         if self.initial is not None:
             checks.positive("initial", self.initial)
-        checks.number("final", self.final, "a number of at least 0", least=0)
+        checks.not_negative("final", self.final)
 
     def __call__(self, epoch: float) -> float:
         initial = self.rate / 25 if self.initial is None else self.initial
@@ -144,13 +144,11 @@ def rates(learning_rate: LearningRate, epoch: int, steps: int) -> NDArray[np.flo
 
     Raises `ValueError` where a function gives anything but a number of at least 0.
     """
-    wanted = "a number of at least 0"
     if isinstance(learning_rate, Schedule):
         times = [epoch + step / steps for step in range(steps)]
-        given = [checks.number("learning_rate", learning_rate(t), wanted, least=0) for t in times]
-        return np.array(given)
+        return np.array([checks.not_negative("learning_rate", learning_rate(t)) for t in times])
     if callable(learning_rate):
         rate = learning_rate(epoch)
         what = f"learning_rate({epoch})"
-        return np.full(steps, checks.number(what, rate, wanted, least=0))
+        return np.full(steps, checks.not_negative(what, rate))
     return np.full(steps, float(learning_rate))

@@ -322,13 +322,13 @@ class Run:
                 if not np.array_equal(np.sort(order), np.arange(samples)):
                     raise ValueError("order has not each sample once")
         history = History.restored(told["history"], epoch, self.figures)
-        factor = checks.number("rate_factor", told["rate_factor"], "at least 0", least=0)
+        factor = checks.not_negative("rate_factor", told["rate_factor"])
         if epoch < self.epochs:
             with np.errstate(over="ignore"):
                 rates = self._optimizer.rates(epoch, self.steps) * factor
                 if not np.isfinite(rates.astype(self._engine.dtype)).all():
                     raise ValueError(f"rate_factor is {factor}, too large")
-        seconds = checks.number("seconds", told["seconds"], "at least 0", least=0)
+        seconds = checks.not_negative("seconds", told["seconds"])
         type(self._rng.bit_generator)().state = told["random"]  # may be refused
         self.epoch, self._next, self.step = epoch - 1, epoch, step
         self.history = history

@@ -179,7 +179,7 @@ class Feedforward:
 def sgd(eta: Any, lmbda: Any = 0.0) -> SGD:
     """Return plain SGD with the book's η and λ. Raises `ValueError` where they are no such."""
     checks.positive("eta", eta)
-    checks.number("lmbda", lmbda, "a number of at least 0", least=0)
+    checks.not_negative("lmbda", lmbda)
     return SGD(eta, lmbda=lmbda)
 
 

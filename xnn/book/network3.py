@@ -194,8 +194,7 @@ class _Full(_Layer):
     """A fully connected layer, before which numbers may be dropped."""
 
     def __init__(self, w: NDArray[Any], b: NDArray[Any], name: str, p_dropout: float) -> None:
-        wanted = "a number of at least 0 and less than 1"
-        checks.number("p_dropout", p_dropout, wanted, least=0, below=1)
+        checks.share("p_dropout", p_dropout)
         self.n_in, self.n_out = w.shape
         self.p_dropout = p_dropout
         self._name = name

@@ -44,8 +44,7 @@ class BatchNorm(Layer):
     eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        wanted = "a number of at least 0 and less than 1"
-        checks.number("momentum", self.momentum, wanted, least=0, below=1)
+        checks.share("momentum", self.momentum)
         checks.positive("eps", self.eps)
 
     def outputs(self, inputs: Shape) -> Shape:

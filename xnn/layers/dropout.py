@@ -39,8 +39,7 @@ class Dropout(Layer):
     random = True
 
     def __post_init__(self) -> None:
-        wanted = "a number of at least 0 and less than 1"
-        checks.number("rate", self.rate, wanted, least=0, below=1)
+        checks.share("rate", self.rate)
         checks.truth("scale_training", self.scale_training)
 
     def outputs(self, inputs: Shape) -> Shape:

@@ -38,7 +38,7 @@ class ElasticTransform(Augmentation):
     smoothness: float = 4.0
 
     def __post_init__(self) -> None:
-        checks.number("amount", self.amount, "a number of at least 0", least=0)
+        checks.not_negative("amount", self.amount)
         checks.positive("smoothness", self.smoothness)
 
     def _bells(self, shape: Shape) -> Any:

@@ -40,11 +40,11 @@ class RandomAffine(Augmentation):
     shear: float = 0.0
 
     def __post_init__(self) -> None:
-        least = "a number of at least 0"
-        for name in ("shift", "rotation"):
-            checks.number(name, getattr(self, name), least, least=0)
-        checks.number("scale", self.scale, f"{least} and less than 1", least=0, below=1)
-        checks.number("shear", self.shear, f"{least} and less than 90", least=0, below=90)
+        checks.not_negative("shift", self.shift)
+        checks.not_negative("rotation", self.rotation)
+        checks.share("scale", self.scale)
+        wanted = "a number of at least 0 and less than 90"
+        checks.number("shear", self.shear, wanted, least=0, below=90)
 
     def room(self, backend: Backend, site: Site) -> Any:
         """Return room for where pixels come from, and for each image's amounts ``(batch, 4)``."""

@@ -35,8 +35,8 @@ class RandomErasing(Augmentation):
 
     def __post_init__(self) -> None:
         within = "a number of more than 0 and at most 1"
-        checks.number("size", self.size, within, above=0, below=np.nextafter(1, 2))
-        checks.number("probability", self.probability, within, above=0, below=np.nextafter(1, 2))
+        checks.number("size", self.size, within, above=0, most=1)
+        checks.number("probability", self.probability, within, above=0, most=1)
 
     def room(self, backend: Backend, site: Site) -> Any:
         """Return random numbers, where each number's pixel has its middle, and what stays."""

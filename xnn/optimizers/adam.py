@@ -10,7 +10,7 @@ import numpy as np
 from .. import checks
 from ..backends import Array
 from ..schedules import LearningRate
-from .base import Optimizer, Subject, Updates, check, share
+from .base import Optimizer, Subject, Updates, check
 from .formulas import Formulas
 
 
@@ -61,7 +61,7 @@ class Adam(Optimizer):
         if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
             raise ValueError(f"betas is {self.betas!r}, but must be a pair such as (0.9, 0.999)")
         for i, beta in enumerate(self.betas):
-            share(f"betas[{i}]", beta)
+            checks.share(f"betas[{i}]", beta)
         checks.positive("eps", self.eps)
 
     def start(self, subject: Subject) -> Updates:

@@ -13,7 +13,7 @@ from .. import checks
 from ..backends import Array
 from ..parameters import Parameter
 from ..schedules import LearningRate
-from .base import Optimizer, Subject, Updates, UpdateStep, item, share
+from .base import Optimizer, Subject, Updates, UpdateStep, item
 from .sgd import as_optimizer
 
 
@@ -61,7 +61,7 @@ class Averaged(Optimizer):
         if isinstance(self.optimizer, Averaged):
             raise ValueError(f"optimizer is {self.optimizer!r}, but must be one without averages")
         object.__setattr__(self, "optimizer", as_optimizer(self.optimizer))
-        share("decay", self.decay)
+        checks.share("decay", self.decay)
         checks.truth("warm_up", self.warm_up)
 
     @property

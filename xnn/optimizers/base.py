@@ -141,16 +141,11 @@ class Optimizer(ABC):
 def check(optimizer: Any) -> None:
     """Raise `ValueError` where what all optimizers have is out of range."""
     schedules.check(optimizer.learning_rate)
-    checks.number("weight_decay", optimizer.weight_decay, "a number of at least 0", least=0)
+    checks.not_negative("weight_decay", optimizer.weight_decay)
     for name in ("clip_norm", "clip_value"):
         value = getattr(optimizer, name)
         if value is not None:
             checks.number(name, value, "a positive number or None", above=0)
-
-
-def share(argument: str, value: Any) -> None:
-    """Raise `ValueError` where ``value`` is not what a moving average may keep of itself."""
-    checks.number(argument, value, "a number of at least 0 and less than 1", least=0, below=1)
 
 
 def item(values: Array, at: int) -> Array:

@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 
 from .. import checks
 from ..schedules import LearningRate
-from .base import Optimizer, Subject, Updates, check, share
+from .base import Optimizer, Subject, Updates, check
 from .formulas import Formulas
 
 
@@ -58,9 +58,9 @@ class RMSprop(Optimizer):
 
     def __post_init__(self) -> None:
         check(self)
-        share("alpha", self.alpha)
+        checks.share("alpha", self.alpha)
         checks.positive("eps", self.eps)
-        share("momentum", self.momentum)
+        checks.share("momentum", self.momentum)
         checks.truth("centered", self.centered)
 
     def start(self, subject: Subject) -> Updates:

@@ -11,7 +11,7 @@ from .. import checks
 from ..backends import Array, Backend
 from ..parameters import Parameter
 from ..schedules import LearningRate
-from .base import Optimizer, Subject, Updates, UpdateStep, check, item, share
+from .base import Optimizer, Subject, Updates, UpdateStep, check, item
 from .formulas import Clips, Formulas
 
 
@@ -81,9 +81,9 @@ class SGD(Optimizer):
 
     def __post_init__(self) -> None:
         check(self)
-        share("momentum", self.momentum)
+        checks.share("momentum", self.momentum)
         checks.truth("nesterov", self.nesterov)
-        checks.number("lmbda", self.lmbda, "a number of at least 0", least=0)
+        checks.not_negative("lmbda", self.lmbda)
         if self.lmbda and self.weight_decay:
             raise ValueError("lmbda and weight_decay are both given, but are the same: λ/n")
         if self.nesterov and not self.momentum:
