@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from .layers import Dense, Layer
 from .parameters import Shape
 from .samples import Samples, check_samples, check_weights
 from .steps import Recipe, Trainer
-from .training import Saved, train
+from .training import Options, Saved, train
 
 _SMALL = 8 * 1024 * 1024  # bytes of samples that are worth a copy of them, to compile nothing anew
 _OFTEN = 10  # times that samples of a kind will come, which have come twice
@@ -92,17 +92,23 @@ class Core:
             return self.inference.evaluate(samples)
 
     def train(
-        self, samples: Samples, *, recipe: Recipe, again: bool = False, **options: Any
+        self, samples: Samples, *, recipe: Recipe, again: bool = False, **options: Unpack[Options]
     ) -> History:
         """Train as `xnn.training.train` does; where the device fails, go to the CPU.
 
         Where it is ``again`` with the same recipe, its optimizer goes on from where it ended, and
         nothing is compiled anew for samples of the same kind.
         """
-        options |= {"recipe": recipe, "rng": self.rng, "write": self._write}
         try:
-            trainer = self._trainer(samples, recipe) if again else None
-            return train(self.inference, samples, trainer=trainer, **options)
+            return train(
+                self.inference,
+                samples,
+                recipe=recipe,
+                rng=self.rng,
+                write=self._write,
+                trainer=self._trainer(samples, recipe) if again else None,
+                **options,
+            )
         except DeviceError as error:
             self._last = None, None
             if error.parameters is None:  # before the first step

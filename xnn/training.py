@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Required, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,19 @@ class Saved:
     arrays: Mapping[str, NDArray[Any]]
     facts: Mapping[str, Any]  # what JSON can hold
     source: str = ""  # its file
+
+
+class Options(TypedDict, total=False):
+    """What `train` is told of a training, beside what is the network's."""
+
+    epochs: Required[int]
+    orders: Required[Iterator[NDArray[np.intp]]]
+    validation: Samples | None
+    callbacks: Sequence[CallbackLike]
+    shuffled: bool
+    progress: bool | None
+    resume: Callable[[], Saved] | None
+    finite: bool
 
 
 class Run:
@@ -483,4 +496,4 @@ class _Bar:
             self._bar.clear()
 
 
-__all__ = ["Run", "Saved", "Training", "train"]
+__all__ = ["Options", "Run", "Saved", "Training", "train"]
