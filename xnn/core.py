@@ -120,7 +120,7 @@ class Core:
             raise told from None
 
     def _trainer(self, samples: Samples, recipe: Recipe) -> Trainer | None:
-        """Return what trains on samples of this kind, where they have come before."""
+        """Return the `Trainer` for samples of this kind, if they have come before; else None."""
         engine, kind, (last, trainer) = self.engine, (recipe, samples.kind()), self._last
         if kind != last:
             trainer = None
@@ -204,7 +204,7 @@ class Core:
         saving.write(path, {**state["arrays"], **training}, description)
 
     def saved(self, path: Path) -> Saved:
-        """Return what a checkpoint of this network holds. Raises `ValueError` for any other."""
+        """Return the training in this network's checkpoint. Raises `ValueError` for any other."""
         name, engine = str(path), self.engine
         arrays, description = saving.read(path)
         facts = description.pop(_TRAINING, None)
@@ -281,7 +281,7 @@ def _parted(
 
 
 def revived(state: dict[str, Any]) -> Core:
-    """Return what was pickled: on its device, or on the CPU where that is not to be had."""
+    """Return the network that was pickled: on its device, or the CPU where that is not there."""
     try:
         return restored(state)
     except DeviceError:

@@ -140,7 +140,7 @@ class Engine:
         return [layer.multiplications(shape) for layer, shape in pairs]
 
     def stage(self, batch: int) -> AbstractContextManager[None]:
-        """Return what to train within, where so many samples go through a layer at a time."""
+        """Return a context manager to train in, by such mini-batches; see `Backend.stage`."""
         return self.backend.stage(batch * max(self.multiplications))
 
     def lanes(self, rows: int, *, backward: bool) -> int:

@@ -69,7 +69,7 @@ class History:
 
     @classmethod
     def restored(cls, saved: Mapping[str, Any], epochs: int, figures: Collection[str]) -> History:
-        """Return what `saved` gave after so many epochs with these figures.
+        """Return the history that `saved` gave after so many epochs with these figures.
 
         Raises `ValueError` or `TypeError` where it is anything else.
         """

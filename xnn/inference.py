@@ -53,7 +53,7 @@ class Inference:
     def forward(
         self, rows: int, of: int, dtype: Any, lane: int = 0, samples: Samples | None = None
     ) -> Forward:
-        """Return what runs ``rows`` samples of a dtype forward, of which there are ``of`` in all.
+        """Return the `Forward` for ``rows`` samples of a dtype, of which there are ``of`` in all.
 
         Where there are samples, targets like theirs are scored. What is for one lane may run beside
         what is for another.
@@ -181,7 +181,7 @@ class Inference:
         return [engine.views(i, flat) for i in range(len(engine.layers))]
 
     def backward(self, rows: int, dtype: Any) -> Backward:
-        """Return what runs exactly ``rows`` samples of a dtype backward; the last few are kept."""
+        """Return the `Backward` for exactly ``rows`` samples of a dtype; the last few are kept."""
         key = rows, scale(dtype)
         found = self._backwards.pop(key, None) or Backward(self.engine, *key)
         while len(self._backwards) >= _KEPT:
@@ -219,7 +219,7 @@ class Forward:
         )
 
     def step(self) -> None:
-        """Do what is compiled."""
+        """Run forward, and score: the function that is compiled."""
         meet(self._engine.backend, [self._engine.forward([self._memories])])
         if self._samples is not None:
             self.work.complete(self._samples, len(self.outputs))

@@ -60,7 +60,7 @@ class Samples:
         return sum(int(array.nbytes) for array in self.arrays().values())
 
     def kind(self) -> Any:
-        """Return what can be told of them but for the numbers."""
+        """Return their scoring, and the names, shapes and dtypes of their arrays."""
         arrays = self.arrays().items()
         return self.scoring, *((name, array.shape, array.dtype) for name, array in arrays)
 
@@ -100,7 +100,7 @@ class SparseRows:
 
 
 def scale(dtype: Any) -> float:
-    """Return what inputs of this dtype are to be multiplied by."""
+    """Return the factor for inputs of this dtype: 1/255 for bytes."""
     return 1 / 255 if dtype == np.uint8 else 1.0
 
 

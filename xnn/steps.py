@@ -220,12 +220,15 @@ class Trainer:
         self.engine.backend.copy(np.array([key, 0], np.uint32), self.rng_state)
 
     def stage(self) -> AbstractContextManager[None]:
-        """Return what to train within."""
+        """Return a context manager to train in; see `Backend.stage`."""
         return self.engine.stage(1 if self._lanes > 1 else self.batch)
 
     @contextmanager
     def stepping(self) -> Iterator[None]:
-        """Return what to run an epoch's steps within: there the network has what is trained."""
+        """Return a context manager for an epoch's steps: the network has the parameters to train.
+
+        Outside of it these may be averages, see `xnn.optimizers.Averaged`.
+        """
         self._swap()
         try:
             yield

@@ -370,7 +370,7 @@ class Run:
             found.resume(self, values)
 
     def _kind(self) -> dict[str, Any]:
-        """Return what must be the same where a training is gone on with."""
+        """Return the facts that a checkpoint and a training that goes on from it must share."""
         return {
             "samples": len(self.trainer.samples),
             "batch_size": self.trainer.batch,

@@ -120,7 +120,7 @@ class Backend(ABC):
         return True
 
     def feed(self, source: Any, rows: int) -> Feed:
-        """Return what brings rows of a host array to the device, at most ``rows`` at a time."""
+        """Return the `Feed` of a host array to the device, of at most ``rows`` rows at a time."""
         return Feed(self, source)
 
     def padded(self, columns: int, dtype: Any) -> int:
@@ -352,9 +352,10 @@ class Backend(ABC):
         return call
 
     def stage(self, multiplications: int) -> AbstractContextManager[None]:
-        """Return what to train within, where the largest product takes so many multiplications.
+        """Return a context manager to train in, where the largest product is of this size.
 
-        A device may have settings that serve small steps and others that serve large ones.
+        A device may have settings that serve small steps and others that serve large ones, such as
+        how many threads BLAS has.
         """
         return nullcontext()
 

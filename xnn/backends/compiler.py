@@ -88,12 +88,12 @@ def pointer(array: Any) -> Any:
 
 
 def pointers(values: Sequence[Any]) -> Any:
-    """Return what a kernel takes as ``p``; it must be kept, and what lies there."""
+    """Return a kernel's argument ``p``, addresses; keep it, and the arrays that lie there."""
     return _ffi().new("void *[]", [_ffi().cast("void *", value) for value in values])
 
 
 def integers(values: Sequence[int]) -> Any:
-    """Return what a kernel takes as ``v``; it must be kept."""
+    """Return a kernel's argument ``v``, whole numbers; keep it."""
     return _ffi().new("long long[]", list(values) or [0])
 
 
@@ -243,7 +243,7 @@ def _own_folder() -> Path:
 
 @cache
 def _processor() -> str:
-    """Return what tells processors apart: a folder may be shared by machines."""
+    """Return a name of this kind of processor: a folder may be shared by machines."""
     told = [platform.machine(), platform.processor()]
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

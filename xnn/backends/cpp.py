@@ -159,7 +159,7 @@ class CppBackend(CpuBackend):
     def _quick(
         self, checked: Callable[[], None], takes: Array, gives: Array, bad: Array, slow: Function
     ) -> Function:
-        """Return what `function` does by kernels, or the slow way where that takes more."""
+        """Return a `Function` that is one call of kernels, or the slow one where more is needed."""
         replay = self.compile(checked, _WORTH_KERNELS)
         if getattr(replay, "call", None) is None:
             return slow

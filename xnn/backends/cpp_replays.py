@@ -108,7 +108,7 @@ class _Assembly:
         return calls
 
     def _lanes(self, lanes: list[list[Call]]) -> tuple[Any, Any] | None:
-        """Return what `LANES` is called with, or None where a lane is more than kernels."""
+        """Return the arguments of a call of `LANES`; None where a lane is more than kernels."""
         play = self._functions[source.PLAY]
         if any(len(lane) != 1 or lane[0][0] is not play for lane in lanes):
             return None

@@ -25,7 +25,7 @@ def finished(tape: list[Call]) -> list[Call]:
 
 
 def player(calls: list[Call]) -> Replay:
-    """Return what makes the calls."""
+    """Return a function that makes the calls."""
     if len(calls) == 1:
         function, arguments = calls[0]
         return partial(function, *arguments)

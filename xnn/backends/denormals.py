@@ -25,7 +25,7 @@ Switch = Callable[[], object]
 
 
 def switches() -> tuple[Switch, Switch]:
-    """Return what makes the calling thread take denormals for zero, and what undoes that.
+    """Return two functions: one has the calling thread take denormals for zero, one undoes that.
 
     They are for one thread at a time. Elsewhere than on Linux they do nothing.
     """

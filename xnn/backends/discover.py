@@ -103,7 +103,7 @@ def driver() -> int:
 
 
 def advice(found: int) -> str:
-    """Return what to do to have a GPU, with a driver of CUDA ``found``."""
+    """Return advice: how to have a GPU, with a driver of CUDA ``found``."""
     if found == 0:
         return (
             "there is no NVIDIA driver either: with an NVIDIA GPU, install the driver, then "

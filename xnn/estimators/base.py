@@ -76,7 +76,7 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc]
         return None if given is None else _check_sample_weight(given, y)
 
     def _cost_share(self) -> float:
-        """Return what the network's cost is multiplied by in the loss."""
+        """Return the factor of the network's cost in the loss."""
         return 1.0
 
     # Fitting.

@@ -124,7 +124,7 @@ class Layer(ABC):
         return 1
 
     def room(self, backend: Backend, site: Site) -> Any:
-        """Return what arrays the layer needs beside those of `Memory`."""
+        """Return the layer's own arrays, those beside `Memory`'s: they become its ``own``."""
         return None
 
     @abstractmethod

@@ -31,7 +31,7 @@ class Summed:
 
 
 class Clips(Protocol):
-    """What is asked of an optimizer."""
+    """How a gradient is clipped: the part of an optimizer that `Formulas` reads."""
 
     @property
     def clip_norm(self) -> float | None:
@@ -96,7 +96,7 @@ class Formulas(Updates):
         return FormulasStep(self, self.changing(rates), batch)
 
     def changing(self, rates: Array) -> dict[str, Array]:
-        """Return what changes from step to step, by the program's names: arrays ``(steps,)``."""
+        """Return numbers that change by the step, ``(steps,)``, by their names in the program."""
         return {"rate": rates}
 
 
@@ -124,7 +124,7 @@ class FormulasStep(UpdateStep):
         self.backend.update(self.updates.program, **self.updates.operands, **now)
 
     def factor(self, norm: float) -> Array:
-        """Return what scales the gradient down to a Euclidean norm of at most ``norm``.
+        """Return the factor for the gradient to have a Euclidean norm of at most ``norm``.
 
         Its numbers have been cut off then, where they are to be. The squares are of the gradient
         over its sum of absolute values, which do not overflow where the gradient's would.
