@@ -22,7 +22,7 @@ BRIDGE = (ROOT / "docs" / "from-the-book.md").read_text(encoding="utf-8")
 
 @pytest.mark.parametrize(
     ("page", "tables"),
-    [*zip(report.PAGES, (2, 5, 2, 1), strict=True)],
+    [*zip(report.PAGES, (3, 5, 2, 1), strict=True)],
     ids=lambda v: getattr(v, "stem", ""),
 )
 def test_tables_are_those_of_the_results(page, tables):
@@ -110,10 +110,11 @@ def test_results_say_where_they_are_from(name):
     assert measured["data"] == "MNIST"
 
 
-def test_rungs_say_where_they_are_from():
-    measured = json.loads((harness.RESULTS / "ladder.json").read_text())
-    for rung in measured["results"].values():
-        assert {"date", "commit", "data", "python", "processor", "cores", "device"} <= set(rung)
+@pytest.mark.parametrize("name", ["ladder", "record"])
+def test_what_is_made_in_pieces_says_where_each_is_from(name):
+    measured = json.loads((harness.RESULTS / f"{name}.json").read_text())
+    for piece in measured["results"].values():
+        assert {"date", "commit", "data", "python", "processor", "cores"} <= set(piece)
 
 
 def test_the_walk_through_a_step_names_what_there_is():
