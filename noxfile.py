@@ -155,7 +155,7 @@ def accuracy(session: nox.Session) -> None:
 
 @nox.session
 def record(session: nox.Session) -> None:
-    """The best on MNIST, a network for a CPU with three seeds; writes results/record.json."""
+    """The best on MNIST, on a CPU or by `-- --device gpu`; writes results/record.json."""
     cuda = [f".[{os.environ.get('XNN_CUDA', 'cuda12')}]"] if shutil.which("nvidia-smi") else ["."]
     _install(session, "-e", *cuda)
     session.run("python", "-m", "benchmarks", "record", *session.posargs)

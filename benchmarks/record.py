@@ -3,8 +3,8 @@
 `small` is its network for a CPU, with three seeds; `5x5` one of An et al.'s (arXiv 2008.10400), the
 same; `kinds` one of each of theirs, which vote. On a CPU those of the paper take an hour each. What
 has been trained, or in part, lies in a folder and is not trained again, so that all this can be
-made in pieces; the file keeps the runs that are left out. How long a network took is told truly
-only where nothing else ran.
+made in pieces, on one machine; the file keeps the runs that are left out. How long a network took
+is told truly only where nothing else ran.
 """
 
 import json
@@ -26,7 +26,7 @@ NETWORKS = 3
 WANTED = {"small": {"mean": 0.995}, "5x5": {"mean": 0.9970}, "kinds": {"vote": 0.9985}}
 
 _NETWORK = re.compile(
-    r"^(?P<kind>\S+), seed (?P<seed>\d+)$"
+    r"^(?P<name>\S+, seed \d+, epochs: \d+)$"
     r".*?"
     r"; (?P<seconds>[\d.]+) s in all; cost least in epoch (?P<epoch>\d+)$"
     r".*?"
@@ -92,7 +92,7 @@ def read(said: str) -> dict:
     """Return the figures of what the example said."""
     networks = [
         {
-            "name": f"{told['kind']}, seed {told['seed']}",
+            "name": told["name"],
             "accuracy": _fraction(told["accuracy"]),
             "epoch": int(told["epoch"]),
             "seconds": float(told["seconds"]),

@@ -41,7 +41,9 @@ def main() -> int:
         if not args.quiet:
             print(f"{name}: {len(train[0]):,} images to train on, {len(test[0]):,} to test")
             print(net)
-        callbacks = [] if args.quiet else [lambda run: print_epoch(run, len(validation[0]))]
+        callbacks = (
+            [] if args.quiet else [lambda training: print_epoch(training, len(validation[0]))]
+        )
         resume = None
         if args.checkpoint:
             callbacks.append(checkpoints := xnn.Checkpoints(args.checkpoint, every=args.every))
@@ -111,9 +113,9 @@ def load_data(dataset: str, path: str | None):
         return "digits", digits
 
 
-def print_epoch(run, samples: int) -> None:
-    correct = round(run.history.validation_accuracy[-1] * samples)
-    print(f"Epoch {run.epoch}: {correct} / {samples}")
+def print_epoch(training, samples: int) -> None:
+    correct = round(training.history.validation_accuracy[-1] * samples)
+    print(f"Epoch {training.epoch}: {correct} / {samples}")
 
 
 if __name__ == "__main__":

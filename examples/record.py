@@ -61,12 +61,13 @@ def trained(name: str, seed: int, data, args: argparse.Namespace):
     # A GPU's products in TF32 are exact enough here, and several times as fast; a CPU has none.
     shape, precision = (28, 28, 1), "tf32"
     net = xnn.Network([shape, *layers], seed=seed, device=args.device, precision=precision)
-    print(f"{name}, seed {seed}\n{net}", flush=True)
+    print(f"{name}, seed {seed}, epochs: {options['epochs']}\n{net}", flush=True)
     # Of 5,000 images some are right by chance; what they cost tells more.
     stopping = xnn.EarlyStopping("validation_cost", patience=50)
     callbacks, resume = [print_epoch, stopping], None
     if args.checkpoint:
-        folder = Path(args.checkpoint, f"{name}-{seed}")
+        of_epochs = "" if args.epochs is None else f"-{args.epochs}"
+        folder = Path(args.checkpoint, f"{name}-{seed}{of_epochs}")
         checkpoints = xnn.Checkpoints(folder, keep=1, monitor="validation_cost")
         callbacks.append(checkpoints)
         resume = checkpoints.newest() if args.resume else None
@@ -77,7 +78,7 @@ def trained(name: str, seed: int, data, args: argparse.Namespace):
     epochs = epochs_to(args.target, history)
     told = f"after {sum(history.seconds[:epochs]):.1f} s" if epochs else "was not reached"
     told += f"; {sum(history.seconds):.1f} s in all"
-    if stopping.best_epoch is not None:  # there is one, if not ended before
+    if stopping.best_epoch is not None:  # as after Ctrl-C in the first epoch
         told += f"; cost least in epoch {stopping.best_epoch + 1}"
     print(f"{args.target} % {told}")
     return net, history

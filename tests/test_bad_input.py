@@ -549,7 +549,7 @@ WRONG = BOOK | {
     ),
     "warm-up to less than nothing": (
         lambda: fit(optimizer=SGD(WarmUp(lambda epoch: -1.0, 2))),
-        "then(0) is -1.0, but must be a number of at least 0",
+        "learning_rate(0) is -1.0, but must be a number of at least 0",
     ),
     "average of averages": (
         lambda: Averaged(Averaged(SGD(1.0))),
@@ -568,6 +568,18 @@ WRONG = BOOK | {
     "plateau of an unknown figure": (
         lambda: ReduceOnPlateau("loss"),
         "monitor is 'loss', but must be one of cost, accuracy",
+    ),
+    "a number for all weights": (
+        lambda: assign("weights", 5),
+        "weights is 5, but must be arrays, one a layer",
+    ),
+    "four things to validate with": (
+        lambda: fit(validation_data=(X, Y, np.ones(6), 1)),
+        "validation_data must be a pair (x, y), or (x, y, sample_weight), but is a tuple of 4",
+    ),
+    "weights that vanish": (
+        lambda: net().evaluate(X, Y, sample_weight=np.full(6, 1e-60)),
+        "sample_weight is 0 for all samples",
     ),
     "nothing to watch": (
         lambda: fit(callbacks=[EarlyStopping()]),
@@ -676,7 +688,7 @@ WRONG = BOOK | {
     "NaN among the weights": (nan_weights, "the network's weights or biases hold NaN or infinity"),
     "weights for one layer": (
         lambda: assign("weights", [np.zeros((5, 4))]),
-        "weights has 1 arrays, but there are 2 layers",
+        "weights has 1 arrays, but must have 2, one a layer",
     ),
     "weights the other way round": (
         lambda: assign("weights", [np.zeros((4, 5)), np.zeros((5, 3))]),

@@ -507,8 +507,8 @@ def test_the_record_is_run_in_pieces(scribbles, tmp_path, monkeypatch, capfd):
         key: figures[key] for key in ("networks", "mean", "vote")
     }
     assert [network["name"] for network in figures["networks"]] == [
-        "small, seed 0", "small, seed 1", "small, seed 2",
-    ]  # fmt: skip
+        f"small, seed {seed}, epochs: 1" for seed in range(3)
+    ]
     told = [float(percent) for percent in re.findall(r"^Test accuracy (.*)%$", said, re.M)]
     assert [100 * network["accuracy"] for network in figures["networks"]] == pytest.approx(told)
     assert figures["mean"] == pytest.approx(sum(told) / 300)
@@ -517,7 +517,7 @@ def test_the_record_is_run_in_pieces(scribbles, tmp_path, monkeypatch, capfd):
     assert place.startswith("`small` on the CPU. Measured ")
     assert head == "| three networks | each | mean | by vote | minutes each |"
     each = ", ".join(f"{accuracy:.2f}%" for accuracy in told)
-    names = "small, seed 0; small, seed 1; small, seed 2"
+    names = "; ".join(f"small, seed {seed}, epochs: 1" for seed in range(3))
     assert small.startswith(f"| {names} | {each} | {figures['mean']:.2%} | {figures['vote']:.2%} |")
     assert kinds == small
 
@@ -532,7 +532,7 @@ def test_the_record_says_what_is_asked_and_what_went_wrong(tmp_path, capfd):
         "5x5: mean 99.690% (asked: at least 99.70%, MISSED)",
     ]
     with pytest.raises(RuntimeError, match=r"record\.py did not say"):
-        record.read("small, seed 0\nTest accuracy 99.00%\n")
+        record.read("small, seed 0, epochs: 30\nTest accuracy 99.00%\n")
     done = run("record", "--data", tmp_path / "nowhere", "--no-write")
     assert done.returncode == 2
     assert done.stderr.startswith("record.py: ")

@@ -218,6 +218,25 @@ def test_early_stopping_that_has_stopped_goes_on_with_more_patience(tmp_path, de
     assert (flat(again) == flat(whole)).all()
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_more_patience_does_not_undo_what_others_stop(tmp_path, device, first):
+    """Another early stopping, whose patience is what it was."""
+    x, y = data()
+    optimizer = xnn.SGD(lambda epoch: 0.5 if epoch < 2 else 50.0)
+    options = {"epochs": 50, "batch_size": BATCH, "optimizer": optimizer}
+
+    def both(patience):
+        pair = [xnn.EarlyStopping("cost", patience=2), xnn.EarlyStopping("accuracy", patience)]
+        return pair if first else pair[::-1]
+
+    net, again = plain(device), plain(device)
+    ended = net.fit(x, y, callbacks=[*both(3), xnn.Checkpoints(tmp_path)], **options)
+    assert ended.stopped.startswith("accuracy" if first else "cost")
+    history = again.fit(x, y, callbacks=both(30), resume=tmp_path, **options)
+    assert len(history) == len(ended)
+    assert history.stopped.startswith("cost was best")
+
+
 def test_a_checkpoint_of_other_chunks(tmp_path, device, monkeypatch):
     """As from another device, whose steps are compiled some more or some fewer together."""
     run, (whole, ended, resumed) = RUNS["everything"], [everything(device) for _ in range(3)]
@@ -266,7 +285,7 @@ def test_callbacks_go_on_from_their_state(tmp_path, device):
         plain(device).fit(x, y, epochs=4, callbacks=callbacks, **options)
     assert ended.epochs == 2
     seen = []
-    callbacks = [lambda run: seen.append(run.epoch), resumed, second]
+    callbacks = [lambda training: seen.append(training.epoch), resumed, second]
     plain(device).fit(x, y, epochs=4, resume=tmp_path, callbacks=callbacks, **options)
     assert (resumed.epochs, second.epochs, seen) == (4, 2, [2, 3])
     assert resumed.last.tolist() == [3, 11]

@@ -282,6 +282,17 @@ def test_a_capture_that_others_ended_is_made_again():
     assert len(waits) == 2
 
 
+def test_half_precision_of_the_device_is_looked_at_as_it_is_used():
+    """CuPy has it, kernels have not."""
+    backend = EmulatedBackend()
+    values = np.ones((200, 400), np.float16)
+    there = backend.xp.asarray(values)
+    assert there.dtype == np.float16
+    assert backend.finite(there)
+    values[7, 7] = np.inf
+    assert not backend.finite(backend.xp.asarray(values))
+
+
 def test_streams_are_used_again():
     """CuPy tells by a stream's handle whose memory may be given out without waiting."""
     gc.collect()

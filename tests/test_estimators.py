@@ -461,7 +461,7 @@ def test_layers_dropout_and_callbacks():
         random_state=0,
         max_iter=60,
         learning_rate_init=0.01,
-        callbacks=[lambda run: seen.append(run.history.accuracy[-1])],
+        callbacks=[lambda training: seen.append(training.history.accuracy[-1])],
     ).fit(X, Y)
     assert [type(layer).__name__ for layer in ours.network_.layers[:4]] == [
         type(layer).__name__ for layer in layers

@@ -141,7 +141,7 @@ def test_the_record_tells_times_and_accuracies(scribbles):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     text = done.stdout
-    assert re.findall(r"^small, seed (\d)$", text, re.MULTILINE) == ["3", "4"]
+    assert re.findall(r"^small, seed (\d), epochs: 1$", text, re.MULTILINE) == ["3", "4"]
     assert len(re.findall(r"^Epoch 1: \d+\.\d\d% on validation data$", text, re.MULTILINE)) == 2
     told = r"^1\.0 % after (\d+\.\d) s; (\d+\.\d) s in all; cost least in epoch 1$"
     times = re.findall(told, text, re.MULTILINE)

@@ -48,7 +48,7 @@ def test_history_holds_what_evaluate_says(device):
         epochs=3,
         optimizer=1.0,
         validation_data=(x[:50], y[:50]),
-        callbacks=[lambda run: seen.append(tuple(net.evaluate(x[:50], y[:50])))],
+        callbacks=[lambda training: seen.append(tuple(net.evaluate(x[:50], y[:50])))],
     )
     assert len(history) == len(history.seconds) == 3
     recorded = zip(history.validation_cost, history.validation_accuracy, strict=True)
@@ -217,7 +217,7 @@ def test_early_stopping_goes_back_to_the_best(device):
         epochs=50,
         optimizer=optimizer,
         validation_data=(x, y),
-        callbacks=[lambda run: weights.append(parameters(net)), stopping],
+        callbacks=[lambda training: weights.append(parameters(net)), stopping],
     )
     best = int(np.argmin(history.validation_cost))
     assert stopping.best_epoch == best
@@ -231,7 +231,7 @@ def test_early_stopping_can_leave_the_last_weights_and_want_more_than_a_little(d
     x, y = problem()
     net, last = network(device), []
     stopping = xnn.EarlyStopping("cost", patience=1, min_delta=10.0, restore=False)
-    callbacks = [lambda run: last.append(parameters(net)), stopping]
+    callbacks = [lambda training: last.append(parameters(net)), stopping]
     history = net.fit(x, y, epochs=9, callbacks=callbacks)
     assert len(history) == 2
     assert (parameters(net) == last[-1]).all()
@@ -282,7 +282,7 @@ def test_divergence_stops_and_says_where(optimizer, device):
 def test_short_epochs_are_run_as_one_with_the_same_outcome(epochs, optimizer, device):
     x, y = problem(12)
     ends = []
-    for callbacks in [], [lambda run: None]:  # which wants to be called after each
+    for callbacks in [], [lambda training: None]:  # which wants to be called after each
         layers = [4, xnn.Dense(8), xnn.Dropout(0.5), xnn.Dense(3, "softmax")]
         net = xnn.Network(layers, seed=0, device=device)
         history = net.fit(
@@ -396,7 +396,7 @@ def test_divergence_leaves_the_weights_from_before_the_epoch(device):
             y,
             epochs=5,
             optimizer=xnn.SGD(lambda epoch: 0.01 if epoch < 2 else 1e20),
-            callbacks=[lambda run: good.append(parameters(net))],
+            callbacks=[lambda training: good.append(parameters(net))],
         )
     assert (parameters(net) == good[1]).all()
     assert len(caught.value.history.cost) == 2
@@ -412,7 +412,7 @@ def test_divergence_leaves_the_averages_from_before_the_epoch(device):
             y,
             epochs=5,
             optimizer=xnn.Averaged(xnn.SGD(lambda epoch: 0.01 if epoch < 2 else 1e20), 0.9),
-            callbacks=[lambda run: good.append(parameters(net))],
+            callbacks=[lambda training: good.append(parameters(net))],
         )
     assert (parameters(net) == good[1]).all()
 
@@ -452,7 +452,7 @@ def test_divergence_brings_back_the_best_where_early_stopping_has_it(device):
             y,
             epochs=4,
             optimizer=xnn.SGD(rates.__getitem__),
-            callbacks=[stopping, lambda run: weights.append(parameters(net))],
+            callbacks=[stopping, lambda training: weights.append(parameters(net))],
         )
     assert stopping.best_epoch == 1
     assert (parameters(net) == weights[1]).all()
@@ -502,7 +502,7 @@ def test_any_number_is_better_than_none(costs, best, device, monkeypatch, tmp_pa
         y,
         epochs=6,
         validation_data=(x, y),
-        callbacks=[stopping, keeps, lambda run: weights.append(parameters(net))],
+        callbacks=[stopping, keeps, lambda training: weights.append(parameters(net))],
     )
     assert stopping.best_epoch == best
     assert len(history) == best + 4
@@ -645,7 +645,7 @@ def test_callbacks_may_print_beside_the_bar(monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("COLUMNS", "120")  # by which some versions of tqdm cut the line off
     monkeypatch.setenv("LINES", "24")
-    tell = [lambda run: (time.sleep(0.03), print("epoch", run.epoch))]
+    tell = [lambda training: (time.sleep(0.03), print("epoch", training.epoch))]
     network().fit(x, y, epochs=12, validation_data=(x, y), callbacks=tell)
     assert terminal.lines() == [f"epoch {epoch}" for epoch in range(12)] + [""]
     assert re.search(r"epoch (\d+)/12: .*cost 0\.\d+, validation accuracy", terminal.getvalue())
@@ -669,7 +669,7 @@ def test_a_history_says_its_last_figures():
     assert re.fullmatch(wanted, repr(history))
     assert re.fullmatch(
         r"<History: 1 epoch in .*, stopped: why>",
-        repr(network().fit(x, y, epochs=2, callbacks=[lambda run: run.stop("why")])),
+        repr(network().fit(x, y, epochs=2, callbacks=[lambda training: training.stop("why")])),
     )
 
 
@@ -764,8 +764,8 @@ def unlocked(monkeypatch, device):
 
     def watched(engine, *arguments):
         begin(engine, *arguments)
-        run = engine.backend
-        do, compiled = run._do, run.compile
+        backend = engine.backend
+        do, compiled = backend._do, backend.compile
 
         def held(name):
             if not engine.lock._is_owned():
@@ -779,7 +779,7 @@ def unlocked(monkeypatch, device):
             held("compile")
             return compiled(*arguments, **options)
 
-        run._do, run.compile = watched_do, watched_compile
+        backend._do, backend.compile = watched_do, watched_compile
 
     monkeypatch.setattr(Engine, "__init__", watched)
     return found

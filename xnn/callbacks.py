@@ -198,6 +198,8 @@ class _Watching(Callback):
 class EarlyStopping(_Watching):
     """Stop when a figure has not got better for some epochs, and go back to the best weights.
 
+    A training that this has ended goes on, by ``fit(resume=…)``, where there is more patience now.
+
     Parameters
     ----------
     monitor
@@ -222,7 +224,7 @@ class EarlyStopping(_Watching):
     ------
     ValueError
         For values out of range, and before the first epoch where the training will not record the
-        figure.
+        figure, or None finds none.
     """
 
     def __init__(
@@ -238,16 +240,16 @@ class EarlyStopping(_Watching):
     def begin(self, training: Training) -> None:
         super().begin(training)
         self._snapshot: Any = None
-        self._stopped = False
+        self._stopped: str | None = None  # why, where this has ended training
 
     def epoch_end(self, training: Training) -> None:
         if self.better(training):
             self._snapshot = training.snapshot() if self.restore else None
         elif self._exhausted(training):
             assert self.best_epoch is not None
-            self._stopped = True
             best = f"{self.best_epoch + 1}/{training.epochs}"
-            training.stop(f"{self._figure} was best in epoch {best}")
+            self._stopped = f"{self._figure} was best in epoch {best}"
+            training.stop(self._stopped)
 
     def _exhausted(self, training: Training) -> bool:
         return self.best_epoch is not None and training.epoch - self.best_epoch >= self.patience
@@ -258,8 +260,11 @@ class EarlyStopping(_Watching):
 
     def resume(self, training: Training, state: Mapping[str, Any]) -> None:
         super().resume(training, state)
-        self._stopped = bool(state.get("stopped")) and self._exhausted(training)
-        if state.get("stopped") and not self._stopped:  # with more patience now
+        reason = state.get("stopped")
+        if reason is not None and self._exhausted(training):
+            self._stopped = reason
+            training.stop(reason)
+        elif training.history.stopped == reason:  # there is more patience now
             training.history.stopped = None
         if "weights" in state:
             weights, wanted = state["weights"], training.snapshot()

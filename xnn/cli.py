@@ -171,7 +171,10 @@ def train(
     keeps = None if checkpoint is None else Checkpoints(checkpoint, every=every or 1)
     newest = keeps.newest() if keeps and resume else None
     trained: list[int] = []
-    callbacks: list[Any] = [*([keeps] if keeps else []), lambda run: trained.append(run.epoch)]
+    callbacks: list[Any] = [
+        *([keeps] if keeps else []),
+        lambda training: trained.append(training.epoch),
+    ]
     if not as_json:
         callbacks.append(_print_epoch)
         click.echo(net)
@@ -200,11 +203,11 @@ def train(
         raise click.exceptions.Exit(_INTERRUPTED)
 
 
-def _print_epoch(run: Any) -> None:
-    history = run.history
+def _print_epoch(training: Any) -> None:
+    history = training.history
     cost, accuracy = history.cost[-1], history.validation_accuracy[-1]
     told = f"cost {cost:.4g}, validation accuracy {accuracy:.2%}"
-    click.echo(f"epoch {run.epoch + 1}/{run.epochs}: {told}")
+    click.echo(f"epoch {training.epoch + 1}/{training.epochs}: {told}")
 
 
 @main.command()

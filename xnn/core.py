@@ -74,12 +74,16 @@ class Core:
         )
 
     def weighed(
-        self, samples: Samples, sample_weight: Any, class_weight: Any = None, *name: str
+        self,
+        samples: Samples,
+        sample_weight: Any,
+        class_weight: Any = None,
+        name: str = "sample_weight",
     ) -> Samples:
         """Return samples with weights, checked, see `check_weights`."""
         engine = self.engine
         how = sample_weight, class_weight, engine.outputs, engine.dtype
-        return check_weights(engine.backend, samples, *how, *name)
+        return check_weights(engine.backend, samples, *how, name)
 
     def settle(self, samples: Samples) -> Samples:
         """Return samples on the network's device, where they fit."""
@@ -113,7 +117,7 @@ class Core:
             self._last = None, None
             if error.parameters is None:  # before the first step
                 raise
-            self._become({**self._state_of(error.parameters), "device": "cpu"})
+            self._become({**self._state_of(self.engine, error.parameters), "device": "cpu"})
             what = "the network is on the CPU now, with the weights"
             told = DeviceError(f"{error}; {what} {error.parameters_of}")
             told.history = error.history
@@ -133,18 +137,21 @@ class Core:
     def go_to(self, device: str) -> None:
         """Go to a device, unless it is there."""
         if select(device, self.precision).device != self.engine.backend.device:
-            # Without the lock: a new engine is made, and nobody takes two at a time (`_Pause`).
+            # Not while this engine's lock is held: to make another takes `engine._adding`, and who
+            # forks takes that first, and then the engines'.
             self._become({**self.state(), "device": device})
 
     # How it is stored.
 
     def state(self) -> dict[str, Any]:
         """Return all that the network is: what `restored` takes."""
-        return self._state_of(self._flat())
+        engine = self.engine
+        return self._state_of(engine, _flat(engine))
 
     def arrays(self) -> list[dict[str, NDArray[Any]]]:
         """Return copies of each layer's arrays, by their names, on the host."""
-        return self._arrays_of(self._flat())
+        engine = self.engine
+        return _arrays(engine, _flat(engine))
 
     def put(self, named: Mapping[str, Any]) -> None:
         """Set all arrays to those that `state` names so.
@@ -161,20 +168,12 @@ class Core:
             for i, own in enumerate(_placed(wanted, on_host, engine.dtype)):
                 engine.put(i, own)
 
-    def _flat(self) -> NDArray[Any]:
-        """Return a copy of the flat buffer, on the host."""
-        with self.engine.lock:
-            flat: NDArray[Any] = self.engine.backend.download(self.engine.flat)
-        return flat
+    def _state_of(self, engine: Engine, flat: NDArray[Any]) -> dict[str, Any]:
+        """Return the state, with parameters from a flat buffer that is laid out as by ``engine``.
 
-    def _arrays_of(self, flat: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
-        """Return each layer's arrays of a flat buffer of the host."""
-        views = (self.engine.views(i, flat) for i in range(len(self.engine.layers)))
-        return [{name: np.ascontiguousarray(view) for name, view in own.items()} for own in views]
-
-    def _state_of(self, flat: NDArray[Any]) -> dict[str, Any]:
-        """Return the state with parameters from a flat buffer of the host."""
-        engine, shape = self.engine, self.engine.shapes[0]
+        That is the network's engine, or was until another thread took the network elsewhere.
+        """
+        shape = engine.shapes[0]
         description = {
             "inputs": shape[0] if len(shape) == 1 else list(shape),
             "layers": [layer.describe() for layer in engine.layers],
@@ -185,7 +184,7 @@ class Core:
             "description": description,
             "arrays": {
                 f"{i}.{name}": array
-                for i, own in enumerate(self._arrays_of(flat))
+                for i, own in enumerate(_arrays(engine, flat))
                 for name, array in own.items()
             },
             "device": engine.backend.device,
@@ -198,7 +197,7 @@ class Core:
 
     def _write(self, path: str | os.PathLike[str], saved: Saved) -> None:
         """Write a checkpoint: the network's file, and the training in it."""
-        state = self._state_of(saved.flat)
+        state = self._state_of(self.engine, saved.flat)
         training = {f"{_TRAINING}.{name}": array for name, array in saved.arrays.items()}
         description = {**state["description"], _TRAINING: dict(saved.facts)}
         saving.write(path, {**state["arrays"], **training}, description)
@@ -231,6 +230,19 @@ class Core:
         return Saved(flat, training, facts, name)
 
 
+def _flat(engine: Engine) -> NDArray[Any]:
+    """Return a copy of an engine's flat buffer, on the host."""
+    with engine.lock:
+        flat: NDArray[Any] = engine.backend.download(engine.flat)
+    return flat
+
+
+def _arrays(engine: Engine, flat: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
+    """Return each layer's arrays, by their names, of a flat buffer of the host."""
+    views = (engine.views(i, flat) for i in range(len(engine.layers)))
+    return [{name: np.ascontiguousarray(view) for name, view in own.items()} for own in views]
+
+
 def restored(state: dict[str, Any]) -> Core:
     """Return the network whose `Core.state` that was. Raises `ValueError` where it was none's."""
     described = state["description"]
@@ -259,11 +271,11 @@ def _placed(
         for name, shape in shapes.items():
             full = f"{i}.{name}"
             if full not in left:
-                raise ValueError(f"{full} is missing")
+                raise ValueError(f"array {full} is missing")
             own[name] = as_given(full, left.pop(full), shape, dtype)
         placed.append(own)
     if left:
-        raise ValueError(f"{', '.join(sorted(map(str, left)))} belong to no layer")
+        raise ValueError(f"arrays {', '.join(sorted(map(str, left)))} belong to no layer")
     return placed
 
 

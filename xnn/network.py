@@ -243,8 +243,9 @@ class Network:
             DLPack, is used where it is; what does not fit there stays here and crosses as it is
             used.
         y
-            Labels ``(n,)``, integers from 0 to outputs - 1; or rows ``(n, outputs)``, or what has
-            the outputs' shape; or, for one output, numbers ``(n,)``. Numbers are taken as they are.
+            Labels ``(n,)``, integers from 0 to outputs - 1; or rows ``(n, outputs)``, or for image
+            outputs images; or, for one output, numbers ``(n,)``. ``uint8`` is not scaled here.
+            Where outputs are vectors, what has more dimensions is laid out in rows.
         epochs, batch_size
             How often to go through all samples, and how many to a step. The last step of an epoch
             takes what is left.
@@ -329,13 +330,13 @@ class Network:
             if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
                 raise ValueError(
                     "validation_data must be a pair (x, y), or (x, y, sample_weight), "
-                    f"but is a {type(validation_data).__name__}"
+                    f"but is {_kind(validation_data)}"
                 )
             x, y, *weights = validation_data
             validation = self.core.samples(x, y, ("validation x", "validation y"))
             if weights:
-                names = None, "validation sample_weight"
-                validation = self.core.weighed(validation, weights[0], *names)
+                name = "validation sample_weight"
+                validation = self.core.weighed(validation, weights[0], name=name)
         shuffle = checks.truth("shuffle", shuffle)
         if progress is not None:
             checks.truth("progress", progress)
@@ -492,7 +493,8 @@ class Arrays(Sequence[Array]):
     def __setitem__(self, i: Any, values: Any) -> None:
         index = range(len(self))[i]
         if isinstance(index, range):
-            self._write(list(zip(index, self._as_many(values, len(index)), strict=True)))
+            name = f"{self._name}[{i.start or ''}:{i.stop or ''}]" if i.step is None else self._name
+            self._write(list(zip(index, _as_many(name, values, len(index)), strict=True)))
         else:
             self._write([(index, values)])
 
@@ -509,14 +511,7 @@ class Arrays(Sequence[Array]):
 
         Raises `ValueError` where number, shape or numbers do not fit.
         """
-        self._write(list(enumerate(self._as_many(values, len(self)))))
-
-    def _as_many(self, values: Any, count: int) -> list[Any]:
-        """Return values as a list of so many, or raise `ValueError`."""
-        listed = list(values)
-        if len(listed) != count:
-            raise ValueError(f"{self._name} has {len(listed)} arrays, but there are {count} layers")
-        return listed
+        self._write(list(enumerate(_as_many(self._name, values, len(self)))))
 
     def _write(self, values: list[tuple[int, Any]]) -> None:
         engine, checked = self._engine, []
@@ -530,6 +525,23 @@ class Arrays(Sequence[Array]):
         with engine.lock:
             for view, array in checked:
                 engine.backend.copy(engine.backend.upload(array), view)
+
+
+def _as_many(name: str, values: Any, count: int) -> list[Any]:
+    """Return values as a list of so many, one a layer, or raise `ValueError`."""
+    try:
+        listed = list(values)
+    except TypeError:
+        raise ValueError(f"{name} is {values!r}, but must be arrays, one a layer") from None
+    if len(listed) != count:
+        raise ValueError(f"{name} has {len(listed)} arrays, but must have {count}, one a layer")
+    return listed
+
+
+def _kind(value: Any) -> str:
+    """Return what a value is in words, and of how many entries."""
+    of = f" of {len(value)}" if isinstance(value, tuple | list) else ""
+    return f"a {type(value).__name__}{of}"
 
 
 def chosen(outputs: Array, count: int) -> Any:

@@ -149,7 +149,10 @@ def check_samples(
 
 
 def _target_rows(y: NDArray[Any], shape: Shape, name: str) -> NDArray[Any]:
-    """Return targets as rows ``(n, outputs)``, where the network's outputs are of a shape."""
+    """Return targets as rows ``(n, outputs)``, where a sample's outputs are of a shape.
+
+    Images must be in that shape, or rows already. Else they are laid out in rows, as inputs are.
+    """
     outputs = prod(shape)
     ordered = len(shape) == 1 or y.ndim == 1 or y.shape[1:] in _forms(shape)
     if prod(y.shape[1:]) != outputs or not ordered:
@@ -268,7 +271,7 @@ def check_weights(
         _check_finite(backend, weights, dtype, name)
         if weights.min() < 0:
             raise ValueError(f"{name} has {weights.min():g}, but must not be negative")
-        if not weights.any():
+        if not weights.astype(dtype).any():
             raise ValueError(f"{name} is 0 for all samples, which leaves none that count")
     if class_weight is not None:
         known = classes(backend, samples)

@@ -26,6 +26,11 @@ class Schedule:
         """Return the learning rate at ``epoch``, counted from 0."""
         raise NotImplementedError
 
+    def rates(self, epoch: int, steps: int) -> NDArray[np.float64]:
+        """Return the rate of each of the ``steps`` of an epoch, shape ``(steps,)``."""
+        times = (epoch + step / steps for step in range(steps))
+        return np.array([checks.not_negative("learning_rate", self(time)) for time in times])
+
 
 @dataclass(frozen=True)
 class Step(Schedule):
@@ -120,12 +125,13 @@ class WarmUp(Schedule):
         then = self.then
         if isinstance(then, Schedule):
             rate = then(epoch)
-        elif callable(then):
-            what = f"then({int(epoch)})"
-            rate = checks.number(what, then(int(epoch)), "a number of at least 0", least=0)
         else:
-            rate = then
+            rate = then(int(epoch)) if callable(then) else then
         return rate * min(epoch / self.epochs, 1.0)
+
+    def rates(self, epoch: int, steps: int) -> NDArray[np.float64]:
+        times = epoch + np.arange(steps) / steps
+        return rates(self.then, epoch, steps) * np.minimum(times / self.epochs, 1.0)
 
 
 #: A rate, a schedule, or a function from the epoch's number (0, 1, 2, …) to a rate.
@@ -145,8 +151,7 @@ def rates(learning_rate: LearningRate, epoch: int, steps: int) -> NDArray[np.flo
     Raises `ValueError` where a function gives anything but a number of at least 0.
     """
     if isinstance(learning_rate, Schedule):
-        times = [epoch + step / steps for step in range(steps)]
-        return np.array([checks.not_negative("learning_rate", learning_rate(t)) for t in times])
+        return learning_rate.rates(epoch, steps)
     if callable(learning_rate):
         rate = learning_rate(epoch)
         what = f"learning_rate({epoch})"

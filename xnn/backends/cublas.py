@@ -7,6 +7,7 @@ learning rate that changes; its workspace is given to it, so that it may be capt
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -87,6 +88,16 @@ class Cublas:
         status = getattr(self._library, name)(*arguments)
         if status != 0:
             raise DeviceError(f"cuBLAS failed: {name} returned {status}")
+
+
+def _renew() -> None:
+    """Make the lock anew in the copy of a process, where whoever held it is not."""
+    global CAPTURING
+    CAPTURING = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
 
 
 def _destroy(library: Any, handle: ctypes.c_void_p) -> None:

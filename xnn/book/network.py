@@ -50,12 +50,12 @@ class Network(Feedforward):
         samples, optimizer = self._samples("training_data", training_data), sgd(eta)
         test = None if test_data is None else self._samples("test_data", test_data, labels=True)
 
-        def report(run: Training) -> None:
+        def report(training: Training) -> None:
             if test is None:
-                print(f"Epoch {run.epoch} complete")
+                print(f"Epoch {training.epoch} complete")
             else:
-                right = round(run.history.validation_accuracy[-1] * len(test))
-                print(f"Epoch {run.epoch}: {right} / {len(test)}")
+                right = round(training.history.validation_accuracy[-1] * len(test))
+                print(f"Epoch {training.epoch}: {right} / {len(test)}")
 
         self._train(training_data, samples, epochs, mini_batch_size, optimizer, report, test)
 

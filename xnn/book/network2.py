@@ -165,8 +165,8 @@ class Network(Feedforward):
         figures: Figures = [], [], [], []
         evaluation_cost, evaluation_accuracy, training_cost, training_accuracy = figures
 
-        def report(run: Training) -> None:
-            print(f"Epoch {run.epoch} training complete")
+        def report(training: Training) -> None:
+            print(f"Epoch {training.epoch} training complete")
             if monitor_training_cost or monitor_training_accuracy:
                 cost, right = self._evaluate(samples)
                 if monitor_training_cost:
@@ -176,8 +176,8 @@ class Network(Feedforward):
                     training_accuracy.append(right)
                     print(f"Accuracy on training data: {right} / {len(samples)}")
             if evaluation is not None:
-                cost = run.history.validation_cost[-1]
-                right = round(run.history.validation_accuracy[-1] * len(evaluation))
+                cost = training.history.validation_cost[-1]
+                right = round(training.history.validation_accuracy[-1] * len(evaluation))
                 if monitor_evaluation_cost:
                     evaluation_cost.append(cost + self._penalty(lmbda, len(evaluation)))
                     print(f"Cost on evaluation data: {evaluation_cost[-1]}")
@@ -187,7 +187,7 @@ class Network(Feedforward):
             print()
             accuracies = evaluation_accuracy or training_accuracy
             if patience and accuracies.index(max(accuracies)) + patience < len(accuracies):
-                run.stop(f"no better accuracy in {patience} epochs")
+                training.stop(f"no better accuracy in {patience} epochs")
 
         self._train(training_data, samples, epochs, mini_batch_size, optimizer, report, evaluation)
         return figures

@@ -304,14 +304,14 @@ class Network:
         batches = len(training) // mini_batch_size
         best, best_iteration, best_test = 0.0, 0, 0.0
 
-        def report(run: Training) -> None:
+        def report(training: Training) -> None:
             nonlocal best, best_iteration, best_test
-            first = batches * run.epoch
+            first = batches * training.epoch
             for iteration in range(-(-first // 1000) * 1000, first + batches, 1000):
                 print(f"Training mini-batch number {iteration}")
             accuracy = self._net.core.evaluate(validation).accuracy
             assert accuracy is not None
-            print(f"Epoch {run.epoch}: validation accuracy {accuracy:.2%}")
+            print(f"Epoch {training.epoch}: validation accuracy {accuracy:.2%}")
             if accuracy >= best:
                 print("This is the best validation accuracy to date.")
                 best, best_iteration = accuracy, first + batches - 1

@@ -116,11 +116,7 @@ class AdamSolver(Solver):
 class _AdamUpdates(AdamUpdates):
     """Adam with v / (1 - β₂) in the place of v, and so with ε / √(1 - β₂)."""
 
-    def __init__(
-        self,
-        adam: Adam,
-        subject: Subject,
-    ) -> None:
+    def __init__(self, adam: Adam, subject: Subject) -> None:
         super().__init__(adam, subject)
         self.eps = adam.eps / np.sqrt(1 - adam.betas[1])
 

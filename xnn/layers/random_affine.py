@@ -62,9 +62,8 @@ class RandomAffine(Augmentation):
         # Divided by how much larger the image becomes.
         larger = {"h": half, "u": size, "s": float(self.scale)}
         for formula, out in (("cos((h * a - 1) * t)", cosine), ("sin((h * a - 1) * t)", sine)):
-            backend.elementwise(
-                f"{formula} / (1 + (h * u - 1) * s)", out, a=angle, t=turn, **larger
-            )
+            scaled = f"{formula} / (1 + (h * u - 1) * s)"
+            backend.elementwise(scaled, out, a=angle, t=turn, **larger)
         tangent = "sin((h * k - 1) * m) / cos((h * k - 1) * m)"
         backend.elementwise(tangent, shear, h=half, k=slant, m=most)
         grid = {"y": warp.down, "x": warp.across, "c": cosine, "s": sine}
@@ -73,7 +72,7 @@ class RandomAffine(Augmentation):
         backend.elementwise(formula, warp.columns, k=shear, r=warp.rows, **grid)
         moved = ((warp.rows, down, at.shape[0]), (warp.columns, across, at.shape[1]))
         for places, chance, length in moved:
-            backend.elementwise("(h * u - 1) * p + m", row, h=half, u=chance, p=float(self.shift),
-                            m=(length - 1) / 2)  # fmt: skip
+            middle = {"p": float(self.shift), "m": (length - 1) / 2}
+            backend.elementwise("(h * u - 1) * p + m", row, h=half, u=chance, **middle)
             backend.elementwise("x + b", places, x=places, b=row)
         warp.sample(backend, at)

@@ -90,11 +90,7 @@ class AdamUpdates(Formulas):
     a = (1 - β₁ᵗ) / (1 - β₁) and b = (1 - β₂ᵗ) / (1 - β₂), ``rate`` is η √b / a and ``eps`` is ε √b.
     """
 
-    def __init__(
-        self,
-        adam: Adam,
-        subject: Subject,
-    ) -> None:
+    def __init__(self, adam: Adam, subject: Subject) -> None:
         program = "m = m * keep1 + g; v = v * keep2 + g * g; w = w - rate * m / (sqrt(v) + eps)"
         self.decays_apart = adam._decoupled and adam.weight_decay > 0
         if self.decays_apart:
@@ -113,8 +109,8 @@ class AdamUpdates(Formulas):
         # In double precision: of 1 - 0.999 single precision leaves five digits.
         betas = np.array(adam.betas, np.float64)
         ahead = np.arange(1, backend.chunk_steps + 1)
-        self.powers = backend.upload(np.ones(2))  # β₁ᵗ and β₂ᵗ, …
-        self.ahead = backend.upload(betas ** ahead[:, None])  # … and by what until a step
+        self.powers = backend.upload(np.ones(2))  # β₁ᵗ and β₂ᵗ at the beginning of a chunk, …
+        self.ahead = backend.upload(betas ** ahead[:, None])  # … and their factors at its steps
         self.scale = backend.upload(1 / (1 - betas))
 
     def state(self) -> dict[str, Array]:

@@ -90,10 +90,9 @@ class _AveragedUpdates(Updates):
         self.inner, self.decay, self.warm_up = inner, decay, warm_up
         self.aside = self.zeros()
         self.backend.copy(self.flat, self.aside)
+        within = np.arange(float(self.backend.chunk_steps))
         self.taken = self.backend.upload(np.zeros(1))  # steps before those of a chunk, …
-        self.each = self.backend.upload(
-            np.arange(float(self.backend.chunk_steps))
-        )  # … and within it
+        self.each = self.backend.upload(within)  # … and of it
 
     def state(self) -> dict[str, Array]:
         return {**self.inner.state(), "aside": self.aside, "taken": self.taken}

@@ -139,11 +139,7 @@ class SGDUpdates(Formulas):
 class _Plain(Updates):
     """The gradient lands in the weights."""
 
-    def __init__(
-        self,
-        subject: Subject,
-        decay: float,
-    ) -> None:
+    def __init__(self, subject: Subject, decay: float) -> None:
         super().__init__(subject)
         self.decay = decay
 
@@ -179,12 +175,7 @@ class _PlainStep(UpdateStep):
 class _Momentum(Updates):
     """The gradient lands in the velocity."""
 
-    def __init__(
-        self,
-        subject: Subject,
-        decay: float,
-        momentum: float,
-    ) -> None:
+    def __init__(self, subject: Subject, decay: float, momentum: float) -> None:
         super().__init__(subject)
         self.momentum = momentum
         self.velocity = self.zeros()
