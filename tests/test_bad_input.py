@@ -46,6 +46,12 @@ def fit(x=X, y=Y, **options):
     return net().fit(x, y, **{"epochs": 1, **options})
 
 
+def save_nan():
+    network = net()
+    network.weights[0][0, 0] = np.nan
+    network.save("nan.safetensors")
+
+
 def one_output(y, cost="quadratic", activation="sigmoid"):
     return Network([4, Dense(1, activation)], cost).fit(X, y, epochs=1)
 
@@ -581,6 +587,11 @@ WRONG = BOOK | {
         lambda: net().evaluate(X, Y, sample_weight=np.full(6, 1e-60)),
         "sample_weight is 0 for all samples",
     ),
+    "a data set that makes its items": (
+        lambda: fit(type("Made", (), {"__len__": lambda _: 6, "__getitem__": lambda *_: X[0]})()),
+        "x is a Made, but must be an array of numbers",
+    ),
+    "NaN to be saved": (save_nan, "0.weights hold NaN or infinity; set them anew"),
     "nothing to watch": (
         lambda: fit(callbacks=[EarlyStopping()]),
         "there is nothing to watch: give validation_data, or name a monitor",

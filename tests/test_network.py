@@ -118,6 +118,9 @@ def test_some_layers_can_be_assigned(device):
         np.testing.assert_array_equal(found, wanted)
     for found, wanted in zip(copies(net)[1], [np.ones(3), middle, np.full(3, 2.0)], strict=True):
         np.testing.assert_array_equal(found, wanted)
+    both = net.weights[:1] + net.weights
+    assert [w.shape for w in both] == [(3, 2), (3, 2), (3, 3), (3, 3)]
+    assert len(net.weights + net.weights) == 6
     with pytest.raises(ValueError, match=r"weights\[:2\] has 1 arrays, but must have 2, one a"):
         net.weights[:2] = [first]
 

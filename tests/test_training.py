@@ -657,6 +657,17 @@ def test_notebooks_have_the_bar(monkeypatch, capsys):
     assert "epoch 1/2" in capsys.readouterr().err
 
 
+def test_a_history_is_a_table():
+    x, y = problem()
+    rest = {"epochs": 3, "validation_data": (x, y)}
+    history = network().fit(x, y, **rest)
+    table = history.table()
+    assert list(table) == [*history.FIGURES, "seconds"]
+    assert table["cost"] == history.cost
+    assert {len(values) for values in table.values()} == {3}
+    assert list(network().fit(x, y, epochs=1).table()) == ["cost", "accuracy", "seconds"]
+
+
 def test_a_history_says_its_last_figures():
     x, y = problem()
     history = network().fit(x, y, epochs=3, validation_data=(x, y))
@@ -699,6 +710,33 @@ def test_targets_that_an_activation_cannot_give_are_warned_of(device):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             net.fit(x, abs(y) / high if high else abs(y), epochs=1)
+
+
+def test_bytes_that_are_no_pixels_are_warned_of(device):
+    x, y = problem()
+    bits = (x > 0.5).astype(np.uint8)
+    with pytest.warns(UserWarning, match="x is uint8 and has nothing but 0 and 1"):
+        network(device).fit(bits, y, epochs=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        network(device).fit(bits.astype(bool), y, epochs=1)
+        network(device).fit(255 * bits, y, epochs=1)
+
+
+def test_one_early_stopping_is_for_one_training_at_a_time(device):
+    """Else the network of one thread would end with the weights of another's."""
+    x, y = problem()
+    stopping, refused = xnn.EarlyStopping("cost"), []
+
+    def another(training):
+        with pytest.raises(ValueError, match="this EarlyStopping is at work in another training"):
+            network(device).fit(x, y, epochs=1, callbacks=[stopping])
+        refused.append(training.epoch)
+
+    history = network(device).fit(x, y, epochs=2, callbacks=[stopping, another])
+    assert refused == [0, 1]
+    assert stopping.best == min(history.cost)
+    network(device).fit(x, y, epochs=1, callbacks=[stopping])  # and then for the next
 
 
 def test_bytes_as_targets_of_bytes_are_warned_of(device):

@@ -19,7 +19,23 @@ __all__ = ["Callback", "EarlyStopping", "ReduceOnPlateau", "Training"]
 
 
 class Training(Protocol):
-    """What a callback sees of the training under way."""
+    """What a callback sees of the training under way.
+
+    It does not know the network: a function given as a callback has it from where it was made.
+
+    Attributes
+    ----------
+    epoch, epochs
+        The epoch that has ended, from 0, and how many there are to be.
+    step, steps
+        How many steps of the epoch are done, and how many it has.
+    resumed
+        Whether it goes on from a checkpoint.
+    history, figures
+        The figures so far, and the names of those that it records.
+    rate_factor
+        What learning rates are multiplied by, 1 at first; a callback may set it.
+    """
 
     epoch: int
     """The epoch that has ended, from 0."""
@@ -159,14 +175,22 @@ class _Watching(Callback):
         self.min_delta = checks.not_negative("min_delta", min_delta)
         self.best: float | None = None
         self.best_epoch: int | None = None
+        self._busy = False  # whether a training is under way
 
     def begin(self, training: Training) -> None:
+        if self._busy:  # in another thread
+            kind = type(self).__name__
+            raise ValueError(f"this {kind} is at work in another training: give each one its own")
         given = self.monitor
         found = usual(training) if given is None else recorded(given, training)
         if found is None:
             raise ValueError("there is nothing to watch: give validation_data, or name a monitor")
         self._figure = found
         self.best = self.best_epoch = None
+        self._busy = True
+
+    def end(self, training: Training) -> None:
+        self._busy = False
 
     def better(self, training: Training) -> bool:
         """Note the figure of the epoch that has ended, and return whether it is the best.
@@ -275,9 +299,10 @@ class EarlyStopping(_Watching):
             self._snapshot = np.array(weights)
 
     def end(self, training: Training) -> None:
-        if self._snapshot is not None:
-            training.restore(self._snapshot)
-            self._snapshot = None
+        snapshot, self._snapshot = self._snapshot, None
+        super().end(training)
+        if snapshot is not None:
+            training.restore(snapshot)
 
 
 class ReduceOnPlateau(_Watching):

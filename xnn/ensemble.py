@@ -65,9 +65,10 @@ class Ensemble:
         self.vote = vote
 
     def __repr__(self) -> str:
-        return "\n".join(
-            [f"Ensemble of {len(self.networks)} by {self.vote}:", *map(repr, self.networks)]
-        )
+        told = list(map(repr, self.networks))
+        each = [told[0]] if len(set(told)) == 1 else told
+        alike = ", each" if len(told) > len(each) else ""
+        return "\n".join([f"Ensemble of {len(told)} by {self.vote}{alike}:", *each])
 
     def predict(self, x: ArrayLike) -> NDArray[Any]:
         """Return the networks' outputs for samples as `Network.predict` takes them, averaged."""

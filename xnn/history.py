@@ -18,6 +18,7 @@ class History:
     ----------
     cost, accuracy
         Of the training data as it was met during the epoch, by weights that were still changing.
+        There is an accuracy where targets are labels or one-hot rows, or yes and no for one output.
     validation_cost, validation_accuracy
         Of the validation data, at the epoch's end.
     seconds
@@ -56,6 +57,11 @@ class History:
     def __len__(self) -> int:
         """Return how many epochs were completed."""
         return len(self.cost)
+
+    def table(self) -> dict[str, list[float]]:
+        """Return the lists that are not empty, by name: what ``pandas.DataFrame`` takes."""
+        lists = {name: getattr(self, name) for name in (*self.FIGURES, "seconds")}
+        return {name: list(values) for name, values in lists.items() if values}
 
     def record(self, prefix: str, cost: float, accuracy: float | None) -> None:
         """Append a cost, and an accuracy where there is one."""

@@ -251,11 +251,13 @@ class Network:
             takes what is left.
         optimizer
             Such as ``xnn.SGD(3.0)``; a number is its learning rate; None is ``SGD(0.5)`` for the
-            quadratic cost and ``SGD(0.1)`` for all others.
+            quadratic cost and ``SGD(0.1)`` for all others. It keeps nothing from one call to the
+            next: averages begin anew, and schedules at epoch 0.
         sample_weight
             How much each sample counts, ``(n,)``: its cost and its gradient are multiplied by this.
         class_weight
-            How much each class counts: a mapping of classes to weights, or ``"balanced"``.
+            How much each class counts: a mapping of classes to weights, where others count 1, or
+            ``"balanced"``. Validation figures know nothing of it.
         label_smoothing
             s, at least 0 and less than 1: targets y become (1 - s) y + s / k, with k classes. One
             output stands for two classes.
@@ -439,9 +441,13 @@ class Network:
         """Write the network to a safetensors file: parameters, and what it is in the header.
 
         The file is the old one or the new one at each moment, also where the process is killed.
-        Raises `OSError` where it cannot be written; a file already there is then unharmed.
+        Raises `OSError` where it cannot be written, and `ValueError` where weights are not finite;
+        a file already there is then unharmed.
         """
         state = self.core.state()
+        for name, array in state["arrays"].items():
+            if not np.isfinite(array).all():  # such a file would be refused
+                raise ValueError(f"{name} hold NaN or infinity; set them anew")
         saving.write(path, state["arrays"], state["description"])
 
     def export_onnx(self, path: str | os.PathLike[str]) -> None:
@@ -497,6 +503,12 @@ class Arrays(Sequence[Array]):
             self._write(list(zip(index, _as_many(name, values, len(index)), strict=True)))
         else:
             self._write([(index, values)])
+
+    def __add__(self, other: Sequence[Any]) -> list[Any]:
+        return [*self, *other]
+
+    def __radd__(self, other: Sequence[Any]) -> list[Any]:
+        return [*other, *self]
 
     def __repr__(self) -> str:
         return repr(self._views)

@@ -6,7 +6,7 @@ real dtypes are taken as the numbers that they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Literal
@@ -174,6 +174,11 @@ def advice(backend: Backend, samples: Samples, activation: Activation) -> Iterat
             f"x has pixels from 0 to 255 as {first.dtype}, too large to learn from: give them as "
             "uint8, which is scaled to 0…1, or divide by 255"
         )
+    if first.dtype == np.uint8 and first.max() == 1:
+        yield (
+            "x is uint8 and has nothing but 0 and 1: bytes are taken as pixels and divided by 255; "
+            "if these are none, give x.astype('float32')"
+        )
     if samples.values is not None:
         values = backend.host(samples.values)
         low, high = values.min(), values.max()
@@ -320,7 +325,7 @@ def _array(backend: Backend, values: Any, name: str) -> Array:
     try:
         array = backend.adopt(values)
         if array is None:
-            array = np.asarray(values)
+            array = np.asarray(values) if _finite_length(values) else np.empty((), object)
     except DeviceError:
         raise
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
@@ -339,6 +344,23 @@ def _array(backend: Backend, values: Any, name: str) -> Array:
         hint = "; labels are the whole numbers 0, 1, 2, …" if name.startswith("y") else ""
         raise ValueError(f"{name} has dtype {array.dtype}, but must hold real numbers{hint}")
     return array
+
+
+def _finite_length(values: Any) -> bool:
+    """Return whether NumPy can make an array of something without asking for items one by one.
+
+    It asks until there is an `IndexError`, which data sets that make their items may never raise.
+    """
+    if not hasattr(values, "__getitem__") or isinstance(values, Sequence | Mapping):
+        return True
+    protocols = ("__array__", "__array_interface__", "__array_struct__", "__dlpack__")
+    if any(hasattr(values, name) for name in protocols):
+        return True
+    try:
+        memoryview(values)
+    except TypeError:
+        return False
+    return True
 
 
 def _check_finite(backend: Backend, array: Array, dtype: Any, name: str) -> None:
