@@ -78,7 +78,7 @@ def trained(name: str, seed: int, data, args: argparse.Namespace):
     epochs = epochs_to(args.target, history)
     told = f"after {sum(history.seconds[:epochs]):.1f} s" if epochs else "was not reached"
     told += f"; {sum(history.seconds):.1f} s in all"
-    if stopping.best_epoch is not None:  # as after Ctrl-C in the first epoch
+    if stopping.best_epoch is not None:  # None after Ctrl-C in the first epoch
         told += f"; cost least in epoch {stopping.best_epoch + 1}"
     print(f"{args.target} % {told}")
     return net, history

@@ -34,9 +34,9 @@ def pytest_configure(config):
 
 
 # Tests of files, pages, processes and allocations on the host, which are the same on every device.
-_HOST = {"cuda", "datasets", "docs", "emulated", "fuzz", "kernels", "lanes", "lean", "reference"}
-# Those of commands, which know no other device than the CPU and a GPU.
-_COMMANDS = {"benchmarks", "cli", "examples", "info", "tiny"}
+_HOST = {"cuda", "datasets", "docs", "emulated", "fuzz", "kernels", "lanes", "reference"}
+# Those that know no other device than the CPU and a GPU: of commands, and of memory.
+_REAL = {"benchmarks", "cli", "examples", "info", "lean", "tiny"}
 
 
 def pytest_collection_modifyitems(config, items):
@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(config, items):
     device = config.getoption("--device")
     if device == "cpu":
         return
-    same = _HOST if device.startswith("gpu") else _HOST | _COMMANDS
+    same = _HOST if device.startswith("gpu") else _HOST | _REAL
     again = [item for item in items if item.module.__name__.rpartition("test_")[2] in same]
     config.hook.pytest_deselected(items=again)
     items[:] = [item for item in items if item not in set(again)]

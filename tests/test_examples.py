@@ -176,7 +176,8 @@ def test_what_the_record_cannot_do_is_told(scribbles):
     options = ("--device", "cpu", "--data", scribbles, "--epochs", 1)
     done = run(*options, "--target", 100, example="record.py")
     assert done.returncode == 1, done.stderr
-    assert re.search(r"\n100\.0 % was not reached; \d+\.\d s in all; ", done.stdout)
+    told = r"\n100\.0 % was not reached; \d+\.\d s in all; cost least in epoch 1\n"
+    assert re.search(told, done.stdout)
     for wrong, words in (
         (("--ensemble", 0), "networks must be at least one"),
         (("--epochs", 0), "epochs is 0"),
