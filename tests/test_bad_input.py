@@ -434,6 +434,10 @@ WRONG = BOOK | {
     ),
     "empty evaluation": (lambda: net().evaluate(X[:0], Y[:0]), "x is empty, but must hold"),
     "label too large for backprop": (lambda: net().backprop(X, Y + 1), "y has labels up to 3, but"),
+    "label too large for input_gradient": (
+        lambda: net().input_gradient(X, Y + 1),
+        "y has labels up to 3, but",
+    ),
     "one sample a mini-batch and BatchNorm": (
         lambda: normalised(batch_size=1),
         "layers[2]: BatchNorm wants more than 1 value per channel in training, "

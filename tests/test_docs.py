@@ -7,7 +7,9 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import xnn
@@ -65,6 +67,35 @@ def test_python_of_the_readme_runs(mnist, tmp_path, monkeypatch, device, capsys)
     assert re.search(r"\nEpoch 0: \d+ / 10000\n$", capsys.readouterr().out)
 
 
+def test_recipes_run_and_do_what_they_say(mnist, tmp_path, monkeypatch, capsys):
+    """As printed, but for the number of epochs."""
+    pytest.importorskip("sklearn")
+    pytest.importorskip("onnx")
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(re.sub(r"epochs=(5|20|100)\b", "epochs=2", block), names)
+    found = SimpleNamespace(**names)
+    right = np.trace(found.confusion) / 10_000
+    assert found.confusion.sum() == 10_000
+    assert len(found.wrong) == round(10_000 * (1 - right))
+    assert len(found.recall) >= 1
+    assert found.activations.shape == (10_000, 100)
+    assert found.head.evaluate(found.activations, found.y_test % 2 == 0).accuracy > 0.95
+    assert found.net.evaluate(found.x, found.y_train).accuracy > 0.9
+    clear = found.x_test[:100] / 255
+    assert np.abs(found.misled - clear).max() < 0.1 + 1e-6
+    before, after = map(float, capsys.readouterr().out.split()[1:3])
+    assert before > 0.9
+    assert after < 0.2
+    assert np.abs(found.predicted - found.prices).mean() < found.spread / 5
+    assert min(found.accuracies) > 0.8
+    assert found.best[0] > 0.9
+    assert 0.001 < found.rate < 2
+    assert xnn.load("digits.safetensors").sizes == [784, 100, 10]
+
+
 def test_commands_and_files_of_the_readme_exist():
     for path in re.findall(r"\]\(([\w/.-]+)\)", README):
         assert (ROOT / path).exists(), path
@@ -97,7 +128,7 @@ def test_what_the_readme_lists_is_what_there_is():
     rows = dict(re.findall(r"^\| ([\w ]+) \| (.*) \|$", README, re.MULTILINE))
     assert set(re.findall(r"\w+", rows["Activations"])) == set(activations.ACTIVATIONS)
     assert set(re.findall(r"\w+", rows["Costs"])) == set(costs.NAMES)
-    assert set(initializers.INITIALIZERS) <= set(re.findall(r"`(\w+)`", rows["First weights"]))
+    assert set(initializers.INITIALIZERS) <= set(re.findall(r"`(\w+)`", rows["Initializers"]))
     assert {"Step", "Cosine", "OneCycle", "WarmUp"} <= set(
         re.findall(r"`(\w+)`", rows["Learning rates"])
     )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import xnn
 
 from . import reference
-from .helpers import copies
+from .helpers import copies, host
 
 SIZES = [4, 6, 5, 3]
 
@@ -132,6 +132,34 @@ def test_gradient_is_that_of_pytorch(cost, activations, device):
     found = net.backprop(x, y)
     for gradient, tensor in zip([*found.weights, *found.biases], [*weights, *biases], strict=True):
         assert reference.relative_error(gradient, tensor.grad.numpy()) < 1e-10
+
+
+@pytest.mark.parametrize(
+    ("cost", "activations"), CASES, ids=lambda v: v if type(v) is str else "-".join(v)
+)
+def test_input_gradient_is_the_first_error_through_the_first_weights(cost, activations, device):
+    """(BP2) of the book for a layer below the first, whose error (BP3) is the biases' gradient."""
+    net = network(activations, cost, device)
+    x, y = data(cost, activations[-1])
+    found = net.input_gradient(x, y)
+    weights, _ = copies(net)
+    for i in range(len(x)):
+        error = host(net.backprop(x[i : i + 1], y[i : i + 1]).biases[0])
+        assert reference.relative_error(host(found)[i], error @ weights[0]) < 1e-12
+
+
+def test_input_gradient_of_many_samples_and_of_pixels(device):
+    """Each sample has its own, in whichever block it is; they are those of pixels from 0 to 1."""
+    net = xnn.Network([12, 9, 3], seed=0, device=device)
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (5000, 3, 4)).astype(np.uint8), rng.integers(0, 3, 5000)
+    found = net.input_gradient(x, y)
+    assert found.shape == x.shape
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, net.input_gradient(x / 255, y), rtol=1e-4, atol=1e-7)
+    for i in (0, 1234, 4999):
+        alone = net.input_gradient(x[i : i + 1], y[i : i + 1])
+        np.testing.assert_allclose(found[i : i + 1], alone, rtol=1e-4, atol=1e-7)
 
 
 @given(n=st.integers(1, 40), seed=st.integers(0, 2**32), units=st.integers(1, 20))

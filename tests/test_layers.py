@@ -331,6 +331,34 @@ def test_gradients_are_those_of_central_differences(layers, device):
     assert_gradients(net, found, lambda: net.evaluate(x, y).cost)
 
 
+FIRST = {
+    "augmentation": [RandomAffine(2, 9), RandomErasing(), Conv2D(2, 2, "tanh")],
+    "max pool": [MaxPool2D(2), Flatten(), Dense(2)],
+    "average pool": [AveragePool2D(2), Flatten(), Dense(2)],
+    "global average pool": [GlobalAveragePool2D(), Dense(2)],
+    "activation": [Activation("tanh"), Flatten(), Dense(2)],
+    "dropout of the book": [Dropout(0.3, scale_training=False), Flatten(), Dense(2)],
+    "reshape": [Reshape((3, 10, 2)), Conv2D(2, 2, "tanh")],
+    "reshape and augmentation": [Reshape((3, 10, 2)), RandomAffine(1), Conv2D(2, 2, "tanh")],
+}
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [*LAYERS.values(), *FIRST.values()],
+    ids=[*LAYERS, *(f"{name} first" for name in FIRST)],
+)
+def test_input_gradients_are_those_of_central_differences(layers, device):
+    net = network(layers, device)
+    if any(isinstance(layer, BatchNorm) for layer in layers):
+        net.fit(*samples(net), epochs=3, optimizer=1e-2, batch_size=6)
+    x, y = samples(net, 2)
+    found = net.input_gradient(x, y)
+    wanted = reference.numeric_gradient(lambda: 2 * net.evaluate(x, y).cost, x, step=1e-4)
+    assert found.shape == x.shape
+    assert reference.relative_error(host(found), wanted) < 1e-7
+
+
 def assert_gradients(net, found, value):
     """Compare found gradients with central differences of ``value``, a function of the network."""
     got, wanted = [], []

@@ -165,6 +165,36 @@ def test_a_state_is_all_that_a_network_has_learnt(tmp_path, device):
         xnn.load(tmp_path / "net", dtype="int8")
 
 
+def test_networks_that_share_layers_share_their_state(device):
+    """The first layers give what the whole network has within; and serve another last layer."""
+    layers = [xnn.Dense(5, "tanh"), xnn.BatchNorm(), xnn.Dense(3, "softmax")]
+    x = np.random.default_rng(0).standard_normal((20, 4))
+    net = xnn.Network([4, *layers], seed=0, device=device)
+    net.fit(x, np.arange(20) % 3, epochs=3)
+    state = net.state_dict()
+
+    first = xnn.Network([4, *layers[:2]], seed=1, device=device)
+    first.load_state_dict(state, strict=False)
+    last = xnn.Network([5, *layers[2:]], seed=1, device=device)
+    last.load_state_dict({"0.weights": state["2.weights"], "0.biases": state["2.biases"]})
+    within = host(first.predict(x))
+    np.testing.assert_allclose(host(last.predict(within)), host(net.predict(x)), rtol=1e-5)
+
+    longer = xnn.Network([4, *layers[:2], xnn.Dense(5, "tanh"), xnn.Dense(2)], device=device)
+    before = longer.state_dict()
+    shared = {name: array for name, array in state.items() if name[0] in "01"}
+    longer.load_state_dict(shared, strict=False)
+    for name, array in longer.state_dict().items():
+        np.testing.assert_array_equal(array, shared.get(name, before[name]))
+
+    with pytest.raises(ValueError, match=r"2.weights have shape \(3, 5\), but must have .*5, 5"):
+        longer.load_state_dict(state, strict=False)
+    with pytest.raises(ValueError, match=r"arrays first\.weight belong to no layer"):
+        net.load_state_dict({"first.weight": np.ones((5, 4))}, strict=False)
+    with pytest.raises(ValueError, match="strict is 'no', but must be True or False"):
+        net.load_state_dict(state, strict="no")
+
+
 def test_weights_given_as_arrays():
     weights, biases = np.array([[2.0, 4.0]]), np.array([1.0])
     for given, bias in (((weights, biases), 1.0), (weights, 0.0), (weights.tolist(), 0.0)):

@@ -259,6 +259,9 @@ def test_arrays_of_the_device_go_in_and_come_out(data):
     np.testing.assert_array_equal(outputs.get(), host.predict(x))
     np.testing.assert_array_equal(there.classify(on_device[0]).get(), host.classify(x))
     assert there.evaluate(*on_device) == host.evaluate(x, y)
+    gradient = there.input_gradient(*on_device)
+    assert isinstance(gradient, standin.Array)
+    np.testing.assert_array_equal(gradient.get(), host.input_gradient(x, y))
     for ours, theirs in zip(there.backprop(*on_device), host.backprop(x, y), strict=True):
         for a, b in zip(ours, theirs, strict=True):
             assert isinstance(a, standin.Array)

@@ -153,10 +153,11 @@ class Core:
         engine = self.engine
         return _arrays(engine, _flat(engine))
 
-    def put(self, named: Mapping[str, Any]) -> None:
-        """Set all arrays to those that `state` names so.
+    def put(self, named: Mapping[str, Any], *, strict: bool = True) -> None:
+        """Set all arrays to those that `state` names so; unless ``strict``, those that are given.
 
-        Raises `ValueError` where these are others, or do not fit, before any is set.
+        Raises `ValueError` if names do not match, unless not ``strict``, or if arrays do not fit,
+        before any is set.
         """
         engine = self.engine
         on_host = {
@@ -165,7 +166,7 @@ class Core:
         }
         wanted = array_shapes(engine.layers, engine.shapes[0])
         with engine.lock:
-            for i, own in enumerate(_placed(wanted, on_host, engine.dtype)):
+            for i, own in enumerate(_placed(wanted, on_host, engine.dtype, strict)):
                 engine.put(i, own)
 
     def _state_of(self, engine: Engine, flat: NDArray[Any]) -> dict[str, Any]:
@@ -259,22 +260,27 @@ def restored(state: dict[str, Any]) -> Core:
 
 
 def _placed(
-    wanted: Sequence[Mapping[str, Shape]], named: Mapping[str, Any], dtype: Any
+    wanted: Sequence[Mapping[str, Shape]],
+    named: Mapping[str, Any],
+    dtype: Any,
+    strict: bool = True,
 ) -> list[dict[str, NDArray[Any]]]:
     """Return each layer's arrays, checked, of all that there are, named ``"0.weights"`` and so on.
 
-    Raises `ValueError` where one is missing, belongs to no layer, or does not fit.
+    Raises `ValueError` if one does not fit; if ``strict``, also if one is missing or belongs to no
+    layer, else if none belongs to any.
     """
     left, placed = dict(named), []
     for i, shapes in enumerate(wanted):
         own = {}
         for name, shape in shapes.items():
             full = f"{i}.{name}"
-            if full not in left:
+            if full in left:
+                own[name] = as_given(full, left.pop(full), shape, dtype)
+            elif strict:
                 raise ValueError(f"array {full} is missing")
-            own[name] = as_given(full, left.pop(full), shape, dtype)
         placed.append(own)
-    if left:
+    if left and (strict or not any(placed)):
         raise ValueError(f"arrays {', '.join(sorted(map(str, left)))} belong to no layer")
     return placed
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -37,7 +37,7 @@ class Inference:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._forwards: dict[tuple[Any, ...], Forward] = {}
-        self._backwards: dict[tuple[int, float], Backward] = {}
+        self._backwards: dict[tuple[int, float, bool], Backward] = {}
         #: What takes one sample as it comes, by its shape ``(1, inputs)`` and dtype.
         self.ready: dict[tuple[tuple[int, ...], Any], Callable[[Any], Any | None]] = {}
 
@@ -167,23 +167,46 @@ class Inference:
         engine, n = self.engine, len(samples)
         backend = engine.backend
         flat = backend.zeros(engine.flat.shape, engine.dtype)
-        most = self._most(0)  # as for little work: backward, Python goes from block to block
-        for start in range(0, n, most):
-            block = samples[start : start + most]
-            backward = self.backward(len(block), samples.x.dtype)
-            backward.work.place(block)
-            backward.replay()
+        for _, backward in self._backwards_of(samples):
             backend.elementwise("sum + g / n", flat, sum=flat, g=backward.flat, n=n)
-        if isinstance(samples.x, np.ndarray):
-            flat = backend.download(flat)
-        else:
-            backend.hand_out(flat)
+        flat = self._handed_out(flat, samples)
         return [engine.views(i, flat) for i in range(len(engine.layers))]
 
-    def backward(self, rows: int, dtype: Any) -> Backward:
+    def input_gradients(self, samples: Samples) -> Array:
+        """Return for each sample the gradient of its cost by its inputs, ``(n, inputs)``.
+
+        They are where the inputs are.
+        """
+        engine = self.engine
+        found = engine.backend.zeros((len(samples), engine.sizes[0]), engine.dtype)
+        for rows, backward in self._backwards_of(samples, sensitive=True):
+            assert backward.work.delta is not None
+            engine.backend.copy(backward.work.delta.values, found[rows])
+        return self._handed_out(found, samples)
+
+    def _backwards_of(
+        self, samples: Samples, sensitive: bool = False
+    ) -> Iterator[tuple[slice, Backward]]:
+        """Run samples forward and backward, a block at a time; yield each when it is done."""
+        most = self._most(0)  # as for little work: backward, Python goes from block to block
+        for start in range(0, len(samples), most):
+            block = samples[start : start + most]
+            backward = self.backward(len(block), samples.x.dtype, sensitive)
+            backward.work.place(block)
+            backward.replay()
+            yield slice(start, start + len(block)), backward
+
+    def _handed_out(self, found: Array, samples: Samples) -> Array:
+        """Return what was found on the device, where the samples are."""
+        backend = self.engine.backend
+        return backend.download(found) if samples.on_host else backend.hand_out(found)
+
+    def backward(self, rows: int, dtype: Any, sensitive: bool = False) -> Backward:
         """Return the `Backward` for exactly ``rows`` samples of a dtype; the last few are kept."""
-        key = rows, scale(dtype)
-        found = self._backwards.pop(key, None) or Backward(self.engine, *key)
+        key = rows, scale(dtype), sensitive
+        found = self._backwards.pop(key, None)
+        if found is None:
+            found = Backward(self.engine, rows, scale(dtype), sensitive=sensitive)
         while len(self._backwards) >= _KEPT:
             del self._backwards[next(iter(self._backwards))]
         self._backwards[key] = found  # behind all others

@@ -180,15 +180,18 @@ class Network:
         arrays: dict[str, NDArray[Any]] = self.core.state()["arrays"]
         return arrays
 
-    def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
+    def load_state_dict(self, state: Mapping[str, ArrayLike], *, strict: bool = True) -> None:
         """Set all arrays to those of `state_dict`, of this network or one of the same shapes.
 
-        They may be of another dtype. Raises `ValueError` where one is missing, unknown, of another
-        shape or not finite; nothing is set then.
+        They may be of another dtype. With ``strict=False``, arrays that only one side has are left
+        alone: a network that begins or goes on like another takes what they have in common.
+
+        Raises `ValueError` if an array is missing or unknown (with ``strict=False``: if all are
+        unknown), of another shape or not finite; nothing is set then.
         """
         if not isinstance(state, Mapping):
             raise ValueError(f"state is {state!r}, but must be a mapping like state_dict()")
-        self.core.put(state)
+        self.core.put(state, strict=checks.truth("strict", strict))
 
     def __repr__(self) -> str:
         engine = self._engine
@@ -424,6 +427,33 @@ class Network:
         return Gradients(
             [arrays.get("biases") for arrays in found], [arrays.get("weights") for arrays in found]
         )
+
+    def input_gradient(self, x: ArrayLike, y: ArrayLike) -> NDArray[Any]:
+        """Return the gradient of each sample's cost with respect to its inputs, shaped like ``x``.
+
+        It tells which inputs matter (saliency maps, Simonyan et al. 2014, arXiv 1312.6034), and how
+        to change them to mislead the network (adversarial examples, Goodfellow et al. 2015, arXiv
+        1412.6572). Samples and targets are as `fit` takes them; for ``uint8`` pixels it is the
+        gradient with respect to the scaled ones, from 0 to 1.
+
+        Raises `ValueError` if these do not fit or contain NaN.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import xnn
+        >>> net = xnn.Network([4, 3, 2], seed=0)
+        >>> x, y = np.random.default_rng(0).random((5, 4)), np.array([0, 1, 1, 0, 1])
+        >>> gradient = net.input_gradient(x, y)
+        >>> gradient.shape
+        (5, 4)
+        >>> bool(net.evaluate(x - 0.1 * gradient, y).cost < net.evaluate(x, y).cost)
+        True
+        """
+        samples = self.core.samples(x, y)
+        with self._engine.lock:
+            found: NDArray[Any] = self.core.inference.input_gradients(samples)
+        return found.reshape(x.shape if hasattr(x, "shape") else np.shape(x))
 
     # Where it goes.
 

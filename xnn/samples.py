@@ -55,6 +55,11 @@ class Samples:
         return replace(self, **{name: array[rows] for name, array in self.arrays().items()})
 
     @property
+    def on_host(self) -> bool:
+        """Whether the inputs are on the host, not on a device."""
+        return isinstance(self.x, np.ndarray | SparseRows)
+
+    @property
     def nbytes(self) -> int:
         """How many bytes of a device's memory they take."""
         return sum(int(array.nbytes) for array in self.arrays().values())

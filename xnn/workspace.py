@@ -15,14 +15,24 @@ class Workspace:
     """What goes into a network and comes out of it, for ``rows`` samples.
 
     ``scale`` is what inputs are to be multiplied by. ``smoothing`` is the share of each target that
-    is given to all classes alike (Szegedy et al. 2016).
+    is given to all classes alike (Szegedy et al. 2016). ``sensitive`` asks for ∂C/∂x as well.
     """
 
-    def __init__(self, engine: Engine, rows: int, scale: float, *, smoothing: float = 0.0) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        rows: int,
+        scale: float,
+        *,
+        smoothing: float = 0.0,
+        sensitive: bool = False,
+    ) -> None:
         self.engine = engine
         self.scale = scale
         backend, dtype, outputs = engine.backend, engine.dtype, engine.outputs
         self.first = _between(engine, 0, rows, 1 / scale)
+        #: ∂C/∂x, of inputs that have been scaled; None where nobody asked.
+        self.delta = _between(engine, 0, rows, 0.0) if sensitive else None
         self.outputs = backend.zeros((rows, outputs), dtype)
         self.weighted = backend.zeros((rows, outputs), dtype)
         self.targets = backend.zeros((rows, outputs), dtype)
@@ -89,10 +99,11 @@ class Interior:
             _between(engine, i, rows, below.function.one) if below.keeps_z else hidden
             for i, below, hidden in zip(later, layers, self._hidden, strict=False)
         ]
-        self._deltas: list[Rows | None] = [None] * (len(layers) + 1)
+        #: Of each layer's outputs.
+        self._deltas: list[Rows | None] = [None] * len(layers)
         if backward:
             last = Rows.plain(backend.zeros((rows, sizes[-1]), dtype))
-            self._deltas = [None, *(_between(engine, i, rows, 0.0) for i in later), last]
+            self._deltas = [*(_between(engine, i, rows, 0.0) for i in later), last]
         self._sites = [
             Site(
                 batch=rows,
@@ -116,6 +127,7 @@ class Interior:
         engine, rows = self.engine, slice(start, start + self.rows)
         activations = [work.first[rows], *self._hidden, Rows.plain(work.outputs[rows])]
         weighted = [*self._z, Rows.plain(work.weighted[rows])]
+        deltas = [work.delta and work.delta[rows], *self._deltas]
         return [
             Memory(
                 **vars(self._sites[i]),
@@ -128,8 +140,8 @@ class Interior:
                 rng_state=self._rng_state,
                 number=i,
                 first=first,
-                delta=self._deltas[i + 1],
-                input_delta=self._deltas[i],
+                delta=deltas[i + 1],
+                input_delta=deltas[i],
             )
             for i in range(len(engine.layers))
         ]

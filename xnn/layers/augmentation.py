@@ -15,7 +15,7 @@ from .base import Gradient, Layer, Memory, Site, image
 class Augmentation(Layer):
     """Images as they might have been as well; otherwise images as they are.
 
-    It goes before all layers that learn: there is no way back through it.
+    It goes before all layers that learn: in training there is no way back through it.
     """
 
     random = True
@@ -34,7 +34,10 @@ class Augmentation(Layer):
         """Compute ``at.outputs`` from ``at.inputs`` in training."""
 
     def backward(self, backend: Backend, at: Memory, gradient: Gradient) -> None:
-        """Do nothing: below there is nothing that learns."""
+        """Pass on the error of images as they are; in training nothing below learns."""
+        if at.input_delta is not None and not at.training:
+            assert at.delta is not None
+            backend.copy(at.delta.values, at.input_delta.values)
 
 
 @dataclass(frozen=True)
