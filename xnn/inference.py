@@ -179,19 +179,19 @@ class Inference:
         """
         engine = self.engine
         found = engine.backend.zeros((len(samples), engine.sizes[0]), engine.dtype)
-        for rows, backward in self._backwards_of(samples, sensitive=True):
-            assert backward.work.delta is not None
-            engine.backend.copy(backward.work.delta.values, found[rows])
+        for rows, backward in self._backwards_of(samples, input_delta=True):
+            assert backward.work.input_delta is not None
+            engine.backend.copy(backward.work.input_delta.values, found[rows])
         return self._handed_out(found, samples)
 
     def _backwards_of(
-        self, samples: Samples, sensitive: bool = False
+        self, samples: Samples, input_delta: bool = False
     ) -> Iterator[tuple[slice, Backward]]:
         """Run samples forward and backward, a block at a time; yield each when it is done."""
         most = self._most(0)  # as for little work: backward, Python goes from block to block
         for start in range(0, len(samples), most):
             block = samples[start : start + most]
-            backward = self.backward(len(block), samples.x.dtype, sensitive)
+            backward = self.backward(len(block), samples.x.dtype, input_delta)
             backward.work.place(block)
             backward.replay()
             yield slice(start, start + len(block)), backward
@@ -201,12 +201,12 @@ class Inference:
         backend = self.engine.backend
         return backend.download(found) if samples.on_host else backend.hand_out(found)
 
-    def backward(self, rows: int, dtype: Any, sensitive: bool = False) -> Backward:
+    def backward(self, rows: int, dtype: Any, input_delta: bool = False) -> Backward:
         """Return the `Backward` for exactly ``rows`` samples of a dtype; the last few are kept."""
-        key = rows, scale(dtype), sensitive
+        key = rows, scale(dtype), input_delta
         found = self._backwards.pop(key, None)
         if found is None:
-            found = Backward(self.engine, rows, scale(dtype), sensitive=sensitive)
+            found = Backward(self.engine, rows, scale(dtype), input_delta=input_delta)
         while len(self._backwards) >= _KEPT:
             del self._backwards[next(iter(self._backwards))]
         self._backwards[key] = found  # behind all others

@@ -106,8 +106,8 @@ class Backward:
     """A pass over ``rows`` samples, compiled.
 
     ``flat`` gets the gradient summed over them, in the places of the parameters, and ``costs`` the
-    cost of each; where it is ``sensitive``, ``work.delta`` gets ∂C/∂x of each. ``then`` is what is
-    to be done with ``flat`` in the same step.
+    cost of each; with ``input_delta``, ``work.input_delta`` gets ∂C/∂x of each. ``then`` is what
+    is to be done with ``flat`` in the same step.
     """
 
     def __init__(
@@ -117,10 +117,10 @@ class Backward:
         scale: float,
         weighted: bool = False,
         then: Callable[[Array], None] | None = None,
-        sensitive: bool = False,
+        input_delta: bool = False,
     ) -> None:
         backend = engine.backend
-        self.work = work = Workspace(engine, rows, scale, sensitive=sensitive)
+        self.work = work = Workspace(engine, rows, scale, input_delta=input_delta)
         self.flat = flat = backend.zeros(engine.flat.shape, engine.dtype)
         through, score = Pass(engine, rows, scale), Score(engine, work, groups=rows, rows=rows)
         self.costs = score.costs

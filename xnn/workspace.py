@@ -15,7 +15,7 @@ class Workspace:
     """What goes into a network and comes out of it, for ``rows`` samples.
 
     ``scale`` is what inputs are to be multiplied by. ``smoothing`` is the share of each target that
-    is given to all classes alike (Szegedy et al. 2016). ``sensitive`` asks for ∂C/∂x as well.
+    is given to all classes alike (Szegedy et al. 2016). ``input_delta`` asks for ∂C/∂x as well.
     """
 
     def __init__(
@@ -25,14 +25,14 @@ class Workspace:
         scale: float,
         *,
         smoothing: float = 0.0,
-        sensitive: bool = False,
+        input_delta: bool = False,
     ) -> None:
         self.engine = engine
         self.scale = scale
         backend, dtype, outputs = engine.backend, engine.dtype, engine.outputs
         self.first = _between(engine, 0, rows, 1 / scale)
         #: ∂C/∂x, of inputs that have been scaled; None where nobody asked.
-        self.delta = _between(engine, 0, rows, 0.0) if sensitive else None
+        self.input_delta = _between(engine, 0, rows, 0.0) if input_delta else None
         self.outputs = backend.zeros((rows, outputs), dtype)
         self.weighted = backend.zeros((rows, outputs), dtype)
         self.targets = backend.zeros((rows, outputs), dtype)
@@ -127,7 +127,8 @@ class Interior:
         engine, rows = self.engine, slice(start, start + self.rows)
         activations = [work.first[rows], *self._hidden, Rows.plain(work.outputs[rows])]
         weighted = [*self._z, Rows.plain(work.weighted[rows])]
-        deltas = [work.delta and work.delta[rows], *self._deltas]
+        below = None if work.input_delta is None else work.input_delta[rows]
+        deltas = [below, *self._deltas]
         return [
             Memory(
                 **vars(self._sites[i]),
