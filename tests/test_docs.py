@@ -120,7 +120,7 @@ def test_what_is_made_in_pieces_says_where_each_is_from(name, own):
 def test_the_walk_through_a_step_names_what_there_is():
     """Functions and methods, and the files that they are in."""
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    walk = text.partition("### Followed from")[2].partition("\n## ")[0]
+    walk = text.partition("### From `fit`")[2].partition("\n## ")[0]
     sources = [path.read_text(encoding="utf-8") for path in (ROOT / "xnn").rglob("*.py")]
     named = re.findall(r"`(\w+)\.(\w+)`", walk)
     methods = {(kind, name) for kind, name in named if name != "py"}
