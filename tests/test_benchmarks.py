@@ -263,7 +263,7 @@ def test_jobs_wait_for_a_quiet_machine(host, monkeypatch):
     assert [run["stolen"] for run in measured["a"]] == [0, 0.1]
     assert harness.medians(measured["a"]) == {"seconds": 1, "runs": [0, 2], "stolen": 0.1}
     made_up = {**harness.machine(), "data": "MNIST", "results": {"task": {"xnn": {"stolen": 0.5}}}}
-    assert report._where(made_up).endswith("others on the same host had at most 50%.")
+    assert report._where(made_up).endswith("At most 50% of the cores' time was stolen.")
 
 
 def test_patience_ends_and_what_is_not_known_is_not_waited_for(host, monkeypatch, tmp_path):
