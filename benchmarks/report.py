@@ -65,8 +65,8 @@ def summary(folder: Path | None = None) -> str:
         for r in ratios.values()
     ]
     said = (
-        f"{len(ratios['seconds'])} networks of many kinds, compared with PyTorch eager: a training step "
-        f"{told[0]}; predicting all samples in one call {told[1]}."
+        f"{len(ratios['seconds'])} networks of many kinds, compared with PyTorch eager: "
+        f"a training step {told[0]}; predicting all samples in one call {told[1]}."
     )
     others = [f"`{name}` at {measured[name]['commit']}" for name in ("cnn", "wide")]
     where = f"{_where(measured['mlp'])} (This is for `mlp`; {', '.join(others)}.)"
@@ -136,7 +136,7 @@ def gpu(measured: dict, name: str) -> str:
     if "seconds" in began:
         lines += [
             "From the start of a process to the end of its first epoch of 784-30-10 takes "
-            f"{began['seconds']:.1f} s, and {began['again']:.1f} s with the kernels in CuPy's cache.",
+            f"{began['seconds']:.1f} s, or {began['again']:.1f} s with kernels in CuPy's cache.",
             "",
         ]
     text = "Training steps per second by mini-batch size"
