@@ -236,7 +236,7 @@ def rungs() -> str:
     """Return the rungs compared with the book, those compared with PyTorch, and where they ran."""
     if not (harness.RESULTS / "ladder.json").exists():
         return "Not measured yet.\n"
-    heads = {"the book": "whole, at the book's settings", "PyTorch": "10,000 images, expanded"}
+    heads = {"the book": "in full, at the book's settings", "PyTorch": "10,000 images, expanded"}
     tables: dict[str, list[str]] = {name: [] for name in heads}
     places: dict[str, list[str]] = {}
     for number, result in _read("ladder")["results"].items():

@@ -209,7 +209,7 @@ def test_a_sweep_keeps_what_there_was_time_for(monkeypatch):
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="there are no groups of processes")
 def test_what_a_process_has_begun_ends_with_it(tmp_path, monkeypatch):
-    """As compilers that hold its pipes, by which whoever reads them would wait for them too."""
+    """Such as compilers that hold its pipes open, so that whoever reads them would wait."""
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks" / "__init__.py").touch()
     (tmp_path / "benchmarks" / "slow.py").write_text(
@@ -232,7 +232,7 @@ def test_what_a_process_has_begun_ends_with_it(tmp_path, monkeypatch):
 
 @pytest.fixture
 def host(tmp_path, monkeypatch):
-    """A host that gives our processors to others; returns what sets the ticks of both."""
+    """A host that steals time; returns a function that sets the ticks of stolen and own time."""
     monkeypatch.setattr(quiet, "STAT", tmp_path / "stat")
 
     def told(wanted, stolen):
@@ -339,7 +339,7 @@ def test_a_process_that_fails_is_absent_with_the_reason(monkeypatch, capsys):
 
 @pytest.fixture
 def made_up():
-    """What a GPU's file holds, with figures out of the air."""
+    """The contents of a GPU's file, with made-up figures."""
 
     def figures(seconds, samples):
         return {"seconds": seconds, "runs": [seconds] * 3, "samples": samples, "accuracy": 0.95}
@@ -445,7 +445,7 @@ def test_estimators_get_the_same_work():
     assert estimators.predict("predict one row", "xnn")["samples"] == 1
 
 
-# In float64, for with float32 roundings grow until networks differ by some hundredths.
+# In float64, since in float32 rounding errors grow until networks differ by some hundredths.
 SMALL = ladder.Task((), (20,), lmbda=1.0, epochs=2, images=300, expanded=True, dtype="float64")
 
 
@@ -541,7 +541,7 @@ def test_the_record_says_what_is_asked_and_what_went_wrong(tmp_path, capfd):
 
 @pytest.fixture
 def climb(tmp_path, monkeypatch):
-    """Return the ladder's command with figures out of the air, and a list of what it trains."""
+    """Return the ladder's command with made-up figures, and a list of what it trains."""
     trained = []
 
     def worker(module, peer, described, *_, **__):
@@ -617,7 +617,7 @@ def test_tables_of_the_ladder(climb):
 
 
 def test_networks_of_many_kinds_are_those_of_pytorch(monkeypatch):
-    """As many numbers are trained by each peer, and each gives an answer for every sample."""
+    """Peers train the same number of parameters, and each gives an answer for every sample."""
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(wide, "_SECONDS", 0)
     for name, kind in wide.KINDS.items():

@@ -1,4 +1,4 @@
-"""What the README says is what is there."""
+"""The README and the pages in docs/ agree with the code."""
 
 import ast
 import json
@@ -50,7 +50,7 @@ def test_experiments_of_the_bridge_are_those_of_the_example():
 
 
 def test_python_of_the_readme_runs(mnist, tmp_path, monkeypatch, device, capsys):
-    """As printed, but for the number of epochs."""
+    """As printed, except for the number of epochs."""
     monkeypatch.chdir(tmp_path)
     *blocks, book = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(blocks) == 2
