@@ -609,7 +609,7 @@ def test_tables_of_the_ladder(climb):
     place, other, _, head, _, one, four, _, beside, _, seven = report.rungs().splitlines()
     assert place.startswith("Rungs 1, 7 on the CPU. Measured ")
     assert other.startswith("Rung 4 on NVIDIA Z9. Measured ")
-    assert head == "| whole, at the book's settings | epochs | xnn | the book | points apart |"
+    assert head == "| in full, at the book's settings | epochs | xnn | the book | points apart |"
     assert one == "| 1. one hidden layer of 100 | 60 | 98.00% | 97.80% | +0.20 |"
     assert four.startswith("| 4. rectified linear units, λ = 0.1 | 60 | 98.00% | 99.23% | -1.23 |")
     assert beside.startswith("| 10,000 images, expanded | epochs | xnn | PyTorch |")
