@@ -135,7 +135,7 @@ def gpu(measured: dict, name: str) -> str:
             lines += _calls(task, figures)
     if "seconds" in began:
         lines += [
-            "From the start of a process to the end of its first epoch of 784-30-10 takes "
+            "Starting a process and finishing its first epoch of 784-30-10 takes "
             f"{began['seconds']:.1f} s, or {began['again']:.1f} s with kernels in CuPy's cache.",
             "",
         ]

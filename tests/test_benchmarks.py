@@ -400,7 +400,7 @@ def test_tables_of_a_gpu(made_up, tmp_path, monkeypatch):
     assert "| PyTorch eager | 300.0 (300.0 to 300.0) | 33,333 | 15.00 times as fast |" in filled
     assert "Absent: PyTorch CUDA graph." in filled
     assert "| `gemm (10, 785) @ (785, 30)` | 1 | 3.00 |" in filled
-    assert "it takes 3.2 s" in filled
+    assert "takes 3.2 s" in filled
     assert filled.endswith("(gpu-nvidia-z9.png)\n")
 
 
@@ -531,7 +531,7 @@ def test_the_record_says_what_is_asked_and_what_went_wrong(tmp_path, capfd):
         "5x5: mean 99.700% (asked: at least 99.70%)",
         "5x5: mean 99.690% (asked: at least 99.70%, MISSED)",
     ]
-    with pytest.raises(RuntimeError, match=r"record\.py did not say"):
+    with pytest.raises(RuntimeError, match=r"record\.py did not print"):
         record.read("small, seed 0, epochs: 30\nTest accuracy 99.00%\n")
     done = run("record", "--data", tmp_path / "nowhere", "--no-write")
     assert done.returncode == 2
