@@ -1,1 +1,1 @@
-"""Speed and accuracy, measured; `python -m benchmarks --help`."""
+"""Benchmarks of speed and accuracy; see `python -m benchmarks --help`."""

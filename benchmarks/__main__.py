@@ -18,13 +18,13 @@ def main() -> int:
         type=float,
         default=harness.PATIENCE,
         metavar="SECONDS",
-        help="how long a table may wait while others have the processors (default: %(default)g)",
+        help="seconds that a table may wait while time is stolen (default: %(default)g)",
     )
     parser.add_argument(
         "--into",
         default=harness.INTO,
         metavar="NAME",
-        help="write to this folder in benchmarks/results/: for another machine than the usual one",
+        help="write to this subfolder of benchmarks/results/, for results of another machine",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, module in COMMANDS.items():

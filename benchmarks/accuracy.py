@@ -10,12 +10,12 @@ import xnn
 
 from . import harness
 
-# What the project asks for: of the mean over seeds, and of each.
+# Targets: for the mean over seeds, and for each.
 WANTED = {"784-30-10": (0.948, 0.940), "784-100-10": (0.978, 0.0)}
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("--data", metavar="PATH", help="where MNIST is, if not in its usual places")
+    parser.add_argument("--data", metavar="PATH", help="where MNIST is, if not in the usual places")
     parser.add_argument("--device", default="cpu")
 
 

@@ -1,11 +1,11 @@
-"""Chapter 1's run through `xnn.book.network`, against the book's loop over single samples.
+"""Chapter 1's run through `xnn.book.network`, compared with the book's loop over single samples.
 
-Both take the same data in the book's form, the same seeds, and count right answers on the test
-images after each epoch; each runs in a process of its own, libraries loaded. The time is that of an
-epoch, with all that xnn does before the first one spread over the 30 of the run.
+Both take the same data in the book's form and the same seeds, and count correct answers on the test
+images after each epoch; each runs in a process of its own, with libraries loaded. The time is that
+of an epoch, with everything that xnn does before the first spread over the 30 of the run.
 
-Beside speed, the lines: the loop goes through all 30 epochs once as it is, and once with the first
-of its biases one bit larger, which tells how far a line is the book's and how far the last bit's.
+Besides speed, the printed lines are compared: the loop runs all 30 epochs once unchanged and once
+with its first bias one bit larger, which shows how much of a line is due to the last bit.
 """
 
 import contextlib
@@ -23,10 +23,10 @@ from . import harness
 
 TASK = "784-30-10, 30 epochs"
 EPOCHS = 30
-LOOP_EPOCHS = 2  # enough to know what one takes
+LOOP_EPOCHS = 2  # enough to time one
 LOOP, NUDGED = "book's loop", "book's loop, a bias one bit larger"
 
-# What the project asks for: how often as fast as the loop.
+# Target: how many times as fast as the loop.
 WANTED = {"xnn.book, float64": 12, "xnn.book, float32": 18}
 POINTS = 0.5  # by how much a line may differ, in points of a hundred
 

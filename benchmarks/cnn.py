@@ -1,12 +1,12 @@
-"""A small convolutional network on a CPU: training steps and memory, against PyTorch.
+"""A small convolutional network on a CPU: training steps and memory, compared with PyTorch.
 
-Convolutions of 20 and 40 filters of 5×5, each with 2×2 max pooling, 100 hidden neurons. PyTorch has
-the order of axes, the threads and the mode (eager) that are fastest for it; xnn runs as it does
-where there is a C++ compiler, and as it does without. Each peer runs in a process of its own, is
-warmed up first, and reports the median of some epochs' steps, and the accuracy on its training
-images, which shows that it did the work. Memory is what a first epoch adds to the process's peak,
-in a process that does nothing else and has given back what it had freed. For a GPU,
-`python -m benchmarks gpu` has the same network.
+Convolutions of 20 and 40 filters of 5×5, each with 2×2 max pooling, 100 hidden neurons. PyTorch
+uses the memory format, the threads and the mode (eager) that are fastest for it; xnn runs both with
+and without a C++ compiler. Each peer runs in a process of its own, is warmed up first, and reports
+the median step time of some epochs, and the accuracy on its training images, which shows that it
+did the work. Memory is what a first epoch adds to the process's peak, in a process that does
+nothing else and has returned freed memory. `python -m benchmarks gpu` runs the same network on a
+GPU.
 """
 
 import ctypes
@@ -31,7 +31,7 @@ WANTED = {
     "LeNet, batch 64": {"PyTorch eager": 1},
     "LeNet, batch 256": {"PyTorch eager": 1},
 }
-# The most memory that training may add to the process's, as a share of PyTorch's.
+# Target: the most memory that training may add, as a fraction of PyTorch's.
 WANTED_MEMORY = 1.5
 
 
@@ -69,7 +69,8 @@ def work(task: str, peer: str, *what: str) -> dict:
 
 
 # Workers. Each takes the batch size, images and labels, and whether to look for the fastest mode.
-# It gives what trains on them once and returns the seconds a step, and what tells the accuracy.
+# It returns a function that trains one round and returns the seconds per step, and one that returns
+# the accuracy.
 Trainer = Callable[..., tuple[Callable[[], float], Callable[[], float]]]
 
 
@@ -77,7 +78,7 @@ def train_xnn(batch, x, y, search=True):
     net = networks.xnn_network(networks.LENET, "relu")
 
     def epoch():
-        # Three, for steps are compiled for how many there will be.
+        # Three, because the number of epochs decides how steps are compiled.
         history = net.fit(x, y, epochs=3, batch_size=batch, optimizer=RATE, progress=False)
         return median(history.seconds) / (len(x) / batch)
 
@@ -132,7 +133,7 @@ def repeat(step: Callable, index) -> None:
 
 
 TRAINERS: dict[str, Trainer] = {"xnn": train_xnn, "PyTorch eager": train_torch}
-# What trains, and within which environment.
+# The trainer, and its environment variables.
 PEERS: dict[str, tuple[str, dict[str, str]]] = {
     "xnn": ("xnn", {}),
     "xnn, no compiler": ("xnn", {"XNN_CXX": ""}),
@@ -158,16 +159,16 @@ def measure_memory(task: str, peer: str) -> dict:
     batch = BATCHES[task]
     x, y = networks.data()
     x, y = x[: 2 * batch].copy(), y[: 2 * batch].copy()
-    TRAINERS[peer](1, x[:2], y[:2], search=False)[0]()  # loads what there is to load
+    TRAINERS[peer](1, x[:2], y[:2], search=False)[0]()  # loads all libraries
     give_back()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is now what there is
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = memory("VmRSS")
     TRAINERS[peer](batch, x, y, search=False)[0]()
     return {"memory": memory("VmHWM") - before}
 
 
 def give_back() -> None:
-    """Give memory that was freed back, so that what is taken next is seen; with glibc."""
+    """Return freed memory to the system, so that new allocations show; with glibc."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

@@ -1,7 +1,7 @@
-"""xnn's estimators beside scikit-learn's: fit, predict, and the scores that they reach.
+"""xnn's estimators compared with scikit-learn's: fit, predict, and the scores that they reach.
 
-Both train in processes of their own, in turn, from the same seeds. Where MNIST cannot be had,
-random pixels take its place.
+Both train in processes of their own, taking turns, from the same seeds. If MNIST is unavailable,
+random pixels are used instead.
 """
 
 import json
@@ -17,7 +17,7 @@ from . import harness, networks
 PEERS = ["xnn", "scikit-learn"]
 SEEDS = range(5)
 
-#: What is measured, and the least ratio of xnn's speed to scikit-learn's that the project asks for.
+#: What is measured, and the target: the least ratio of xnn's speed to scikit-learn's.
 WANTED = {
     "fit MNIST": 1.8,
     "fit digits": 2.0,
@@ -92,7 +92,7 @@ def data(task):
 
 
 def model(task, peer, epochs, seed):
-    """Return an estimator with default settings; of MNIST so many epochs."""
+    """Return an estimator with default settings; for MNIST with a number of epochs."""
     if peer == "xnn":
         import xnn.estimators as module
     else:
@@ -130,7 +130,7 @@ def predict(task, peer):
 
 if __name__ == "__main__":
     task, peer, epochs, *seed = sys.argv[1:]
-    with warnings.catch_warnings(action="ignore"):  # that a training could go on
+    with warnings.catch_warnings(action="ignore"):  # that training could continue
         if task.startswith("predict"):
             figures = predict(task, peer)
         else:

@@ -1,11 +1,11 @@
-"""Training on an NVIDIA GPU against the peers, within nine minutes; writes gpu-<its name>.json.
+"""Training on an NVIDIA GPU compared with peers, within nine minutes; writes gpu-<its name>.json.
 
-Needs NumPy, SciPy and CuPy, and measures whichever of PyTorch and JAX there is. Every peer is in a
-process of its own (see `gpu_workers`), round by round as long as there is time. Measured are a
-small network and a large one, in float32 and in TF32, beside the bare matrix products of the large
-one; a convolutional one, beside PyTorch; what a step consists of; steps a second by the size of a
-mini-batch; and how long the first epoch takes from the start of a process. An epoch of the large
-network goes over MNIST eight times: the 12 steps of one are over before they can be timed.
+Needs NumPy, SciPy and CuPy, and measures PyTorch and JAX if they are installed. Every peer runs in
+a process of its own (see `gpu_workers`), in rounds as long as time allows. It measures a small
+network and a large one, in float32 and in TF32, compared with the bare matrix products of the large
+one; a convolutional one, compared with PyTorch; what a step consists of; steps per second by
+mini-batch size; and the time from the start of a process to the end of its first epoch. An epoch of
+the large network goes over MNIST eight times, since the 12 steps of one pass are too short to time.
 """
 
 import json
@@ -43,7 +43,7 @@ SWEEP_PEERS = (
     "JAX jit+scan, unrolled",
 )
 
-# What the project asks for: the least ratios of xnn's speed to a peer's, and the most seconds.
+# Targets: the least ratios of xnn's speed to a peer's, and the most seconds.
 _LARGE = {BARE: 0.85, **dict.fromkeys(LARGE_PEERS, 1.0)}
 WANTED = {
     "784-30-10, batch 10": {
@@ -68,15 +68,15 @@ SLOWEST_LIMIT = 75
 
 def add_arguments(parser) -> None:
     parser.add_argument("--device", default="gpu", help="gpu (default), gpu:1, or cpu to try it")
-    parser.add_argument("--seconds", type=float, default=500, help="how long it may take in all")
-    parser.add_argument("--rounds", type=int, default=5, help="at most, as far as there is time")
+    parser.add_argument("--seconds", type=float, default=500, help="time limit for everything")
+    parser.add_argument("--rounds", type=int, default=5, help="at most, as time allows")
     parser.add_argument("--alone", action="store_true", help="leave the peers out")
     parser.add_argument(
-        "--quick", action="store_true", help="next to no work, to see that all runs; judges nothing"
+        "--quick", action="store_true", help="minimal work, as a smoke test; checks no target"
     )
     parser.add_argument("--output", metavar="DIR", type=Path, default=harness.RESULTS)
     parser.add_argument("--no-write", action="store_true", help="print, but write no JSON")
-    parser.add_argument("--commit", help="what is measured, where git cannot tell")
+    parser.add_argument("--commit", help="the commit measured, if git is unavailable")
 
 
 def main(args) -> int:
@@ -92,7 +92,7 @@ def main(args) -> int:
     peers = [] if args.alone else [p for p in PEERS if not (args.quick and p in COMPILED)]
     jobs, once = planned(small, others, peers, args.quick)
     count = 1 if args.quick else args.rounds
-    # What was measured on a CPU is no result.
+    # Figures of a CPU are not results.
     name = f"gpu-{slug(card['name'])}"
     write = not args.no_write and (args.device != "cpu" or args.output != harness.RESULTS)
     for measured in harness.turns(jobs, count, args.seconds, once):
@@ -107,7 +107,7 @@ def main(args) -> int:
 
 
 def place(device: str) -> dict | None:
-    """Return where MNIST is learned; None, with a line that says why, where it cannot be there."""
+    """Describe the machine; if its GPU is unavailable, print a line that says why, return None."""
     where = {**harness.machine("cupy-cuda12x", "cupy-cuda13x"), "data": "MNIST"}
     if device != "cpu":
         where["gpu"] = worker("card", "xnn", tasks(device, quick=True)[0])
@@ -153,7 +153,7 @@ def title(task: Task) -> str:
 def planned(
     small: Task, others: list[Task], peers: list[str], quick: bool
 ) -> tuple[dict[tuple[str, str], Callable[[float], dict]], set[tuple[str, str]]]:
-    """Return all jobs, by task and peer, and which of them are done once."""
+    """Return all jobs, by task and peer, and which of them run only once."""
     jobs: dict[tuple[str, str], Callable[[float], dict]] = {}
 
     def plan(name: str, peer: str, job: str, task: Task | list[Task], limit: float = LIMIT) -> None:
@@ -161,7 +161,7 @@ def planned(
         work = partial(worker, job, who, task)
         jobs[name, peer] = lambda left: attempt(lambda: work(seconds=min(left, limit)), left)
 
-    # What is xnn's first, and what compiles for long last: there may be no time for it.
+    # xnn's jobs first, and those that compile for long last: there may be no time for them.
     once = set()
     for task in (small, *others):
         plan(title(task), "xnn", "training", task)
@@ -202,7 +202,7 @@ def worker(job: str, peer: str, task: Task | list[Task], *, seconds: float = LIM
 
 
 def attempt(work: Callable[[], dict], left: float) -> dict:
-    """Do some work if there is time left; where it fails the figures are absent, and say why."""
+    """Do some work if there is time left; if it fails, the figures are absent and say why."""
     if left < 1:
         return {"absent": "no time was left"}
     try:
@@ -232,7 +232,7 @@ def first_epoch(task: Task, left: float) -> dict:
 
 
 def collected(measured: dict[tuple[str, str], list[dict]]) -> dict:
-    """Return what has been measured as it is written: medians of rounds, by task and peer."""
+    """Return what has been measured in the form that is written: medians, by task and peer."""
     content: dict[str, dict] = {"results": {}, "sweep": {}, "calls": {}, "first epoch": {}}
     for (task, peer), runs in measured.items():
         if not runs:
@@ -249,7 +249,7 @@ def collected(measured: dict[tuple[str, str], list[dict]]) -> dict:
 
 
 def printed(content: dict, small: str) -> bool:
-    """Print what was measured; return whether all that was asked for was reached."""
+    """Print what was measured; return whether all targets were reached."""
     reached = True
     for task, results in content["results"].items():
         ours = results["xnn"]
@@ -285,7 +285,7 @@ def printed(content: dict, small: str) -> bool:
 
 
 def calls_table(figures: dict) -> list[str]:
-    """Return lines that tell the calls of a step, and their sum."""
+    """Return lines that list the calls of a step, and their sum."""
     lines = [f"{'µs each':>9}{'a step':>9}{'µs a step':>11}  call"]
     count = total = 0.0
     for call in figures["calls"]:
@@ -309,5 +309,5 @@ def sweep_table(sweep: dict) -> list[str]:
 
 
 def slug(name: str) -> str:
-    """Return a name as a file may have it: ``NVIDIA H200`` is ``nvidia-h200``."""
+    """Return a name in a form for files: ``NVIDIA H200`` is ``nvidia-h200``."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -1,17 +1,17 @@
-"""What runs in the processes of `python -m benchmarks gpu`: one peer, or one look at xnn, each.
+"""The processes of `python -m benchmarks gpu`: each runs one peer, or one measurement of xnn.
 
-Data lie on the device before the clock starts, for everyone: bytes for xnn, float32 for the others.
-The order of an epoch's samples is made before the clock starts, and crosses after; but xnn makes it
-within, and looks whether all is finite. Every epoch is timed to the end of its last step. float32
-means products of exactly that:
+For all peers, data are on the device before the clock starts: bytes for xnn, float32 for the
+others. The order of an epoch's samples is drawn before the clock starts, and transferred after; but
+xnn draws it within the measured time, and checks that everything is finite. Every epoch is timed to
+the end of its last step. float32 means products of exactly that:
 
 - xnn: ``precision="float32"``, where cuBLAS is in its default mode;
 - PyTorch: ``set_float32_matmul_precision("highest")``, and ``cudnn.allow_tf32 = False``, which is
   True by default;
 - JAX: ``jax_default_matmul_precision = "float32"``, since its own default is TF32 here.
 
-TF32 is ``"tf32"``, ``"high"`` (and True) and ``"tensorfloat32"``. For convolutions PyTorch has
-cuDNN try its algorithms, and the order of axes that is the faster.
+TF32 is ``"tf32"``, ``"high"`` (and True) and ``"tensorfloat32"``. For convolutions PyTorch lets
+cuDNN try its algorithms, and uses the faster memory format.
 """
 
 import inspect
@@ -54,7 +54,7 @@ class Task:
         return self.batch * self.steps
 
     def data(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return images and labels, MNIST's over and over where an epoch takes more."""
+        """Return images and labels, MNIST's repeated if an epoch takes more."""
         x, y = networks.data()
         return np.resize(x, (self.samples, 784)), np.resize(y, self.samples)
 
@@ -64,7 +64,7 @@ class Task:
 
 
 class AbsentError(Exception):
-    """A peer cannot be had here; the message says why."""
+    """A peer is unavailable; the message says why."""
 
 
 # Trains an epoch on rows in this order, waits until it is done, and returns nothing.
@@ -166,7 +166,7 @@ def divisor(number: int, most: int) -> int:
 def torch_graph(torch, task: Task, step: Callable, several: int) -> Epoch:
     """Return what trains by replaying a CUDA graph of ``several`` whole steps.
 
-    Which mini-batch it is, a counter on the device tells: a replay is all that the host does.
+    A counter on the device selects the mini-batch: a replay is all that the host does.
     """
     order = torch.zeros((task.steps, task.batch), dtype=torch.int64, device="cuda")
     at = torch.zeros(1, dtype=torch.int64, device="cuda")
@@ -198,7 +198,7 @@ def torch_graph(torch, task: Task, step: Callable, several: int) -> Epoch:
 
 
 def jax_peer(task: Task, x, y, several: int = 1) -> tuple[Epoch, Outputs]:
-    """Train with JAX: one compiled scan over the epoch, ``several`` steps in each of its turns."""
+    """Train with JAX: one compiled scan over the epoch, ``several`` steps per iteration."""
     import jax
     import jax.numpy as jnp
 
@@ -298,7 +298,7 @@ def training(task: Task, peer: str) -> dict:
 
 
 def sweep(tasks: list[Task], peer: str) -> dict:
-    """Measure training steps of several tasks in turn, as many as there is time for."""
+    """Measure training steps of several tasks in turn, as many as time allows."""
     points: list[list] = []
     began = time.monotonic()
     for task in tasks:
@@ -361,7 +361,7 @@ def calls(task: Task, peer: str) -> dict:
     with noted(backend) as operations:  # of so many epochs that all steps of one are a chunk
         trainer = Trainer(engine, samples[: steps * task.batch], recipe, epochs=1_000_000)
     assert [chunk.steps for chunk in trainer.plan] == [steps]
-    # Run once, for a product times 0 would cost nothing.
+    # Run once, because a product times 0 would cost nothing.
     list(trainer.epoch(np.arange(steps * task.batch), np.full(steps, task.rate)))
     found: dict[str, list] = {}
     for name, arguments, options in operations:
@@ -377,7 +377,7 @@ def calls(task: Task, peer: str) -> dict:
 
 
 class noted:  # noqa: N801 - reads as a phrase
-    """Within it, all operations that a backend is asked for are noted, with their arguments."""
+    """Within it, all operations requested of a backend are noted, with their arguments."""
 
     NAMES = (
         *("gemm", "elementwise", "update", "softmax", "row_sums", "argmax", "gather"),
@@ -457,7 +457,7 @@ def first_epoch(task: Task, peer: str) -> dict:
 
 
 def card(task: Task, peer: str) -> dict:
-    """Say which GPU it is; or, in one line, why it is not to be had."""
+    """Describe the GPU; or say, in one line, why it is unavailable."""
     from xnn import DeviceError
     from xnn.backends import gpus, select
 
@@ -474,7 +474,7 @@ def card(task: Task, peer: str) -> dict:
 
 
 def driver_version() -> str:
-    """Return the version of NVIDIA's driver, empty where it cannot be had."""
+    """Return the version of NVIDIA's driver, empty if unknown."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)

@@ -1,4 +1,4 @@
-"""Peers side by side: each in its own process, round by round, medians."""
+"""Measure peers side by side: each in its own process, in rounds, with medians."""
 
 import datetime
 import importlib.metadata
@@ -26,9 +26,9 @@ INTO = "."  # where in the folder of results to write
 
 
 def worker(module: str, *arguments: str, seconds: float | None = None, **environment: str) -> dict:
-    """Run ``python -m benchmarks.<module> <arguments>`` and return what its last line says.
+    """Run ``python -m benchmarks.<module> <arguments>`` and return its last line, parsed.
 
-    Raises `RuntimeError` with its errors where it fails or takes longer than ``seconds``.
+    Raises `RuntimeError` with its errors if it fails or takes longer than ``seconds``.
     """
     command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
     process = subprocess.Popen(
@@ -55,7 +55,7 @@ def worker(module: str, *arguments: str, seconds: float | None = None, **environ
 
 
 def _end(process: subprocess.Popen) -> None:
-    """End a process, and what it has begun, such as compilers: they would hold its pipes."""
+    """End a process and its children, such as compilers, which would hold its pipes open."""
     with suppress(ProcessLookupError):
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)
@@ -77,13 +77,13 @@ def turns(
     seconds: float = math.inf,
     once: Collection = (),
 ) -> Iterator[dict[Any, list[dict]]]:
-    """Do jobs in turn, round by round; yield after each job what all gave in each of their rounds.
+    """Run jobs in turn, in rounds; yield after each job the figures of all rounds so far.
 
-    A job is told how many seconds there are left, and gives figures, or ``{"absent": why}`` and is
-    not asked again. Those named by ``once`` are done in the first round alone; in later rounds no
-    job is begun that took longer before than there is time left. Where time is not limited jobs
-    wait for a quiet machine, and are done again where it was none, at a cost of `PATIENCE` seconds
-    in all; ``"stolen"`` is how quiet it was.
+    A job is given the number of seconds left, and returns figures, or ``{"absent": why}``, after
+    which it is not run again. Jobs in ``once`` run in the first round only; later rounds skip a job
+    that took longer before than the time left. Without a time limit, jobs wait for a quiet machine,
+    and are repeated if too much time was stolen, at a cost of `PATIENCE` seconds in all;
+    ``"stolen"`` is the share that was stolen.
     """
     began, patience = time.monotonic(), PATIENCE if seconds == math.inf else 0.0
     measured: dict[Any, list[dict]] = {name: [] for name in jobs}
@@ -105,7 +105,7 @@ def turns(
                 quiet_enough = "absent" in figures or (stolen.share or 0) <= quiet.SPOILT
                 if quiet_enough or took[name] > patience:
                     break
-                patience -= took[name]  # and once more
+                patience -= took[name]  # and retry
             if stolen.share is not None and "absent" not in figures:
                 figures = {**figures, "stolen": stolen.share}
             if "absent" not in figures or number == 0:
@@ -116,7 +116,7 @@ def turns(
 def medians(runs: list[dict]) -> dict:
     """Return the figures of the last of several runs, with the median of their seconds.
 
-    What was stolen is the most of all.
+    The stolen share is the maximum of all.
     """
     if "absent" in runs[-1]:
         return runs[-1]
@@ -126,7 +126,7 @@ def medians(runs: list[dict]) -> dict:
 
 
 def print_table(task: str, results: dict[str, dict], wanted: dict[str, float], unit: str) -> bool:
-    """Print what was measured; return whether all ratios asked for were reached."""
+    """Print what was measured; return whether all target ratios were reached."""
     ours = results["xnn"]["seconds"]
     width = max(22, *(len(peer) + 2 for peer in results))
     print(f"{task}\n  {'':{width}}{'µs ' + unit:>12}{'samples/s':>14}{'xnn is':>10}{'asked':>8}")
@@ -148,7 +148,7 @@ def print_table(task: str, results: dict[str, dict], wanted: dict[str, float], u
 
 
 def machine(*packages: str) -> dict:
-    """Describe where and with what the figures were measured; ``packages`` are told of too."""
+    """Describe where and with what the figures were measured; ``packages`` are included."""
     model = ""
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -1,11 +1,11 @@
 """Chapter 6's ladder of eight networks, through `xnn.book.network3` at the book's settings.
 
-A rung's figure is the book's: the test accuracy in the epoch with the best accuracy on validation
-images; of the last rung, that of five networks' votes. Each network trains in a process of its own,
-in float32. Rungs 1 to 4 take most of an hour on a CPU. The others have five times the images and
-would take many hours: there they train on the first 10,000 images, expanded, for a few epochs,
-beside the same networks in PyTorch. On a GPU all rungs are whole. The file keeps the rungs that a
-run leaves out, so that it can be made in pieces.
+As in the book, a rung's figure is the test accuracy in the epoch with the best accuracy on
+validation images; for the last rung, that of five networks' votes. Each network trains in a process
+of its own, in float32. Rungs 1 to 4 take most of an hour on a CPU. The others have five times the
+images and would take many hours: on a CPU they train on the first 10,000 images, expanded, for a
+few epochs, compared with the same networks in PyTorch. On a GPU all rungs are run in full. The file
+keeps the rungs that a run leaves out, so that it can be made in several runs.
 """
 
 import contextlib
@@ -25,9 +25,9 @@ from xnn.book import expand_mnist, network3
 from . import gpu, harness
 
 BATCH = 10
-SHORT = 10_000  # images of a rung that is not whole, before they are expanded
+SHORT = 10_000  # images of a reduced rung, before they are expanded
 
-# What the project asks for: by how much figures may differ, in points of a hundred.
+# Target: by how much figures may differ, in percentage points.
 POINTS = {"the book": 0.25, "PyTorch": 0.5}
 
 
@@ -51,7 +51,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Rung:
-    """What the book says of a task; ``short`` is its number of epochs where it is not whole."""
+    """A task and the book's figure; ``short`` is its number of epochs when reduced."""
 
     name: str
     book: float
@@ -80,8 +80,8 @@ def add_arguments(parser) -> None:
     every = list(RUNGS)
     told = "which (default: all)"
     parser.add_argument("--rungs", type=int, nargs="+", choices=every, default=every, help=told)
-    parser.add_argument("--device", default="cpu", help="cpu (default), or gpu: all rungs whole")
-    parser.add_argument("--epochs", type=int, help="of rungs that are not whole (10, 10, 5, 5)")
+    parser.add_argument("--device", default="cpu", help="cpu (default), or gpu: all rungs in full")
+    parser.add_argument("--epochs", type=int, help="of reduced rungs (10, 10, 5, 5)")
     parser.add_argument("--no-write", action="store_true", help="print, but write no JSON")
 
 
@@ -98,13 +98,13 @@ def main(args) -> int:
         result["figures"] = {peer: climbed(rung, peer) for peer in peers(rung.task)}
         reached &= printed(number, result)
         results[str(number)] = result
-        if not args.no_write:  # after each rung, for they take long
+        if not args.no_write:  # after each rung, because they take long
             harness.write("ladder", {"results": dict(sorted(results.items()))}, path.parent)
     return 0 if reached else 1
 
 
 def planned(rung: Rung, device: str, epochs: int | None) -> Rung:
-    """Return a rung as it is run on a device: not whole where that would take a CPU hours."""
+    """Return a rung as it is run on a device: reduced where it would take a CPU hours."""
     task = replace(rung.task, device=device)
     if rung.short and device == "cpu":
         task = replace(task, images=SHORT, epochs=epochs or rung.short)
@@ -112,12 +112,12 @@ def planned(rung: Rung, device: str, epochs: int | None) -> Rung:
 
 
 def peers(task: Task) -> list[str]:
-    """Return who trains a task: what is whole is compared with the book, and needs no peer."""
+    """Return who trains a task: a full run is compared with the book, and needs no peer."""
     return list(TRAINERS) if task.images == SHORT else ["xnn"]
 
 
 def climbed(rung: Rung, peer: str) -> dict:
-    """Return a peer's figures of a rung, of several networks those of their votes."""
+    """Return a peer's figures of a rung; for several networks, those of their votes."""
     runs = [trained(peer, replace(rung.task, seed=1 + i)) for i in range(rung.networks)]
     if "absent" in runs[0]:
         return runs[0]
@@ -131,7 +131,7 @@ def climbed(rung: Rung, peer: str) -> dict:
 
 
 def vote(classes: list[str]) -> np.ndarray:
-    """Return the digits that most networks say, of several as often said the smallest."""
+    """Return the digits that most networks predict; in a tie, the smallest."""
     said = np.array([list(map(int, digits)) for digits in classes])
     return (said[:, :, None] == np.arange(10)).sum(axis=0).argmax(axis=1)
 
@@ -143,9 +143,9 @@ def trained(peer: str, task: Task) -> dict:
 
 
 def compared(result: dict) -> tuple[str, float | None, float | None]:
-    """Return what a rung is compared with, that one's accuracy, and how many points xnn is above.
+    """Return what a rung is compared with, its accuracy, and how many points xnn is above it.
 
-    Both are None where that is PyTorch, and there is none.
+    The last two are None if that is PyTorch and it is not installed.
     """
     figures = result["figures"]
     name, theirs = "the book", {"accuracy": result["book"]}
@@ -158,7 +158,7 @@ def compared(result: dict) -> tuple[str, float | None, float | None]:
 
 
 def printed(number: int, result: dict) -> bool:
-    """Print a rung's figures; return whether they are as near as is asked for."""
+    """Print a rung's figures; return whether they are within the target."""
     print(f"{number}. {result['name']}: {result['images']:,} images, epochs: {result['epochs']}")
     for peer, figures in result["figures"].items():
         if "absent" not in figures:

@@ -1,8 +1,8 @@
-"""Small fully connected networks on a CPU: training and single predictions, against the peers.
+"""Small fully connected networks on a CPU: training and single predictions, compared with peers.
 
-Each peer trains the same network on MNIST with its own best way of doing so, in a process of its
-own; it is warmed up first, and reports the median of some epochs and the accuracy on the training
-data, which shows that it did the work. Where MNIST cannot be had, random pixels take its place.
+Each peer trains the same network on MNIST in its fastest mode, in a process of its own; it is
+warmed up first, and reports the median of some epochs and the accuracy on the training data, which
+shows that it did the work. If MNIST is unavailable, random pixels are used instead.
 """
 
 import json
@@ -25,9 +25,9 @@ TRAINING = {
 }
 PREDICTION = "784-30-10, one digit"
 EPOCHS = 3
-WARM_UP = 2.0  # seconds of single predictions, within which peers compile what they like
+WARM_UP = 2.0  # seconds of single predictions, in which peers may compile
 
-# The least ratio of xnn's speed to a peer's that the project asks for.
+# Target: the least ratio of xnn's speed to a peer's.
 WANTED = {
     "784-30-10, batch 10": {
         "JAX jit+scan": 1.25,
@@ -71,8 +71,8 @@ def main(args) -> int:
 
 # Trains for a number of epochs and returns the seconds that each took.
 Epochs = Callable[[int], list[float]]
-# From sizes, activation, batch size, optimizer, rate, x and y to that, and to what tells the
-# accuracy.
+# From sizes, activation, batch size, optimizer, rate, x and y to that, and to a function that
+# returns the accuracy.
 Trainer = Callable[..., tuple[Epochs, Callable[[], float]]]
 
 
@@ -199,7 +199,7 @@ def train_torch(sizes, activation, batch, optimizer, rate, x, y, compiled=False)
 
 
 def best_threads(torch, work: Callable) -> tuple[float, int]:
-    """Set as many threads as are fastest for the work, one or all; return the seconds and which."""
+    """Set the number of threads that is fastest, one or all; return the seconds and the number."""
     times = {}
     for threads in (1, os.cpu_count() or 1):
         torch.set_num_threads(threads)

@@ -1,8 +1,8 @@
-"""What all peers train: MNIST, the same first weights, the same network in each library.
+"""What all peers train: MNIST, the same initial weights, the same network in each library.
 
 A task is ``(sizes, activation)``: the units of each layer, input first; sigmoid throughout with the
 quadratic cost, or relu with softmax and log-likelihood. A size such as ``"C20"`` is a convolution
-of 20 filters of 5×5, with 2×2 max pooling behind it.
+of 20 filters of 5×5, followed by 2×2 max pooling.
 """
 
 import itertools
@@ -33,7 +33,7 @@ def convolutional(sizes: list[int | str]) -> bool:
 
 @cache
 def data() -> tuple[np.ndarray, np.ndarray]:
-    """Return 50,000 images (uint8) and labels; random ones where MNIST cannot be had."""
+    """Return 50,000 images (uint8) and labels; random ones if MNIST is unavailable."""
     import xnn
 
     try:
@@ -45,7 +45,7 @@ def data() -> tuple[np.ndarray, np.ndarray]:
 
 
 def start(sizes: list[int], seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the same first weights (outputs, inputs) and biases for everyone."""
+    """Return the same initial weights (outputs, inputs) and biases for all peers."""
     rng = np.random.default_rng(seed)
     return [
         (
@@ -84,7 +84,7 @@ def _lenet(sizes: list[int | str], activation: str) -> list:
 
 
 def torch_network(sizes: list[int], activation: str):
-    """Return the network as a PyTorch module, to which softmax belongs to the cost.
+    """Return the network as a PyTorch module; its softmax is part of the cost.
 
     One with convolutions takes images ``(batch, 1, 28, 28)``.
     """

@@ -1,4 +1,4 @@
-"""Draw pictures for docs/: how long peers take for a step on a CPU; on GPUs, steps a second."""
+"""Draw pictures for docs/: the time of a step for each peer on a CPU; on GPUs, steps per second."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def main(args) -> int:
 
 
 def draw_peers(mlp: dict, cnn: dict, path: Path) -> Path:
-    """Draw how long a training step takes with each peer and return where."""
+    """Draw the time of a training step for each peer; return the path."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -61,7 +61,7 @@ def draw_peers(mlp: dict, cnn: dict, path: Path) -> Path:
 
 
 def draw(measured: dict, path: Path) -> Path:
-    """Draw one GPU's measurements and return where."""
+    """Draw one GPU's measurements; return the path."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

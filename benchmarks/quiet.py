@@ -1,7 +1,8 @@
-"""Wait for a quiet machine: a host may give the processors of a virtual one to others for minutes.
+"""Wait for a quiet machine: the host of a virtual one may give its processors away for minutes.
 
-Linux tells what share that is, its "steal" (proc_stat(5)), but only of time that was wanted. So all
-processors are kept at work for a moment to find out. Elsewhere nothing is known, or waited for.
+Linux reports stolen time ("steal", proc_stat(5)), but only for processors that have work. So all
+processors are kept busy for a moment to measure it. On other systems nothing is known or waited
+for.
 """
 
 import hashlib
@@ -20,14 +21,14 @@ _LOOK = 0.4  # seconds that a look takes
 
 
 class Stolen:
-    """The share of the time wanted that others had, or None where that is not known."""
+    """The share of stolen time in the time requested, or None if unknown."""
 
     share: float | None = None
 
 
 @contextmanager
 def watched() -> Iterator[Stolen]:
-    """Return what tells, after the block, how much of its time was stolen."""
+    """Return an object that holds, after the block, the share of its time that was stolen."""
     found, before = Stolen(), _ticks()
     yield found
     after = _ticks()
@@ -37,7 +38,7 @@ def watched() -> Iterator[Stolen]:
 
 
 def wait(patience: float) -> float:
-    """Wait until little is stolen, at most so many seconds; return how long it took."""
+    """Wait until little time is stolen, at most ``patience`` seconds; return how long it took."""
     began = time.monotonic()
     while time.monotonic() - began < patience:
         with watched() as stolen:
@@ -49,7 +50,7 @@ def wait(patience: float) -> float:
 
 
 def _ticks() -> tuple[int, int] | None:
-    """Return how much time of all processors was stolen, and how much was wanted, so far."""
+    """Return the stolen time and the requested time of all processors so far."""
     try:
         told = STAT.read_text().split("\n", 1)[0].split()[1:9]
         user, nice, system, _, _, irq, soft_irq, stolen = map(int, told)
@@ -59,7 +60,7 @@ def _ticks() -> tuple[int, int] | None:
 
 
 def _work() -> None:
-    """Keep all processors at work for a moment."""
+    """Keep all processors busy for a moment."""
     until, block = time.monotonic() + _LOOK, bytes(1 << 20)
 
     def one() -> None:

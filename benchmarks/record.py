@@ -1,10 +1,10 @@
-"""The best on MNIST's test images, by runs of examples/record.py, three networks each.
+"""The best accuracy on MNIST's test images, by runs of examples/record.py, three networks each.
 
-`small` is its network for a CPU, with three seeds; `5x5` one of An et al.'s (arXiv 2008.10400), the
-same; `kinds` one of each of theirs, which vote. On a CPU those of the paper take an hour each. What
-has been trained, or in part, lies in a folder and is not trained again, so that all this can be
-made in pieces, on one machine; the file keeps the runs that are left out. How long a network took
-is told truly only where nothing else ran.
+`small` is its network for a CPU, with three seeds; `5x5` is one of An et al.'s (arXiv 2008.10400),
+likewise; `kinds` is one of each of their kinds, which vote. On a CPU those of the paper take an
+hour each. Finished and partial trainings are kept in a folder and not repeated, so that the work
+can be spread over several runs on one machine; the file keeps the runs that are left out.
+The time of a network is accurate only if nothing else ran.
 """
 
 import json
@@ -22,7 +22,7 @@ EXAMPLE = ROOT / "examples" / "record.py"
 RUNS = {"small": ["small"], "5x5": ["5x5"], "kinds": ["5x5", "3x3", "7x7"]}
 NETWORKS = 3
 
-# What the project asks for: of the mean of a run's networks, and of their vote.
+# Targets: for the mean of a run's networks, and for their vote.
 WANTED = {"small": {"mean": 0.995}, "5x5": {"mean": 0.9970}, "kinds": {"vote": 0.9985}}
 
 _NETWORK = re.compile(
@@ -40,11 +40,11 @@ def add_arguments(parser) -> None:
     add = parser.add_argument
     add("--runs", nargs="+", choices=RUNS, help="(default: small on a CPU, else 5x5 kinds)")
     add("--device", default="cpu", help="cpu (default) or gpu")
-    add("--data", metavar="PATH", help="where MNIST is, if not in its usual places")
+    add("--data", metavar="PATH", help="where MNIST is, if not in the usual places")
     add("--epochs", type=int, help="of each network (default: those of the example)")
-    add("--checkpoint", default="runs", metavar="DIR", help="what is trained (default: runs)")
+    add("--checkpoint", default="runs", metavar="DIR", help="for networks (default: runs)")
     add("--no-write", action="store_true", help="print, but write no JSON")
-    add("--commit", help="what is run, where git cannot tell")
+    add("--commit", help="the commit that is run, if git is unavailable")
 
 
 def main(args) -> int:
@@ -64,16 +64,16 @@ def main(args) -> int:
             return 2
         reached &= printed(name, figures)
         results[name] = {**where, **figures}
-        if not args.no_write:  # after each run, for they take long
+        if not args.no_write:  # after each run, because they take long
             harness.write("record", {"results": results})
     return 0 if reached else 1
 
 
 def trained(name: str, device: str, folder: str, *options: str) -> dict | None:
-    """Return what the networks of a run reached, and their vote; None if the example failed."""
+    """Return the results of a run's networks, and of their vote; None if the example failed."""
     command = [sys.executable, str(EXAMPLE), "--ensemble", str(NETWORKS), "--device", device]
     command += ["--networks", *RUNS[name], "--checkpoint", folder, "--resume", *options]
-    # It runs from a checkout where nothing was installed, as well.
+    # It also runs from a checkout without installation.
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONIOENCODING": "utf-8"}
     lines = []
@@ -83,13 +83,13 @@ def trained(name: str, device: str, folder: str, *options: str) -> dict | None:
         for line in process.stdout or ():
             print(line, end="", flush=True)
             lines.append(line)
-    if process.returncode not in (0, 1):  # 1 is a target on validation images that was missed
+    if process.returncode not in (0, 1):  # 1 means that a target on validation images was missed
         return None
     return read("".join(lines))
 
 
 def read(said: str) -> dict:
-    """Return the figures of what the example said."""
+    """Return the figures in the example's output."""
     networks = [
         {
             "name": told["name"],
@@ -101,13 +101,13 @@ def read(said: str) -> dict:
     ]
     vote = _VOTE.search(said)
     if len(networks) != NETWORKS or vote is None:
-        raise RuntimeError("examples/record.py did not say what it came to")
+        raise RuntimeError("examples/record.py did not print its results")
     figure = mean(network["accuracy"] for network in networks)
     return {"networks": networks, "mean": round(figure, 6), "vote": _fraction(vote[1])}
 
 
 def printed(name: str, figures: dict) -> bool:
-    """Print whether a run reached what is asked for, and return it."""
+    """Print and return whether a run reached its targets."""
     good = True
     for figure, least in WANTED[name].items():
         met = figures[figure] >= least

@@ -23,7 +23,7 @@ def main(args) -> int:
 
 
 def fill(text: str) -> str:
-    """Return a page's text with each of its tables made anew between its two marks."""
+    """Return a page's text with each of its tables regenerated between its two markers."""
     for name, table in TABLES.items():
         begin, end = f"<!-- {name}: made by python -m benchmarks report -->", f"<!-- /{name} -->"
         if begin not in text:
@@ -35,13 +35,13 @@ def fill(text: str) -> str:
 
 
 def elsewhere() -> str:
-    """Return the summaries of other machines, whose results lie in folders."""
+    """Return the summaries of other machines, whose results are in subfolders."""
     folders = sorted(path.parent for path in harness.RESULTS.glob("*/mlp.json"))
     return "\n".join(map(summary, folders)) or "Not measured yet.\n"
 
 
 def summary(folder: Path | None = None) -> str:
-    """Return the ratios to each peer's best way, and in a sentence those of `wide`."""
+    """Return the ratios to each peer's fastest mode, and in a sentence those of `wide`."""
     peers = ("JAX", "PyTorch", "scikit-learn", "book's loop")
     heads = ("JAX", "PyTorch", "scikit-learn", "plain NumPy")
     lines = [f"| | µs, xnn | {' | '.join(heads)} |", "|---|---:|" + "---:|" * len(heads)]
@@ -61,15 +61,15 @@ def summary(folder: Path | None = None) -> str:
         for name in ("seconds", "answers")
     }
     told = [
-        f"{min(r):.2g} to {max(r):.2g} times, {median(r):.2g} in the median"
+        f"{min(r):.2g} to {max(r):.2g} times as fast, median {median(r):.2g}"
         for r in ratios.values()
     ]
     said = (
-        f"{len(ratios['seconds'])} networks of many kinds, beside PyTorch eager: a training step "
-        f"{told[0]}; the answers for all samples in one call {told[1]}."
+        f"{len(ratios['seconds'])} networks of many kinds, compared with PyTorch eager: "
+        f"a training step {told[0]}; predicting all samples in one call {told[1]}."
     )
     others = [f"`{name}` at {measured[name]['commit']}" for name in ("cnn", "wide")]
-    where = f"{_where(measured['mlp'])} (That is `mlp`; {', '.join(others)}.)"
+    where = f"{_where(measured['mlp'])} (This is for `mlp`; {', '.join(others)}.)"
     return "\n".join([where, "", *lines, "", said, ""])
 
 
@@ -93,7 +93,7 @@ def cnn() -> str:
             for peer, figures in results.items()
             if "memory" in figures
         )
-        lines += [f"Memory that training adds: {added}.", ""]
+        lines += [f"Memory added by training: {added}.", ""]
     return "\n".join([_where(measured), "", *lines])
 
 
@@ -103,7 +103,7 @@ def wide() -> str:
     measured, (ours, theirs) = _read("wide"), ("xnn", "PyTorch eager")
     lines = [
         f"| network | µs a step, xnn | {theirs} | xnn is "
-        f"| ms for all answers, xnn | {theirs} | xnn is |",
+        f"| ms to predict all, xnn | {theirs} | xnn is |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for kind, results in measured["results"].items():
@@ -117,7 +117,7 @@ def wide() -> str:
 
 
 def gpus() -> str:
-    """Return the tables of each GPU that there are results of."""
+    """Return the tables of each GPU that has results."""
     found = sorted(harness.RESULTS.glob("gpu-*.json"))
     if not found:
         return "Nothing has been run or measured on a GPU yet.\n"
@@ -135,11 +135,11 @@ def gpu(measured: dict, name: str) -> str:
             lines += _calls(task, figures)
     if "seconds" in began:
         lines += [
-            "From the start of a process to the end of its first epoch of 784-30-10 it takes "
-            f"{began['seconds']:.1f} s, and {began['again']:.1f} s when CuPy has kept the kernels.",
+            "Starting a process and finishing its first epoch of 784-30-10 takes "
+            f"{began['seconds']:.1f} s, or {began['again']:.1f} s with kernels in CuPy's cache.",
             "",
         ]
-    text = "Training steps a second by the size of a mini-batch"
+    text = "Training steps per second by mini-batch size"
     return "\n".join([*lines, f"![{text}]({name}.png)", ""])
 
 
@@ -182,7 +182,7 @@ def accuracy() -> str:
 
 
 def record() -> str:
-    """Return what the best networks on MNIST reached, and where each run was."""
+    """Return what the best networks on MNIST reached, and where each run was made."""
     if not (harness.RESULTS / "record.json").exists():
         return "Not measured yet.\n"
     head = "| three networks | each | mean | by vote | minutes each |"
@@ -211,7 +211,7 @@ def book() -> str:
             ratio = "" if times == 1 else f"{times:.1f} times as fast"
             each = f"{figures['seconds']:.3f} ({low:.3f} to {high:.3f})"
             lines.append(f"| {peer} | {each} | {ratio} |")
-    lines += ["", f"| right of 10,000 after epoch | {' | '.join(results)} |"]
+    lines += ["", f"| correct of 10,000 after epoch | {' | '.join(results)} |"]
     lines.append("|---|" + "---:|" * len(results))
     for epoch in (0, 1, 2, 3, 4, 9, 14, 19, 24, 29):
         right = (str(figures["right"][epoch]) for figures in results.values())
@@ -220,7 +220,7 @@ def book() -> str:
 
 
 def estimators() -> str:
-    """Return the table of how long each takes, and that of the scores that they reach."""
+    """Return the table of times, and the table of scores."""
     measured = _read("estimators")
     lines = []
     for task, results in measured["results"].items():
@@ -233,10 +233,10 @@ def estimators() -> str:
 
 
 def rungs() -> str:
-    """Return the rungs beside the book's figures, those beside PyTorch's, and where they ran."""
+    """Return the rungs compared with the book, those compared with PyTorch, and where they ran."""
     if not (harness.RESULTS / "ladder.json").exists():
         return "Not measured yet.\n"
-    heads = {"the book": "whole, at the book's settings", "PyTorch": "10,000 images, expanded"}
+    heads = {"the book": "in full, at the book's settings", "PyTorch": "10,000 images, expanded"}
     tables: dict[str, list[str]] = {name: [] for name in heads}
     places: dict[str, list[str]] = {}
     for number, result in _read("ladder")["results"].items():
@@ -288,12 +288,12 @@ def _where(measured: dict) -> str:
     )
     most = max(_stolen(measured), default=None)
     if most is not None:
-        told += f" Of the cores' time others on the same host had at most {most:.0%}."
+        told += f" At most {most:.0%} of the cores' time was stolen."
     return told
 
 
 def _stolen(found: dict) -> Iterator[float]:
-    """Yield how much of its time each run did not get, see `quiet`."""
+    """Yield the share of stolen time of each run, see `quiet`."""
     if "stolen" in found:
         yield found["stolen"]
     for value in found.values():

@@ -1,9 +1,10 @@
-"""Networks of many kinds on a CPU: training steps and answers, against PyTorch.
+"""Networks of many kinds on a CPU: training steps and predictions, compared with PyTorch.
 
-From a tutorial's four samples to a network for colour images. PyTorch has the same modules (by
-`xnn.to_torch`), the order of axes and the threads that are fastest for its step, and answers within
-``torch.inference_mode()``. Each peer runs in a process of its own and is warmed up first; a figure
-is the median of some epochs' steps, an answer that of one call for all samples.
+They range from a tutorial's four samples to a network for colour images. PyTorch has the same
+modules (by `xnn.to_torch`), the memory format and the threads that are fastest for its step, and
+predicts within ``torch.inference_mode()``. Each peer runs in a process of its own and is warmed up
+first; figures are the median step time of some epochs, and the time of one call that predicts all
+samples.
 """
 
 import json
@@ -122,7 +123,7 @@ KINDS = {
 
 
 def data(kind: Kind) -> tuple[np.ndarray, np.ndarray]:
-    """Return samples, MNIST's where the inputs are as many, and labels; or exclusive or."""
+    """Return samples and labels: MNIST's if the number of inputs fits, or exclusive or."""
     if kind.inputs == (2,):
         x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
         return x, np.array([[0], [1], [1], [0]], np.float32)
@@ -138,7 +139,7 @@ def _xnn(kind: Kind, x, y):
     import xnn
 
     net = xnn.Network([kind.inputs, *kind.layers()], seed=0, device="cpu")
-    # So many steps as are worth compiling for, of networks whose steps are short.
+    # Enough steps for compiling to pay off, for networks whose steps are short.
     dense = len(kind.inputs) == 1 and kind.batch <= 128
     steps = 6000 if len(x) < 100 else min(5000, 160_000 // kind.batch) if dense else 1
     epochs = max(3, steps * kind.batch // len(x))

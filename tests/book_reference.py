@@ -1,4 +1,4 @@
-"""The book's algorithm once more, sample by sample and with columns: what the tests compare with.
+"""A second implementation of the book's algorithm, sample by sample, as a reference for tests.
 
 Written from the formulas of the book's chapters 2 and 3; it shares nothing with xnn.
 """
@@ -14,7 +14,7 @@ def sigmoid(z):
 
 
 class PerSample:
-    """Sigmoid layers trained on one pair of columns after the other."""
+    """Sigmoid layers trained on one pair of columns at a time."""
 
     def __init__(self, sizes, cost="quadratic", scaled=False):
         self.cost = cost
@@ -61,7 +61,7 @@ class PerSample:
             self.step(data[start : start + batch_size], eta, lmbda, len(data))
 
     def right(self, data):
-        """Count right answers; a target is a label, or a column of the largest number's."""
+        """Count correct answers; a target is a label, or a column whose largest number marks it."""
         found = [(self.forward(x)[-1].argmax(), y) for x, y in data]
         return sum(int(a == (y if np.ndim(y) == 0 else np.argmax(y))) for a, y in found)
 

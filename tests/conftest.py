@@ -27,7 +27,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Networks that a test makes without naming a device are on the one under test."""
+    """Put networks that a test makes without naming a device on the one under test."""
     os.environ["XNN_DEVICE"] = config.getoption("--device")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as with `nohup … &`
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -40,7 +40,7 @@ _REAL = {"benchmarks", "cli", "examples", "info", "lean", "tiny"}
 
 
 def pytest_collection_modifyitems(config, items):
-    """What is no GPU is not asked again what the CPU was."""
+    """Deselect tests whose outcome does not depend on the device."""
     device = config.getoption("--device")
     if device == "cpu":
         return
@@ -56,9 +56,9 @@ def pytest_report_header(config):
 
 @pytest.fixture(autouse=True)
 def compile_cost(monkeypatch):
-    """Compile steps as for long trainings, though those of tests are short; return the true cost.
+    """Compile steps as for long trainings, although those of tests are short; return the true cost.
 
-    They would all be of one step a chunk else.
+    Otherwise all chunks would have one step.
     """
     cost = xnn.backends.Backend.compile_cost
     monkeypatch.setattr(xnn.backends.Backend, "compile_cost", 1e-9)
@@ -84,7 +84,7 @@ def scribbles(tmp_path):
 
 @pytest.fixture(scope="session")
 def mnist():
-    """MNIST as three pairs; where it cannot be had the test is skipped, but not in CI."""
+    """MNIST as three pairs; if it is unavailable the test is skipped, except in CI."""
     in_ci = bool(os.environ.get("CI"))
     try:
         return xnn.datasets.mnist(download=in_ci)

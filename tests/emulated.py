@@ -1,13 +1,13 @@
-"""An NVIDIA GPU in software: what CuPy, the driver and cuBLAS do, as far as `xnn` asks it of them.
+"""An emulated NVIDIA GPU: what CuPy, the driver and cuBLAS do, as far as `xnn` uses them.
 
 `xnn.backends.gpu` runs on it as on a GPU, line by line. Kernels are compiled as C++ and run thread
 by thread, the lanes of a warp in step at each shuffle. It is harsher than a GPU:
 
-- Work on a stream waits until somebody waits for it, and only what was ordered by streams and
-  events is in order. Who reads host memory too early, or gives it away too early, gets garbage.
-- Memory that was given back, or never written to, is full of NaN and of -1, and has a fence of
-  known bytes about it, which is looked at when it goes.
-- While a stream captures, nothing may be allocated, waited for or brought over.
+- Work on a stream is deferred until somebody waits for it, and only streams and events order it.
+  Reading or freeing host memory too early yields garbage.
+- Memory that was freed, or never written to, is filled with NaN and -1, and is surrounded by a
+  fence of known bytes, which is checked when it is freed.
+- While a stream captures, nothing may be allocated, waited for or transferred.
 - Pointers, numbers and devices must be exactly what a kernel declares.
 """
 
@@ -35,7 +35,7 @@ from . import standin
 
 GPUS = 2
 MEMORY = 16 * 2**30
-#: What has happened on all GPUs of this process.
+#: Counts of what has happened on all GPUs of this process.
 counts: Counter[str] = Counter()
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
@@ -48,15 +48,15 @@ _threads = threading.local()
 
 
 class CUDARuntimeError(RuntimeError):
-    """What CuPy raises where the CUDA runtime fails."""
+    """What CuPy raises when the CUDA runtime fails."""
 
 
 class CUDADriverError(RuntimeError):
-    """What CuPy raises where the CUDA driver fails."""
+    """What CuPy raises when the CUDA driver fails."""
 
 
 class OutOfMemoryError(MemoryError):
-    """What CuPy raises where its pool can grow no more."""
+    """What CuPy raises when its pool cannot grow."""
 
 
 # Streams. Work is a graph, each piece of which knows what comes before it.
@@ -68,7 +68,7 @@ class _Work:
         self.after = [piece for piece in after if piece is not None and piece.call is not None]
 
     def run(self):
-        """Do all that comes before, then this. No recursion: a chain may be long."""
+        """Do all preceding work, then this. No recursion: a chain may be long."""
         with _lock:
             stack = [self]
             while stack:
@@ -240,10 +240,10 @@ class Graph:
         (stream or get_current_stream()).enqueue(call, "replays")
 
     def upload(self, stream=None):
-        """Of no effect: it only makes the first launch quicker."""
+        """Do nothing: this only makes the first launch faster."""
 
 
-# Memory. A pool for each stream, as CuPy's: what comes back is used again in the stream's order.
+# Memory. A pool for each stream, like CuPy's: freed memory is reused in the stream's order.
 
 _pools: dict[tuple[int, int], dict[int, list]] = defaultdict(lambda: defaultdict(list))
 _given_back: list = []
@@ -270,13 +270,13 @@ class _Block:
         self._fill()
 
     def _fill(self):
-        """Poison what is inside; large blocks, as for cuBLAS, are left without a page of memory."""
+        """Poison the contents; large blocks, as for cuBLAS, are left without a page of memory."""
         if self.size <= _LARGE:
             self.inside[:] = _POISON
 
 
 class Memory:
-    """Memory of a GPU, which goes back to the pool of its stream when nobody has it any more."""
+    """Memory of a GPU, which returns to the pool of its stream when nothing refers to it."""
 
     def __init__(self, size):
         global _used
@@ -334,7 +334,7 @@ class _Pointer:
 
 
 class ndarray(standin.Array):  # noqa: N801 - CuPy's name
-    """CuPy's array, as far as `xnn` needs it outside of kernels."""
+    """CuPy's array, as far as `xnn` uses it outside kernels."""
 
     __hash__ = None
 
@@ -360,7 +360,7 @@ class ndarray(standin.Array):  # noqa: N801 - CuPy's name
 
     @property
     def _bare(self):
-        """The same memory as work on a stream has it, which keeps nobody from giving it back."""
+        """The same memory as work on a stream refers to it, without keeping it from being freed."""
         host = self._host
         extent = sum((n - 1) * abs(s) for n, s in zip(host.shape, host.strides, strict=True))
         buffer = (ctypes.c_char * (extent + host.itemsize)).from_address(host.ctypes.data)
@@ -372,7 +372,7 @@ class ndarray(standin.Array):  # noqa: N801 - CuPy's name
         (stream or get_current_stream()).enqueue(call, name)
 
     def _made(self, shape, dtype, function):
-        """Return a new array that is made from this one when its turn comes."""
+        """Return a new array that is computed from this one when its turn comes."""
         made = ndarray.new(shape, dtype)
         target, source = made._bare, self._bare
         self._enqueue(lambda: np.copyto(target, function(source), casting="unsafe"))
@@ -499,8 +499,8 @@ extern "C" int launch(unsigned grid, unsigned block, void** arguments) {
 }
 """
 
-# Each lane of a warp has a stack of its own. A shuffle writes what others are to read and lets them
-# all come to the same shuffle; what they read lies until the shuffle after the next.
+# Each lane of a warp has a stack of its own. A shuffle writes what others are to read and lets all
+# lanes reach the same shuffle; the values are kept until the shuffle after the next.
 _WARPS_HEAD = """
 #include <setjmp.h>
 #include <ucontext.h>
@@ -673,7 +673,7 @@ class _Cublas:
         return 0
 
     def _wait_for_all(self):
-        """Wait for the whole GPU, as cuBLAS does here: that ends captures, also other threads'."""
+        """Wait for the whole GPU, as cuBLAS does here: this ends captures in all threads."""
         for stream in list(_ALL):
             stream.ended |= stream.captured is not None
 

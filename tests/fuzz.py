@@ -1,10 +1,10 @@
-"""Files that are damaged, or meant to do damage: each one loads or ends in a ValueError.
+"""Files that are damaged, or meant to do damage: each one loads or raises a ValueError.
 
 python -m tests.fuzz 100000 --seed 1
 
-Good files of each kind are changed at random, in their bytes, within what they are zipped in, and
-in the values of their headers; what reads them may take so many seconds and so much memory, may
-start nothing, write nothing and call nothing that a pickle names.
+Valid files of each kind are mutated at random, in their bytes, in their compressed contents, and in
+the values of their headers; reading them is limited in time and memory, and may start nothing,
+write nothing and call nothing that a pickle names.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _SENTINEL = "executed"
 
 
 class _Writes:
-    """What, unpickled, writes a file."""
+    """An object that writes a file when unpickled."""
 
     def __reduce__(self):
         return open, (_SENTINEL, "w")
@@ -75,7 +75,7 @@ def _pickles():
 
 
 def network():
-    """Return a network of most kinds of layers, a small one."""
+    """Return a small network with most kinds of layers."""
     layers = [
         *(xnn.RandomAffine(1, 5), xnn.Conv2D(2, 3, "relu"), xnn.BatchNorm(), xnn.MaxPool2D(2)),
         *(xnn.Flatten(), xnn.Dropout(0.1), xnn.Dense(3, "softmax")),
@@ -103,7 +103,7 @@ class _Between(xnn.Callback):
 
 
 def seeds(folder):
-    """Return good files, some of each kind, and how each kind is read."""
+    """Return valid files, some of each kind, and how each kind is read."""
     net = network()
     net.save(folder / "net")
     plain = xnn.Network([4, 3, 2], seed=0, device="cpu", dtype="float64")
@@ -209,7 +209,7 @@ def _bytes(rng, data, others):
 
 
 def _value(rng, value):
-    """Return a value of JSON with one within it changed."""
+    """Return a JSON value with one of its parts changed."""
     if isinstance(value, dict) and value and rng.random() < 0.9:
         key = rng.choice(list(value))
         if rng.random() < 0.1:
@@ -278,7 +278,7 @@ def mutate(rng, kind, good):
 
 
 def wrong(path, error, seconds):
-    """Return what is wrong with how a file was read, None where nothing is."""
+    """Return what went wrong in reading a file, or None."""
     if seconds > SECONDS:
         return f"took {seconds:.1f} s"
     if error is None:
@@ -294,7 +294,7 @@ def wrong(path, error, seconds):
 
 
 def _forbid(event, arguments):
-    """Refuse, as an audit hook, whatever no file may bring about."""
+    """Refuse, as an audit hook, everything that no file may cause."""
     writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
     started = event.startswith(("os.system", "os.exec", "os.posix_spawn", "subprocess", "socket"))
     named = event == "pickle.find_class"
@@ -341,7 +341,7 @@ def _read_many(seed, first, count, results):
 
 
 def _guarded(reader, kind, data):
-    """Read, with writing forbidden but to the file itself."""
+    """Read, with writing forbidden except to the file itself."""
     read = reader.read
     real = Path.write_bytes
 

@@ -1,10 +1,10 @@
-"""What tests of all devices need."""
+"""Helpers for tests of all devices."""
 
 import numpy as np
 
 
 def host(array):
-    """Return an array of whichever device as NumPy's own."""
+    """Return an array of any device as a NumPy array."""
     return array.get() if hasattr(array, "get") else np.array(array)
 
 

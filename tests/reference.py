@@ -1,7 +1,7 @@
-"""The network once more, in the plainest float64 NumPy: what the tests compare with.
+"""A second implementation of the network in plain float64 NumPy, as a reference for tests.
 
-Nothing here is shared with xnn: activations by their formulas in z, costs by theirs in a and y, and
-the book's loop over single samples.
+It shares nothing with xnn: activations by their formulas in z, costs by theirs in a and y, and the
+book's loop over single samples.
 """
 
 from collections import defaultdict
@@ -122,8 +122,8 @@ def adam(p, g, s, t, *, lr, betas=(0.9, 0.999), eps=1e-8, **_):
 def optimize(rule, parameters, gradients, steps, *, decay, decoupled=False, **options):
     """Take steps by the formulas of the papers.
 
-    ``gradients`` gives those of a step's number and the parameters; weights are what has two axes,
-    and they decay. Clipping comes first, by value and then by norm of all.
+    ``gradients`` returns them for a step's number and the parameters; weights are the arrays with
+    two axes, and they decay. Clipping comes first, by value and then by the norm of all.
     """
     clip_value, clip_norm = options.pop("clip_value", None), options.pop("clip_norm", None)
     states = [defaultdict(lambda p=p: np.zeros_like(p)) for p in parameters]

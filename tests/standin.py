@@ -1,9 +1,9 @@
 """A stand-in for a GPU, for machines that have none.
 
-`Array` wraps a NumPy array and behaves like a CuPy array at its edges: it does not mix with NumPy
-arrays, is not converted implicitly, and comes to the host by ``.get()`` alone. `StandInBackend`
-does the arithmetic of the CPU's backend on what is inside, and counts what a GPU would have to do:
-transfers, allocations, launches, and looks at its memory that make the host wait.
+`Array` wraps a NumPy array and has the interface of a CuPy array: it does not mix with NumPy
+arrays, is not converted implicitly, and reaches the host only through ``.get()``. `StandInBackend`
+does the CPU backend's arithmetic on the wrapped arrays, and counts what a GPU would have to do:
+transfers, allocations, launches, and reads that make the host wait.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from xnn.backends import Backend
 from xnn.backends.cpu import CpuBackend
 
-#: What has happened on all stand-in devices of this process.
+#: Counts of what has happened on all stand-in devices of this process.
 counts: Counter[str] = Counter()
 
 
@@ -120,14 +120,14 @@ def _inside(value):
 
 
 def _device(value, argument):
-    """Return what is inside an array of the device; an operation takes nothing else."""
+    """Return the array inside a device array; operations accept nothing else."""
     if not isinstance(value, Array):
         raise TypeError(f"{argument} is {type(value).__name__}, but must be an array of the device")
     return value._host
 
 
 class StandInBackend(CpuBackend):
-    """The CPU's arithmetic behind the edges of a GPU."""
+    """The CPU's arithmetic behind the interface of a GPU."""
 
     def __init__(self, number=0, precision="float32"):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A plugin of pytest: scikit-learn's own tests of its perceptrons meet those of xnn.
+"""A pytest plugin that runs scikit-learn's own tests of its perceptrons on those of xnn.
 
 `nox -s sklearn` runs them, as does:
 python -m pytest -c /dev/null -p tests.swapped --pyargs sklearn.neural_network.tests.test_mlp
@@ -9,7 +9,7 @@ import sklearn.neural_network
 
 from xnn import estimators
 
-#: What cannot pass, and why; docs/estimators.md tells of each.
+#: Tests that cannot pass, and why; docs/estimators.md lists each.
 EXCEPTIONS = {"test_gradient": "calls scikit-learn's private _loss_grad_lbfgs"}
 
 sklearn.neural_network.MLPClassifier = estimators.MLPClassifier

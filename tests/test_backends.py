@@ -1,4 +1,4 @@
-"""The operations of a device, each against NumPy's way of saying it."""
+"""The operations of a device, each compared with its NumPy equivalent."""
 
 import shutil
 
@@ -155,7 +155,7 @@ FUNCTIONS = {
 
 
 def expressions():
-    """Formulas, each beside what it means in Python: there a comparison gives True, not 1."""
+    """Formulas, compared with their meaning in Python, where a comparison gives True, not 1."""
     names = st.sampled_from("abs").map(lambda name: (name, name))
     # Python's own numbers would raise where they are divided by zero.
     numbers = st.sampled_from(["0.5", "2"]).map(lambda number: (number, f"float64({number})"))
@@ -392,7 +392,7 @@ def test_small_steps_train_on_one_thread_and_others_get_theirs_back():
 )
 @settings(max_examples=200, deadline=None)
 def test_program_means_what_python_says(statements, size):
-    """In blocks of 16 numbers; what it names anew is its own."""
+    """In blocks of 16 numbers; names that it assigns are its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("xnn.backends.cpu._BLOCK", 128)
         backend = CpuBackend()

@@ -1,4 +1,4 @@
-"""What a newcomer gets wrong: each wrong call, its error, and the words it must say."""
+"""Mistakes of newcomers: each invalid call, its error, and the words that it must contain."""
 
 import functools
 import os
@@ -76,7 +76,7 @@ LABELLED = list(zip(COLUMNS, Y, strict=True))
 
 
 def spent(values):
-    """Return a generator that has been gone through."""
+    """Return an exhausted generator."""
     generator = (value for value in values)
     assert len(list(generator)) == len(values)
     return generator
@@ -727,7 +727,7 @@ NEEDS_MNIST = {"validation larger than the data"}
 
 
 def predict_twice(x):
-    """The second call takes the short way."""
+    """The second call takes the fast path."""
     network = net()
     network.predict(np.zeros_like(x))
     return network.predict(x)

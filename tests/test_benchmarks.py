@@ -209,7 +209,7 @@ def test_a_sweep_keeps_what_there_was_time_for(monkeypatch):
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="there are no groups of processes")
 def test_what_a_process_has_begun_ends_with_it(tmp_path, monkeypatch):
-    """As compilers that hold its pipes, by which whoever reads them would wait for them too."""
+    """Such as compilers that hold its pipes open, so that whoever reads them would wait."""
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks" / "__init__.py").touch()
     (tmp_path / "benchmarks" / "slow.py").write_text(
@@ -232,7 +232,7 @@ def test_what_a_process_has_begun_ends_with_it(tmp_path, monkeypatch):
 
 @pytest.fixture
 def host(tmp_path, monkeypatch):
-    """A host that gives our processors to others; returns what sets the ticks of both."""
+    """A host that steals time; returns a function that sets the ticks of stolen and own time."""
     monkeypatch.setattr(quiet, "STAT", tmp_path / "stat")
 
     def told(wanted, stolen):
@@ -263,7 +263,7 @@ def test_jobs_wait_for_a_quiet_machine(host, monkeypatch):
     assert [run["stolen"] for run in measured["a"]] == [0, 0.1]
     assert harness.medians(measured["a"]) == {"seconds": 1, "runs": [0, 2], "stolen": 0.1}
     made_up = {**harness.machine(), "data": "MNIST", "results": {"task": {"xnn": {"stolen": 0.5}}}}
-    assert report._where(made_up).endswith("others on the same host had at most 50%.")
+    assert report._where(made_up).endswith("At most 50% of the cores' time was stolen.")
 
 
 def test_patience_ends_and_what_is_not_known_is_not_waited_for(host, monkeypatch, tmp_path):
@@ -339,7 +339,7 @@ def test_a_process_that_fails_is_absent_with_the_reason(monkeypatch, capsys):
 
 @pytest.fixture
 def made_up():
-    """What a GPU's file holds, with figures out of the air."""
+    """The contents of a GPU's file, with made-up figures."""
 
     def figures(seconds, samples):
         return {"seconds": seconds, "runs": [seconds] * 3, "samples": samples, "accuracy": 0.95}
@@ -400,7 +400,7 @@ def test_tables_of_a_gpu(made_up, tmp_path, monkeypatch):
     assert "| PyTorch eager | 300.0 (300.0 to 300.0) | 33,333 | 15.00 times as fast |" in filled
     assert "Absent: PyTorch CUDA graph." in filled
     assert "| `gemm (10, 785) @ (785, 30)` | 1 | 3.00 |" in filled
-    assert "it takes 3.2 s" in filled
+    assert "takes 3.2 s" in filled
     assert filled.endswith("(gpu-nvidia-z9.png)\n")
 
 
@@ -445,7 +445,7 @@ def test_estimators_get_the_same_work():
     assert estimators.predict("predict one row", "xnn")["samples"] == 1
 
 
-# In float64, for with float32 roundings grow until networks differ by some hundredths.
+# In float64, since in float32 rounding errors grow until networks differ by some hundredths.
 SMALL = ladder.Task((), (20,), lmbda=1.0, epochs=2, images=300, expanded=True, dtype="float64")
 
 
@@ -531,7 +531,7 @@ def test_the_record_says_what_is_asked_and_what_went_wrong(tmp_path, capfd):
         "5x5: mean 99.700% (asked: at least 99.70%)",
         "5x5: mean 99.690% (asked: at least 99.70%, MISSED)",
     ]
-    with pytest.raises(RuntimeError, match=r"record\.py did not say"):
+    with pytest.raises(RuntimeError, match=r"record\.py did not print"):
         record.read("small, seed 0, epochs: 30\nTest accuracy 99.00%\n")
     done = run("record", "--data", tmp_path / "nowhere", "--no-write")
     assert done.returncode == 2
@@ -541,7 +541,7 @@ def test_the_record_says_what_is_asked_and_what_went_wrong(tmp_path, capfd):
 
 @pytest.fixture
 def climb(tmp_path, monkeypatch):
-    """Return the ladder's command with figures out of the air, and a list of what it trains."""
+    """Return the ladder's command with made-up figures, and a list of what it trains."""
     trained = []
 
     def worker(module, peer, described, *_, **__):
@@ -609,7 +609,7 @@ def test_tables_of_the_ladder(climb):
     place, other, _, head, _, one, four, _, beside, _, seven = report.rungs().splitlines()
     assert place.startswith("Rungs 1, 7 on the CPU. Measured ")
     assert other.startswith("Rung 4 on NVIDIA Z9. Measured ")
-    assert head == "| whole, at the book's settings | epochs | xnn | the book | points apart |"
+    assert head == "| in full, at the book's settings | epochs | xnn | the book | points apart |"
     assert one == "| 1. one hidden layer of 100 | 60 | 98.00% | 97.80% | +0.20 |"
     assert four.startswith("| 4. rectified linear units, λ = 0.1 | 60 | 98.00% | 99.23% | -1.23 |")
     assert beside.startswith("| 10,000 images, expanded | epochs | xnn | PyTorch |")
@@ -617,7 +617,7 @@ def test_tables_of_the_ladder(climb):
 
 
 def test_networks_of_many_kinds_are_those_of_pytorch(monkeypatch):
-    """As many numbers are trained by each peer, and each gives an answer for every sample."""
+    """Peers train the same number of parameters, and each gives an answer for every sample."""
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(wide, "_SECONDS", 0)
     for name, kind in wide.KINDS.items():

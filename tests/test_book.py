@@ -86,7 +86,7 @@ def test_training_is_the_books_sample_by_sample(batch_size, capsys, device):
     data, labelled = pairs()
     net = seeded(lambda: network.Network(SIZES, device=device))
     net.SGD(data, 3, batch_size, 2.0, test_data=labelled)
-    net.SGD(data, 1, batch_size, 2.0)  # goes on with the list as it lies
+    net.SGD(data, 1, batch_size, 2.0)  # continues with the list in its current order
     printed = capsys.readouterr().out
     reference, given = seeded(lambda: PerSample(SIZES)), pairs()[0]
     lines = []
@@ -560,7 +560,7 @@ def test_mnist_in_the_books_form(mnist):
 
 
 def test_the_books_own_file(mnist, monkeypatch):
-    """Its numbers are taken as they are: float32, pixels over 256."""
+    """Its numbers are used unchanged: float32, pixels over 256."""
     path = Path(os.environ.get("XNN_DATA", ""), "book", "mnist-small.pkl.gz")
     if not path.exists():
         pytest.skip("there is no such file")
@@ -619,7 +619,7 @@ def test_expanded_data_train_on_the_fly(device):
 
 
 def test_expanded_file(tmp_path, monkeypatch, capsys):
-    """Read back without a pickle being run, and by Python's own; written once."""
+    """Read back without running a pickle, and by Python's own reader; written once."""
     rng = np.random.default_rng(0)
     small = [(rng.random((n, 784)), rng.integers(0, 10, n)) for n in (40, 6, 5)]
     monkeypatch.setattr(expand_mnist, "load_data", lambda: small)

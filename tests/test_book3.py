@@ -1,4 +1,4 @@
-"""The book's network3, against PyTorch and against its own lines."""
+"""The book's network3, compared with PyTorch and with its own printed lines."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Training that ends in its midst and goes on, as if it had not."""
+"""Training that is interrupted and resumed, with the results of an uninterrupted run."""
 
 import contextlib
 import errno
@@ -131,7 +131,7 @@ def test_checkpoints_of_the_first_format(device, monkeypatch):
     room = xnn.RandomErasing.room
 
     def corners(self, run, site):
-        """Make room as at that time, when rectangles lay about the corners of pixels."""
+        """Make room as at that time, when rectangles were centred on the corners of pixels."""
         made = room(self, run, site)
         for grid in [] if made is None else made[1:3]:
             run.elementwise("g - 0.5", grid, g=grid)
@@ -186,7 +186,7 @@ def test_early_stopping_that_has_stopped_stays_so(tmp_path, device):
     options = {
         "epochs": 50,
         "batch_size": BATCH,
-        # From epoch 2 on all gets worse.
+        # From epoch 2 on everything gets worse.
         "optimizer": xnn.SGD(lambda epoch: 0.5 if epoch < 2 else 50.0),
     }
     stopping = [xnn.EarlyStopping("cost", patience=2) for _ in range(2)]
@@ -220,7 +220,7 @@ def test_early_stopping_that_has_stopped_goes_on_with_more_patience(tmp_path, de
 
 @pytest.mark.parametrize("first", [True, False])
 def test_more_patience_does_not_undo_what_others_stop(tmp_path, device, first):
-    """Another early stopping, whose patience is what it was."""
+    """Another early stopping with the same patience."""
     x, y = data()
     optimizer = xnn.SGD(lambda epoch: 0.5 if epoch < 2 else 50.0)
     options = {"epochs": 50, "batch_size": BATCH, "optimizer": optimizer}
@@ -253,7 +253,7 @@ def test_a_checkpoint_is_a_network(tmp_path, device):
     fit(net, RUNS["everything"], [keeps := xnn.Checkpoints(tmp_path)])
     loaded = xnn.load(keeps.newest(), device=device)
     assert (flat(loaded) == flat(net)).all()
-    # … from which training can be gone on with as well.
+    # … from which training can be resumed as well.
     fit(loaded, RUNS["everything"], resume=tmp_path)
     assert (flat(loaded) == flat(net)).all()
 
@@ -292,7 +292,7 @@ def test_callbacks_go_on_from_their_state(tmp_path, device):
 
 
 class Keeps(xnn.Callback):
-    """Has whatever state it is given, and what it gets back."""
+    """Has whatever state it is given, and stores what is restored."""
 
     def __init__(self, *values):
         self.values, self.back = values, None
@@ -404,7 +404,7 @@ def test_what_killed_writers_left_is_swept(tmp_path):
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EDQUOT])
 def test_training_goes_on_where_a_write_fails(code, tmp_path, monkeypatch):
-    """Told once, with the path; what there is stays, and the next write may go well."""
+    """Reported once, with the path; existing files stay, and the next write may succeed."""
     real, calls = os.fsync, []
 
     def fsync(handle):
@@ -428,7 +428,7 @@ def test_training_goes_on_where_a_write_fails(code, tmp_path, monkeypatch):
 
 
 def test_a_folder_that_cannot_be_read_does_not_end_training(tmp_path, monkeypatch):
-    """As on a network's file system that is away for a while."""
+    """As on a network file system that is unavailable for a while."""
     real, calls = Path.iterdir, []
 
     def iterdir(folder):
@@ -461,7 +461,7 @@ def test_a_diverged_run_leaves_only_finite_checkpoints(tmp_path):
 
 
 def wrong(tmp_path, change=None, **options):
-    """Go on from a checkpoint in the middle of an epoch that has been changed."""
+    """Resume from a modified checkpoint in the middle of an epoch."""
     with pytest.raises(KilledError):
         fit(plain("cpu"), RUNS["plain"], [xnn.Checkpoints(tmp_path, "1 step"), KilledAt(14)])
     path = xnn.checkpoints.newest(tmp_path)
@@ -608,7 +608,7 @@ def test_a_killed_process_goes_on_to_the_same_weights(tmp_path):
 
 
 def kill(folder, result, seconds):
-    """Kill a training after so many seconds, and return whether it was within a write."""
+    """Kill a training after so many seconds, and return whether it was during a write."""
     process = start(folder, result, "1 step")
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
@@ -619,7 +619,7 @@ def kill(folder, result, seconds):
 
 @pytest.mark.long
 def test_two_hundred_kills(tmp_path):
-    """At random moments: the newest checkpoint always loads, and 20 of the runs are gone on with.
+    """At random moments: the newest checkpoint always loads, and 20 of the runs are resumed.
 
     Run by `nox -s kill`.
     """
@@ -638,9 +638,7 @@ def test_two_hundred_kills(tmp_path):
                 assert finish(folder, result) == wanted
                 resumed += 1
         shutil.rmtree(folder, ignore_errors=True)
-    print(
-        f"200 kills, {loaded} with a checkpoint, {writing} within a write, {resumed} gone on with"
-    )
+    print(f"200 kills, {loaded} with a checkpoint, {writing} during a write, {resumed} resumed")
     assert loaded > 100
     assert writing > 0
     assert resumed == 20

@@ -206,7 +206,7 @@ def reader(mnist, tmp_path_factory):
 
 @pytest.mark.parametrize(("white", "scale"), [(True, 1), (True, 4), (False, 4)])
 def test_digits_are_found_wherever_they_are(white, scale, reader, mnist):
-    """As MNIST has them: nearly its own pixels again, and read nearly as well."""
+    """As in MNIST: nearly its own pixels again, and recognised nearly as well."""
     net, path = reader
     x, y = mnist[2]
     x, y = x[:60].reshape(-1, 28, 28), y[:60]

@@ -1,6 +1,6 @@
-"""The CUDA source of every kernel, compiled for every architecture; that needs no GPU.
+"""The CUDA source of every kernel, compiled for every architecture; this needs no GPU.
 
-Which kernels there are is found by running networks on a GPU in software (`tests.emulated`).
+The kernels are collected by running networks on an emulated GPU (`tests.emulated`).
 """
 
 import ctypes
@@ -85,7 +85,7 @@ def sources():
     for kind in ("bool", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)), "float64"):
         labels = rng.integers(0, 2, 20).astype(kind if "int" in kind else "int64")
         run([xnn.Dense(3)], "quadratic", x.astype(kind), labels)
-    # As with networks so large that they would not be run here.
+    # As with networks that are too large to run here.
     for name, value in (("long_formula", 1), ("small_product", 0), ("long_product", 16)):
         patch.setattr(emulated.EmulatedBackend, name, value)
     patch.setattr(gpu, "_LEAST", 16)
@@ -122,7 +122,7 @@ def compile_with(nvrtc, text, architecture):
     program = ctypes.c_void_p()
     made = nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"x.cu", 0, None, None)
     assert made == 0
-    # As CuPy does, which has denormals be zero.
+    # As CuPy does, which flushes denormals to zero.
     flags = [b"-std=c++17", b"-ftz=true", f"--gpu-architecture=sm_{architecture}".encode()]
     status = nvrtc.nvrtcCompileProgram(program, len(flags), (ctypes.c_char_p * len(flags))(*flags))
     size = ctypes.c_size_t()

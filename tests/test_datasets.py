@@ -1,4 +1,4 @@
-"""Files of digits: the forms they come in, and what is wrong with wrong ones."""
+"""Files of digits: their formats, and the errors of invalid ones."""
 
 import gzip
 import hashlib
@@ -112,7 +112,7 @@ def test_keras_npz(tmp_path):
 def test_book_pickle_as_python_2_wrote_it(tmp_path):
     sets = book_sets()
     data = python2_pickle(sets)
-    # That this is such a pickle is Python's to say.
+    # Python's unpickler confirms that this is such a pickle.
     for (x, y), (wanted_x, wanted_y) in zip(
         pickle.loads(data, encoding="latin1"), sets, strict=True
     ):
@@ -164,7 +164,7 @@ def test_digits_are_scikit_learns():
     )
 
 
-# What is wrong with wrong files.
+# Errors of invalid files.
 
 
 def npz(**entries):
@@ -186,7 +186,7 @@ def npy_header(text):
 
 
 def write_then_fail():
-    """A pickle that writes a file named in the closure of whoever runs it."""
+    """A pickle that writes a file when it is run."""
     return b"cbuiltins\nopen\n(U\x05ownedU\x01wtR."
 
 
@@ -359,7 +359,7 @@ def test_gzip_bombs(tmp_path, zeros):
     write_idx(tmp_path)
     (tmp_path / f"{NAMES[0]}.gz").write_bytes(zeros)
     refuse(tmp_path, "begins with 00000000")
-    # A header that fits, zeros without end behind it: gzip files may be joined.
+    # A header that fits, followed by endless zeros: gzip files may be joined.
     (tmp_path / f"{NAMES[0]}.gz").write_bytes(gzip.compress(IMAGES[:16]) + zeros)
     refuse(tmp_path, "goes on after its end")
     most = bytes((0, 0, 8, 3)) + struct.pack(">3I", 70_000, 28, 28)
@@ -428,7 +428,7 @@ def test_download_from_the_second_mirror_and_only_once(mirrors, capfd):
 
 def test_download_judges_content(mirrors, tmp_path):
     good = dict(mirrors.files)
-    # A first mirror whose files are whole and well-formed, but not the ones.
+    # A first mirror whose files are complete and well-formed, but the wrong ones.
     wrong = {k.replace("two", "one"): gzip.compress(GOOD[NAMES[2]]) for k in good}
     mirrors.files = {**good, **wrong}
     train, _ = xnn.datasets.mnist(validation=0)

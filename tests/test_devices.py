@@ -1,4 +1,4 @@
-"""A device against the CPU, over whole training runs. For the CPU there is nothing to do."""
+"""A device compared with the CPU, over whole training runs. For the CPU there is nothing to do."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What the README says is what is there."""
+"""The README and the pages in docs/ agree with the code."""
 
 import ast
 import json
@@ -52,7 +52,7 @@ def test_experiments_of_the_bridge_are_those_of_the_example():
 
 
 def test_python_of_the_readme_runs(mnist, tmp_path, monkeypatch, device, capsys):
-    """As printed, but for the number of epochs."""
+    """As printed, except for the number of epochs."""
     monkeypatch.chdir(tmp_path)
     *blocks, book = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(blocks) == 2
@@ -151,7 +151,7 @@ def test_what_is_made_in_pieces_says_where_each_is_from(name, own):
 def test_the_walk_through_a_step_names_what_there_is():
     """Functions and methods, and the files that they are in."""
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    walk = text.partition("### Followed from")[2].partition("\n## ")[0]
+    walk = text.partition("### From `fit`")[2].partition("\n## ")[0]
     sources = [path.read_text(encoding="utf-8") for path in (ROOT / "xnn").rglob("*.py")]
     named = re.findall(r"`(\w+)\.(\w+)`", walk)
     methods = {(kind, name) for kind, name in named if name != "py"}

@@ -1,4 +1,4 @@
-"""What the GPU in software shows of a GPU's code, and that it is as harsh as it says."""
+"""The GPU backend on the emulated GPU, and that the emulation is as harsh as it claims."""
 
 import gc
 import threading
@@ -34,9 +34,9 @@ def network(device="emulated"):
 
 
 def test_what_happens_in_an_epoch(data):
-    """A hundred steps are two replays of graphs; between epochs little crosses, nothing is made.
+    """A hundred steps are two graph replays, with few transfers and no allocation between epochs.
 
-    Counted are the differences between runs of 3 and of 13 epochs.
+    The differences between runs of 3 and of 13 epochs are counted.
     """
     runs = []
     for epochs in (3, 13):
@@ -149,7 +149,7 @@ def test_small_products_are_kernels(shapes, by_columns, monkeypatch):
 @pytest.mark.parametrize("first", [0, 4, 1])
 @pytest.mark.parametrize("dtype", ["f", "d", "B"])
 def test_formulas_over_many_numbers_are_those_over_few(dtype, first, size, monkeypatch):
-    """They take four numbers at a time where these lie so."""
+    """They take four numbers at a time if these are aligned."""
     monkeypatch.setattr(EmulatedBackend, "long_formula", 1)
     fours, flat = [], gpu.cuda.flat
     monkeypatch.setattr(gpu.cuda, "flat", lambda *a: fours.append(a[-1]) or flat(*a))
@@ -169,7 +169,7 @@ def test_formulas_over_many_numbers_are_those_over_few(dtype, first, size, monke
 @pytest.mark.parametrize(("rows", "depth", "columns"), [(20, 300, 26), (3, 257, 1), (1, 64, 140)])
 @pytest.mark.parametrize("by_columns", [(False, False), (True, False), (False, True)])
 def test_sums_of_many_numbers_are_divided(dtype, rows, depth, columns, by_columns, monkeypatch):
-    """As the gradient of a convolution's weights, which few numbers come out of."""
+    """As the gradient of a convolution's weights, which has few results."""
     monkeypatch.setattr(EmulatedBackend, "small_product", 0)
     monkeypatch.setattr(EmulatedBackend, "long_product", 64)
     monkeypatch.setattr("xnn.backends.gpu._LEAST", 16)
@@ -238,7 +238,7 @@ def test_a_capture_that_fails_tells_the_cause_and_keeps_what_it_points_to():
 
 
 def test_what_waits_for_a_whole_gpu_waits_for_a_capture():
-    """Another thread makes a handle of cuBLAS and gives it up, while a stream captures."""
+    """Another thread creates and destroys a cuBLAS handle while a stream captures."""
     backend, threads = EmulatedBackend(), []
     backend.small_product = 0
     a, out = backend.upload(np.eye(3, dtype="f")), backend.zeros((3, 3), "f")
@@ -294,7 +294,7 @@ def test_half_precision_of_the_device_is_looked_at_as_it_is_used():
 
 
 def test_streams_are_used_again():
-    """CuPy tells by a stream's handle whose memory may be given out without waiting."""
+    """CuPy decides by a stream's handle which memory may be reused without waiting."""
     gc.collect()
     backend = EmulatedBackend()
     pair = backend._stream, backend._capturing
@@ -410,7 +410,7 @@ def test_arrays_of_the_gpu_go_in_and_come_out(data):
 
 @pytest.mark.parametrize("solver", ["lbfgs", "adam"])
 def test_estimators_train_alike_within_a_users_stream(solver, data):
-    """All is done on the backend's stream, which is in no order with the user's."""
+    """Everything runs on the backend's stream, which is not ordered with the user's."""
     pytest.importorskip("sklearn")
     from xnn.estimators import MLPClassifier
 
@@ -433,7 +433,7 @@ def test_out_of_memory_says_what_to_do(data, monkeypatch):
         network().fit(*data, epochs=1, batch_size=500)
 
 
-# How harsh it is: each of these goes unnoticed on a GPU now and then.
+# How harsh it is: each of these sometimes goes unnoticed on a GPU.
 
 
 def test_nothing_is_done_before_somebody_waits():

@@ -161,7 +161,7 @@ def test_checkpoints_are_not_for_several_trainings(how, tmp_path):
 
 
 def test_an_interrupted_fold_ends_cross_validation():
-    """A network that was cut short is no equal of the others."""
+    """A network whose training was interrupted is not comparable with the others."""
 
     def interrupt(training):
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Estimators beside those of scikit-learn, and among its tools."""
+"""Estimators compared with those of scikit-learn, and used with its tools."""
 
 import ast
 import importlib
@@ -131,7 +131,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", ["classes", "multilabel", "regression"])
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_training_is_that_of_scikit_learn(kind, settings):
-    """Weights, shuffles, steps and rules: twenty epochs come out the same."""
+    """Weights, shuffles, steps and rules: twenty epochs give the same results."""
     name, more = KINDS[kind]
     x, y = data(kind)
     theirs, ours = pair(name, random_state=3, max_iter=20, **SETTINGS[settings], **more)
@@ -174,7 +174,7 @@ def test_kinds_of_targets(kind, solver):
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_counts_are_not_negative(solver):
-    """scikit-learn's perceptron goes on to a loss of NaN, its other regressors refuse them."""
+    """scikit-learn's perceptron continues to a loss of NaN, its other regressors reject them."""
     y = np.arange(len(X)) - 1.0
     with pytest.raises(ValueError):
         PoissonRegressor().fit(X, y)
@@ -190,7 +190,7 @@ def test_counts_are_not_negative(solver):
     ids=["adam", "early stopping", "sgd", "lbfgs"],
 )
 def test_sample_weights_are_those_of_scikit_learn(settings):
-    """Means of mini-batches are by weights, and the penalty is divided by their sum."""
+    """Means of mini-batches are weighted, and the penalty is divided by the sum of weights."""
     options = {"random_state": 3, "max_iter": 10, "alpha": 0.5, "batch_size": 150, **settings}
     theirs, ours = pair("MLPClassifier", **options)
     theirs.fit(X, Y, sample_weight=WEIGHTS)
@@ -201,7 +201,7 @@ def test_sample_weights_are_those_of_scikit_learn(settings):
 
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 def test_partial_fits_of_a_kind_are_compiled_once(solver, monkeypatch):
-    """They are scikit-learn's, also after others, after a copy, and with weights that were set."""
+    """They are scikit-learn's, also after others, after a copy, and with assigned weights."""
     made, trainers = [], Trainer.__init__
 
     def noted(self, *arguments, **options):
@@ -221,7 +221,7 @@ def test_partial_fits_of_a_kind_are_compiled_once(solver, monkeypatch):
             ours.coefs_ = [0.5 * host(ours.coefs_[0]), *map(host, ours.coefs_[1:])]
         assert ours.loss_ == pytest.approx(theirs.loss_, rel=1e-6)
     assert_same(theirs, ours, X)
-    # A copy begins anew; of each size the second is made for those that come then.
+    # A copy starts again; the second call of each size compiles for those that follow.
     assert made == [False, True, False, False, False, True]
 
 
@@ -266,7 +266,7 @@ def test_class_weights_are_weights_of_samples():
 
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 def test_partial_fit_and_warm_start_go_on(solver):
-    """The optimizer's state goes on from call to call, and begins anew with a warm start."""
+    """The optimizer's state is kept from call to call, and reset by a warm start."""
     options = {"random_state": 1, "solver": solver, "learning_rate": "invscaling"}
     theirs, ours = pair("MLPClassifier", **options)
     for model in (theirs, ours):
@@ -347,7 +347,7 @@ def test_frames(request):
 
 
 def test_single_rows_are_checked_like_all():
-    """The quick way for one row refuses what the other refuses, and gives the same."""
+    """The fast path for one row rejects what the other rejects, and gives the same results."""
     ours = MLPClassifier(random_state=0, max_iter=2).fit(X, Y)
     all_at_once = ours.predict_proba(X[:20])
     for i in range(20):
@@ -512,7 +512,7 @@ def test_it_comes_back_on_the_cpu_where_its_device_is_not(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["classes", "binary", "multilabel", "regression"])
 def test_device_arrays_go_in_and_come_out(kind):
-    """What lies on the network's device stays there: no transfer of inputs or outputs."""
+    """Arrays on the network's device stay there: no transfer of inputs or outputs."""
     name, more = KINDS[kind]
     x, y = data(kind)
     there = standin.Array(x.copy())
@@ -543,7 +543,7 @@ def test_device_arrays_go_in_and_come_out(kind):
 
 
 def test_among_scikit_learns_tools(device):
-    """All of them find with xnn's what they find with scikit-learn's."""
+    """All of them give the same results with xnn's as with scikit-learn's."""
     found = []
     theirs, ours = pair("MLPClassifier", random_state=0, max_iter=20)
     if device in ("standin", "emulated"):  # joblib's processes do not know them

@@ -1,4 +1,4 @@
-"""The examples as a user runs them."""
+"""The examples, run as a user runs them."""
 
 import os
 import re
@@ -159,7 +159,7 @@ def test_the_record_goes_on_from_checkpoints(scribbles, tmp_path):
     both = run(*options, "--ensemble", 2, "--resume", example="record.py")
     assert both.returncode == 0, both.stderr
     of_first, of_second = both.stdout.split("small, seed 1")
-    # What was trained is not trained again, but has the same times and accuracy.
+    # Trained networks are not trained again, but keep their times and accuracy.
     epochs = re.compile(r"^Epoch 1: .*\n", re.MULTILINE)
     assert of_first == epochs.sub("", first.stdout)
     assert len(epochs.findall(first.stdout)) == len(epochs.findall(of_second)) == 1

@@ -1,4 +1,4 @@
-"""A short run of `tests.fuzz`: some hundreds of changed files, of each kind."""
+"""A short run of `tests.fuzz`: several hundred mutated files of all kinds."""
 
 import random
 import time

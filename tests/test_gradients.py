@@ -1,4 +1,4 @@
-"""backprop against central differences, against PyTorch, and against itself."""
+"""backprop compared with central differences, with PyTorch, and with itself."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def test_gradient_is_that_of_central_differences(cost, activations, device):
 
 
 def test_gradients_of_many_sizes_while_weights_change(device):
-    """What runs backward is compiled once for each size, and kept for a few of them."""
+    """The backward pass is compiled once for each size, and kept for a few of them."""
     activations = ["tanh", "sigmoid"]
     net = network(activations, "quadratic", device)
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""What is told of this machine, and of a GPU that is not to be had."""
+"""What is reported about this machine, and about a GPU that is unavailable."""
 
 import importlib.metadata
 import json
@@ -16,7 +16,7 @@ click_testing = pytest.importorskip("click.testing")
 
 
 class FakeCupy(ModuleType):
-    """CuPy as it is found on machines of other people."""
+    """CuPy as it is found on users' machines."""
 
     def __init__(self, made_for=12090, count=1, error=None):
         super().__init__("cupy")

@@ -1,4 +1,4 @@
-"""Kernels of the CPU, each beside what NumPy does without a compiler."""
+"""Kernels of the CPU, each compared with what NumPy does without a compiler."""
 
 import os
 import platform
@@ -27,7 +27,7 @@ HEAVY = 10**9  # multiplications that are worth kernels
 
 
 def both(step, *arrays):
-    """Return what a step makes of copies of arrays, with kernels and without."""
+    """Return the results of a step on copies of arrays, with kernels and without."""
     made = []
     for backend in (CppBackend(), CpuBackend()):
         own = [aligned(backend, array) for array in arrays]
@@ -164,7 +164,7 @@ FUNCTIONS = {"exp": np.exp, "log": np.log, "log1p": np.log1p, "tanh": np.tanh, "
 @pytest.mark.parametrize("dtype", ["f", "d"])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions(name, dtype):
-    """Right to three units in the last place, by NumPy's in the most precision there is."""
+    """Accurate to three units in the last place, compared with NumPy in its highest precision."""
     rng = np.random.default_rng(0)
     some = rng.uniform(-1, 1, 20_000), rng.uniform(-90, 90, 20_000), rng.uniform(-720, 720, 9000)
     tiny = np.exp(rng.uniform(-80, 80, 20_000))
@@ -206,7 +206,7 @@ def test_long_rows_lose_nothing():
 
 @st.composite
 def products(draw):
-    """Return rows, depth and columns, and which of the three matrices lie how."""
+    """Return rows, depth and columns, and the memory layout of the three matrices."""
     sizes = st.one_of(st.integers(1, 40), st.integers(1, 300))
     few = st.sampled_from([1, 2, 16, 17, 128, 129])
     rows, columns, depth = draw(sizes), draw(sizes), draw(st.one_of(sizes, few))
@@ -214,7 +214,7 @@ def products(draw):
 
 
 def laid(values, by_columns, room):
-    """Return a matrix within a larger one that holds what is not a number."""
+    """Return a matrix within a larger one that is filled with NaN."""
     if by_columns:
         return laid(values.T, False, room).T
     larger = np.full((values.shape[0], values.shape[1] + room), np.nan, values.dtype)
@@ -233,7 +233,7 @@ def laid(values, by_columns, room):
 )
 @settings(max_examples=60, deadline=None)
 def test_products(way, dtype, case, alpha, beta, room, lanes):
-    """Each number is right to the rounding of its sum (Higham 2002, section 3.5)."""
+    """Each number is accurate to the rounding of its sum (Higham 2002, section 3.5)."""
     (rows, depth, columns), by_columns = case
     if way == "dots":  # of rows with columns
         by_columns = False, True
@@ -496,7 +496,7 @@ def often(monkeypatch):
 
 
 def hastened(net, x):
-    """Ask until kernels answer, or it is known that they will not; return whether they do."""
+    """Predict until kernels are used, or it is known that they will not be; return whether."""
     until = time.monotonic() + 60
     while True:
         net.predict(x)
@@ -623,7 +623,7 @@ def test_many_samples_are_scored_as_few(blocks, target):
 
 
 def tried(code, **environment):
-    """Run code in a process of its own, and return what it prints, and what it warns of."""
+    """Run code in a process of its own, and return its output and its warnings."""
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, **environment},
@@ -655,7 +655,7 @@ def test_without_a_compiler_it_is_numpy(tmp_path):
 
 
 def test_what_was_compiled_is_not_compiled_again(tmp_path):
-    """The second time there is only something that fails, by the name of the compiler."""
+    """The second time, the compiler's name belongs to a program that fails."""
     compiler_ = tmp_path / "c++"
     compiler_.write_text(f'#!/bin/sh\nexec {compiler.command()[0]} "$@"\n')
     compiler_.chmod(0o700)
@@ -675,7 +675,7 @@ def test_a_cache_that_was_cut_off_is_made_anew(tmp_path, keep):
 
 
 def test_what_cannot_be_loaded_is_compiled_again(tmp_path):
-    """As where a cache is shared with a machine of another kind."""
+    """As when a cache is shared with a machine of another kind."""
     cache = {"XDG_CACHE_HOME": str(tmp_path)}
     wanted = tried(HEAVY_FIT, **cache)
     for path in tmp_path.glob("xnn/kernels/*.so"):
@@ -741,7 +741,7 @@ def test_who_has_all_kernels_waits_for_no_compiler(own_cache, monkeypatch):
     "limit", ["", "blas_threads._limit = lambda *_: None"], ids=["one", "threads"]
 )
 def test_the_process_may_end_while_a_thread_trains(limit):
-    """In kernels, in two lanes: what they are in must not go before them, nor BLAS's threads."""
+    """In kernels, in two lanes: their library and BLAS's threads must outlive them."""
     code = f"""
 import threading, time
 import numpy as np, xnn

@@ -1,4 +1,4 @@
-"""Passes in lanes: what each thread does adds up to what one does."""
+"""Passes in lanes: the threads' work adds up to that of a single one."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ IMAGES = [
     xnn.Dense(9, "tanh"),
     xnn.Dense(3, "softmax"),
 ]
-# Where samples meet, but never so that a gradient is 0, of which Adam would make much.
+# Samples interact, but never so that a gradient is 0, which Adam would amplify.
 MEETING = [
     (12, 12, 1),
     xnn.BatchNorm(),
@@ -43,7 +43,7 @@ MEETING = [
 
 @pytest.fixture(params=["calls", "kernels"])
 def lanes(monkeypatch, request):
-    """Return what sets how many lanes there are; of calls of NumPy, or of kernels alone."""
+    """Return a function that sets the number of lanes, of NumPy calls or of kernels alone."""
     monkeypatch.setattr(cpp, "_WORTH_KERNELS", 1 if request.param == "kernels" else 10**18)
 
     def into(count):
@@ -109,7 +109,7 @@ def test_the_lanes_of_a_part_meet(lanes):
 
 
 def test_lanes_of_kernels_are_given_to_threads_that_serve(monkeypatch):
-    """Or, where none comes in time, done by the one who gives them: again and again the same."""
+    """Or, if none comes in time, run by the thread that issued them: always the same result."""
     monkeypatch.setattr(cpp, "_WORTH_KERNELS", 1)
     monkeypatch.setattr(cpu.CpuBackend, "lanes", lambda *_: 3)
     layers = [(9, 9, 1), xnn.Conv2D(4, 3, "relu"), xnn.MaxPool2D(2), xnn.Flatten()]
@@ -267,7 +267,7 @@ os._exit(0)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_process_may_be_forked_while_a_thread_trains():
-    """The copy has the network as it was between two chunks, and BLAS with all of its threads."""
+    """The child has the network as it was between two chunks, and BLAS with all of its threads."""
     command = [sys.executable, "-W", "ignore", "-c", FORKED_WHILE_TRAINED]
     subprocess.run(command, check=True, timeout=60)
 
@@ -376,7 +376,7 @@ def test_one_thread_whoever_leaves_last(openmp, monkeypatch):
 
 def test_ctrl_c_that_comes_when_a_thread_is_done_is_not_waited_for():
     class Interrupted:
-        """A lock that is acquired, and then there is Ctrl-C; acquired again it never is."""
+        """A lock whose acquisition is followed by Ctrl-C; a second one would block forever."""
 
         def acquire(self):
             lock.acquire()

@@ -1,4 +1,4 @@
-"""Layers of images and the like, against their definitions, central differences and PyTorch."""
+"""Image layers and others, compared with their definitions, central differences and PyTorch."""
 
 import contextlib
 
@@ -170,7 +170,7 @@ def test_random_numbers_are_those_of_the_hash(device):
 
 
 def in_training(layer, x):
-    """Return what becomes of images in training, with the random numbers of `InTraining`."""
+    """Return images as transformed in training, with the random numbers of `InTraining`."""
     net = xnn.Network([x.shape[1:], layer, Flatten(), Dense(2)], dtype="float64")
     training = InTraining(net, x, np.zeros((len(x), 2)))
     training.cost()
@@ -260,7 +260,7 @@ def test_random_erasing_takes_rectangles(device):
 
 
 def test_random_erasing_takes_all_sides_alike(device):
-    """Each pixel as often as it lies within a rectangle whose middle is anywhere in the image."""
+    """Each pixel as often as it lies within a rectangle centred anywhere in the image."""
     n, size, lengths = 40_000, 0.5, (8, 6)
     erased = in_training(RandomErasing(size, probability=1), np.ones((n, *lengths, 1)))[..., 0] == 0
     middles = (np.arange(10_000) + 0.5) / 10_000
@@ -381,7 +381,7 @@ def assert_gradients(net, found, value):
 
 
 class InTraining:
-    """A mini-batch as training runs it, with the same random numbers at each look."""
+    """A mini-batch as training runs it, with the same random numbers at each evaluation."""
 
     def __init__(self, net, x, y):
         engine = net.core.engine
@@ -483,7 +483,7 @@ def test_dropout(device):
 
 
 def test_dropout_of_the_book_scales_what_is_not_trained(device):
-    """Both ways, what is expected of an output in training is what it otherwise is."""
+    """Both ways, the expected output in training equals the output otherwise."""
     x = np.ones((500, *SHAPE))
     net = network([Dropout(0.25, scale_training=False)], device)
     np.testing.assert_allclose(host(net.predict(x)), 0.75, rtol=1e-12)
@@ -673,7 +673,7 @@ def random_case(seed):
 
 @pytest.mark.parametrize("seed", range(250))
 def test_forward_and_backward_are_those_of_pytorch(seed, device):
-    """Behind a convolution of 1×1, so that what the layer hands down shows in its gradient."""
+    """After a 1×1 convolution, so that the error passed down by the layer shows in its gradient."""
     torch, ours, theirs, shape = random_case(seed)
     below = Conv2D(shape[2], 1, initializer="scaled_normal")
     net = xnn.Network([shape, below, ours], seed=seed, device=device)

@@ -1,4 +1,4 @@
-"""What training costs besides arithmetic: allocations, memory, the time of an import."""
+"""What training costs besides arithmetic: allocations, memory, import time."""
 
 import json
 import os
@@ -71,11 +71,11 @@ def warm_trainer(optimizer, layers, batch=10, n=205):
 )
 @pytest.mark.parametrize("batch", [10, 200])
 def test_a_warm_training_step_allocates_no_arrays(optimizer, layers, batch):
-    """NumPy tells tracemalloc of each array's memory.
+    """NumPy reports each array's memory to tracemalloc.
 
-    NumPy's calls make small objects of their own for a moment, iterators of some 1,700 bytes and,
-    where rows are short, a buffer, here made as small as NumPy lets it. An array is told from them
-    by its size: of a mini-batch of 200 the smallest matrix has 8,000 bytes.
+    NumPy's calls briefly make small objects of their own, iterators of some 1,700 bytes and, if
+    rows are short, a buffer, here made as small as NumPy allows. An array is distinguished from
+    them by its size: for a mini-batch of 200 the smallest matrix has 8,000 bytes.
     """
     trainer = warm_trainer(optimizer, layers, batch)
     assert sum(chunk.steps for chunk in trainer.plan) == trainer.steps
@@ -130,8 +130,8 @@ def test_a_million_rows_in_a_memory_map(tmp_path):
     """The cost of one sample grows by at most 1.3 times from 10,000 rows in memory.
 
     With the pages cached. The two are measured in turn, each over a million samples, and the least
-    time of each counts: what else the machine does can only add to it. Memory of the process's own
-    grows by the shuffle, 8 bytes a row, and a figure a step, and not by the data.
+    time of each counts: other load on the machine can only add to it. The process's own memory
+    grows by the shuffle, 8 bytes per row, and one figure per step, and not by the data.
     """
     code = """
 import json, sys, time

@@ -1,4 +1,4 @@
-"""What a user holds: how it prints, its parameters, copies, and files."""
+"""The user's object: how it prints, its parameters, copies, and files."""
 
 import copy
 import gc
@@ -126,7 +126,7 @@ def test_some_layers_can_be_assigned(device):
 
 
 def test_a_state_is_all_that_a_network_has_learnt(tmp_path, device):
-    """Running averages of batch normalisation as well; and it may change the dtype."""
+    """Including running averages of batch normalisation; the dtype may change."""
     layers = [4, xnn.BatchNorm(), xnn.Dense(3, "softmax")]
     x = 3 + 5 * np.random.default_rng(0).random((40, 4))
     net = xnn.Network(layers, seed=0, device=device)
@@ -295,7 +295,7 @@ def test_copies_are_equal_and_apart(net):
 
 
 class Named(xnn.Network):
-    """Has something of its own."""
+    """Has an attribute of its own."""
 
 
 @pytest.mark.parametrize(

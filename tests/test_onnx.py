@@ -28,7 +28,7 @@ FUNCTIONS = ["sigmoid", "tanh", "relu", "leaky_relu", "linear"]
 
 
 def outputs(path, x):
-    """Return what ONNX Runtime makes of samples."""
+    """Return ONNX Runtime's outputs for samples."""
     runtime = pytest.importorskip("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -45,7 +45,7 @@ def checked(net, path):
 
 
 def shaken(net, rng):
-    """Give all parameters values that are not those of the beginning."""
+    """Give all parameters values other than the initial ones."""
     for i in range(len(net.layers)):
         views = net.core.engine.views(i, net.core.engine.flat)
         values = {
@@ -59,7 +59,7 @@ def shaken(net, rng):
 
 
 def random_network(rng, device):
-    """Return a network of layers that are drawn, until it has some outputs."""
+    """Return a network of random layers, drawn until it has some outputs."""
     pick = lambda *values: values[rng.integers(len(values))]  # noqa: E731
     layers = [tuple(map(int, (rng.integers(6, 12), rng.integers(6, 12), rng.integers(1, 4))))]
     shape = layers[0]

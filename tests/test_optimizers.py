@@ -1,4 +1,4 @@
-"""SGD against the book's loop over single samples; all against their formulas and PyTorch."""
+"""SGD compared with the book's loop over single samples; all with their formulas and PyTorch."""
 
 import copy
 import itertools
@@ -137,7 +137,7 @@ def test_optimizers_follow_their_formulas(optimizer, device):
 
 
 def test_clipping_scales_what_would_overflow_when_squared(device):
-    """The gradient is 1e20 and more, its square no float32; what is left has the norm asked for."""
+    """The gradient exceeds 1e20, its square overflows float32; the result has the given norm."""
     dense = xnn.Dense(1, "linear", initializer=np.zeros((1, 2)))
     net = xnn.Network([2, dense], "quadratic", device=device)
     x, y = np.full((4, 2), 1e10, "f"), np.full(4, 1e10)
@@ -240,8 +240,8 @@ def test_a_state_of_something_else_is_refused(device):
             trainer(net, x, y, xnn.Adam(), wrong)
 
 
-# Ours, the class and arguments of PyTorch's, and what clips there: its gradients are of some
-# hundreds, beside which the 1e-6 that it adds to their norm counts for nothing.
+# xnn's, the class and arguments of PyTorch's, and what clips there: its gradients are of some
+# hundreds, compared with which the 1e-6 that it adds to their norm is negligible.
 PYTORCHS = [
     (xnn.SGD(0.01), "SGD", {}, {}),
     (xnn.SGD(0.01, momentum=0.8), "SGD", {"momentum": 0.8}, {}),
@@ -292,7 +292,7 @@ PYTORCHS = [
 
 @pytest.mark.parametrize(("ours", "name", "options", "clips"), PYTORCHS, ids=str)
 def test_optimizers_are_pytorchs(ours, name, options, clips, device):
-    """For 100 steps, looked at after each five. Biases do not decay: a group of their own."""
+    """For 100 steps, compared after each five. Biases do not decay: a group of their own."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     net = xnn.Network([6, xnn.Dense(3, "linear")], seed=3, dtype="float64", device=device)
     rng = np.random.default_rng(3)
@@ -336,7 +336,7 @@ def test_optimizers_are_pytorchs(ours, name, options, clips, device):
 
 
 def averages(history, decay, warm_up=True):
-    """Return the averages of what comes after each step."""
+    """Return the averages of the parameters after each step."""
     a = history[0]
     for t, w in enumerate(history[1:], start=1):
         d = min(decay, t / (t + 9)) if warm_up else decay
@@ -496,7 +496,7 @@ PLATEAUS = [5.0, 4.0, 4.0, 3.95, 3.9, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 2.0, 9.0, 9.
 
 
 def factors(callback, monitor="cost", figures=PLATEAUS):
-    """Return what the rates are multiplied by after each epoch with such figures."""
+    """Return the factor of the rates after each epoch, for the given figures."""
     history = xnn.History()
     training = SimpleNamespace(history=history, figures={monitor}, rate_factor=1.0)
     callback.begin(training)
@@ -537,7 +537,7 @@ def test_plateaus_are_pytorchs(patience, min_delta):
 
 
 def test_a_plateau_changes_the_rate_of_the_next_epoch(device):
-    """The same weights as by a function that gives those rates; nothing is compiled anew."""
+    """The same weights as with a function that gives those rates; nothing is recompiled."""
     net, x, y = start(device)
     callback, used = xnn.ReduceOnPlateau("cost", factor=0.5, patience=1, min_delta=1e9), []
     net.fit(

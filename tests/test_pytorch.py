@@ -1,4 +1,4 @@
-"""Networks from PyTorch and back, by what they predict."""
+"""Networks from PyTorch and back, compared by their predictions."""
 
 import contextlib
 import subprocess
@@ -21,14 +21,14 @@ def images_first(x):
 
 
 def predicted(module, x):
-    """Return what PyTorch makes of xnn's inputs, as xnn has it."""
+    """Return PyTorch's outputs for xnn's inputs, in xnn's form."""
     with torch.no_grad():
         out = module.eval()(images_first(x)).numpy()
     return np.moveaxis(out, 1, -1) if out.ndim == 4 else out
 
 
 def shaken(module):
-    """Give averages values that are not those of the beginning."""
+    """Give averages values other than the initial ones."""
     for one in module.modules():
         if isinstance(one, nn.BatchNorm1d | nn.BatchNorm2d):
             one.running_mean.normal_()

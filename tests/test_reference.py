@@ -1,4 +1,4 @@
-"""The reference names what there is, and all of it; its examples run."""
+"""The reference page lists the whole public interface, and nothing else."""
 
 import ast
 import builtins
@@ -63,7 +63,7 @@ def _is_there(name, places):
 
 @pytest.mark.parametrize("name", sorted(PUBLIC))
 def test_names_in_docstrings_are_there(name):
-    """What stands between single backticks is a reference, as NumPy's style has it."""
+    """Text between single backticks is a reference, as in NumPy's style."""
     module = importlib.import_module(name)
     for thing, homes in _documented(module):
         text = re.sub(r"``.*?``", "", inspect.getdoc(thing) or "", flags=re.DOTALL)

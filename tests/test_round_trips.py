@@ -1,4 +1,4 @@
-"""What is saved on one device and loaded on another predicts, and trains, as before."""
+"""A network saved on one device and loaded on another predicts, and trains, as before."""
 
 import numpy as np
 import pytest
@@ -83,7 +83,7 @@ def test_every_cost(cost, ways, tmp_path, device):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("optimizer", [optimizer for optimizer, _ in STATEFUL], ids=str)
 def test_every_optimizer(optimizer, dtype, ways, tmp_path, device):
-    """Training that begins on one device goes on, within an epoch, on the other."""
+    """Training that begins on one device continues, within an epoch, on the other."""
     source, target = ways
     x, y = np.random.default_rng(0).random((400, 5)), np.arange(400) % 3
     options = {"epochs": 2, "batch_size": 5, "optimizer": optimizer}

@@ -1,4 +1,4 @@
-"""Networks as files: whole or not at all, from every version, and never more than is there."""
+"""Networks as files: complete or not at all, from every version, and never more than is there."""
 
 import errno
 import json
@@ -21,7 +21,7 @@ FILES = Path(__file__).parent / "files"
 
 
 def test_files_of_the_first_format_load(device):
-    """Written before files told xnn's version; what it predicted then, it does now."""
+    """Written before files recorded xnn's version; its predictions are unchanged."""
     net = xnn.load(FILES / "network-1.safetensors", device=device)
     wanted = [[0.37405586, 0.21952745, 0.18402086, 0.22239582]]
     np.testing.assert_allclose(net.predict(np.arange(72).reshape(1, 72) / 72), wanted, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""What the stand-in shows of a GPU: that nothing mixes, and what crosses to and from it."""
+"""What the stand-in shows of a GPU: that arrays do not mix, and what is transferred."""
 
 import numpy as np
 import pytest
@@ -32,10 +32,10 @@ def network(layers=(20, 30, 3), **options):
     ids=["plain", "everything", "AdamW", "averaged"],
 )
 def test_what_crosses_in_an_epoch(data, optimizer):
-    """Within an epoch nothing does, and nothing is made; between epochs a few arrays are.
+    """Within an epoch nothing does, and nothing is allocated; between epochs a few arrays are.
 
-    Counted are the differences between runs of 3 and of 13 epochs, so that what is done once for
-    a run does not count.
+    The differences between runs of 3 and of 13 epochs are counted, so that what is done once per
+    run does not count.
     """
     runs = []
     for epochs in (3, 13):
@@ -47,12 +47,12 @@ def test_what_crosses_in_an_epoch(data, optimizer):
     # before and the figures after are copied on the device; and at the end the parameters.
     assert each.pop("replays") == 4
     assert each.pop("copies") == 17
-    # The shuffle and the rates go over; costs, hits and the parameters come back, once an epoch,
+    # The shuffle and the rates are sent; costs, hits and the parameters come back, once an epoch,
     # and whether these are finite.
     assert each.pop("waits") == 1
     assert each.pop("uploads") == 2
     assert each.pop("downloads") == 3
-    # Averages change places with the weights before and after an epoch, by three of NumPy's calls.
+    # Averages and weights are swapped before and after an epoch, by three NumPy calls.
     assert each.pop("launches", 0) == (6 if isinstance(optimizer, xnn.Averaged) else 0)
     assert set(each.values()) <= {0}
 

@@ -13,7 +13,7 @@ TINY = Path(__file__).parent.parent / "examples" / "tiny"
 
 @pytest.fixture
 def run(device):
-    """Run an example as a user does; on the stand-in, which only the tests know, in a process."""
+    """Run an example as a user does; on the stand-in, which only the tests know, in-process."""
 
     def run(name):
         code = f"import runpy; from tests import conftest; runpy.run_path({str(TINY / name)!r})"
@@ -40,7 +40,7 @@ def test_one_layer(run):
 
 
 def test_hidden_layer(run):
-    """The last of 16 digits is the machine's: plain NumPy prints others from one to the next."""
+    """The last of 16 digits depends on the machine, also in plain NumPy."""
     *errors, outputs = run("hidden_layer.py")
     wanted = {
         0: 0.49641003190272537,

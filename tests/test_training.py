@@ -1,4 +1,4 @@
-"""The loop: history, callbacks, early stopping, interruption, divergence, seeds."""
+"""The training loop: history, callbacks, early stopping, interruption, divergence, seeds."""
 
 import copy
 import io
@@ -305,7 +305,7 @@ def test_a_schedule_goes_on_through_epochs_that_are_run_as_one(device):
 
 @pytest.mark.parametrize("epochs", [1, 3, 20, 400])
 def test_short_trainings_are_compiled_by_few_steps(epochs, device, compile_cost, monkeypatch):
-    """To compile more costs at once, and spares what comes once a chunk, in each epoch."""
+    """Compiling more steps costs once, and saves the overhead of chunks in each epoch."""
     x, y = problem(180)
     net, other = network(device), network(device)
     options = {"epochs": epochs, "batch_size": 6, "callbacks": [lambda training: None]}
@@ -325,7 +325,7 @@ def test_short_trainings_are_compiled_by_few_steps(epochs, device, compile_cost,
     ("n", "batch", "epochs"), [(4, 4, 12), (12, 4, 30), (12, 4, 12), (40, 4, 6), (8, 1, 4)]
 )
 def test_figures_may_be_looked_at_at_any_time(n, batch, epochs, device, compile_cost, monkeypatch):
-    """Where epochs are run as one, which is one chunk, there is nothing to be seen within."""
+    """Where epochs are run as one, which is one chunk, nothing can be observed within it."""
     monkeypatch.setattr("xnn.training._GLANCE", 0.0)
     x, y = problem(n)
     ends = []
@@ -362,7 +362,7 @@ assert all(costs[i] == fit(i) for i in range(4))
 
 
 def test_networks_train_in_threads_from_the_first_call_of_blas_on():
-    """What replays point to lives as long as they do, whichever thread made it first."""
+    """Memory that replays point to lives as long as they do, whichever thread made it first."""
     done = subprocess.run(
         [sys.executable, "-c", _BLAS_FIRST_IN_THREADS],
         capture_output=True,
@@ -490,7 +490,7 @@ NAN = float("nan")
     [([NAN, 0.5, 0.4], 2), ([NAN, 0.4, 0.5], 1), ([0.5, NAN, 0.4], 2), ([NAN, NAN, NAN], 0)],
 )
 def test_any_number_is_better_than_none(costs, best, device, monkeypatch, tmp_path):
-    """As `numpy.nanargmin` has it. What is no number is no progress either: patience ends."""
+    """As in `numpy.nanargmin`. NaN is not an improvement either: patience runs out."""
     figures = iter([*costs, NAN, NAN, NAN])
     monkeypatch.setattr(xnn.inference.Inference, "evaluate", lambda *_: (next(figures), 1.0))
     x, y = problem()
@@ -521,7 +521,7 @@ def test_early_stopping_refuses_what_is_not_recorded_before_training(device):
 
 
 def test_ctrl_c_after_divergence_does_not_leave_nan(device):
-    """Whoever sees a run go wrong presses Ctrl-C before it is found out."""
+    """A user who sees a run diverge presses Ctrl-C before this is detected."""
     net = xnn.Network([4, xnn.Dense(3, "linear")], seed=0, device=device)
 
     def press(run):
@@ -557,7 +557,7 @@ def test_ctrl_c_between_epochs_keeps_what_there_is(device, capsys):
 
 
 class Notes(xnn.Callback):
-    """Notes that it began and ended, and raises what it is told to."""
+    """Notes that it began and ended, and raises a given error."""
 
     def __init__(self, name, seen, raises=""):
         self.name, self.seen, self.raises = name, seen, raises
@@ -622,7 +622,7 @@ def test_progress_bar_is_for_terminals(capsys):
 
 
 class Terminal(io.StringIO):
-    """What standard output and standard error both go to."""
+    """The destination of both standard output and standard error."""
 
     def isatty(self):
         return True
@@ -724,7 +724,7 @@ def test_bytes_that_are_no_pixels_are_warned_of(device):
 
 
 def test_one_early_stopping_is_for_one_training_at_a_time(device):
-    """Else the network of one thread would end with the weights of another's."""
+    """Otherwise the network of one thread would end with the weights of another's."""
     x, y = problem()
     stopping, refused = xnn.EarlyStopping("cost"), []
 
@@ -796,7 +796,7 @@ def test_other_threads_use_the_network_while_it_trains(device):
 
 @pytest.fixture
 def unlocked(monkeypatch, device):
-    """Return the operations that are done while the network's lock is not held."""
+    """Return the operations that run while the network's lock is not held."""
     found = []
     begin = Engine.__init__
 
@@ -824,7 +824,7 @@ def unlocked(monkeypatch, device):
 
 
 def test_whatever_computes_holds_the_lock(unlocked, device, tmp_path, monkeypatch):
-    """Else what a thread does while another compiles a step would become a part of that step."""
+    """Otherwise a thread's work while another compiles a step would become part of that step."""
     x, y = problem(64)
     for optimizer in (xnn.SGD(0.1, momentum=0.9), xnn.Averaged(xnn.Adam(0.01))):
         net = network(device)
@@ -903,7 +903,7 @@ def test_a_sample_of_weight_two_is_there_twice(device):
 
 
 def test_evaluation_weighs_samples(device):
-    """As NumPy's average of what single samples cost, and scikit-learn's score does."""
+    """As NumPy's average of the cost of single samples, and as scikit-learn's score."""
     x, y = problem()
     net, weights = network(device), np.random.default_rng(1).random(len(x))
     weights[:7] = 0
