@@ -27,7 +27,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Networks that a test makes without naming a device are on the one under test."""
+    """Put networks that a test makes without naming a device on the one under test."""
     os.environ["XNN_DEVICE"] = config.getoption("--device")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as with `nohup … &`
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -35,12 +35,12 @@ def pytest_configure(config):
 
 # Tests of files, pages, processes and allocations on the host, which are the same on every device.
 _HOST = {"cuda", "datasets", "docs", "emulated", "fuzz", "kernels", "lanes", "reference"}
-# Those that know no other device than the CPU and a GPU: of commands, and of memory.
+# Those that know only the CPU and a GPU: of commands, and of memory.
 _REAL = {"benchmarks", "cli", "examples", "info", "lean", "tiny"}
 
 
 def pytest_collection_modifyitems(config, items):
-    """What is no GPU is not asked again what the CPU was."""
+    """Deselect tests that would repeat on this device what the CPU has shown."""
     device = config.getoption("--device")
     if device == "cpu":
         return
@@ -58,7 +58,7 @@ def pytest_report_header(config):
 def compile_cost(monkeypatch):
     """Compile steps as for long trainings, though those of tests are short; return the true cost.
 
-    They would all be of one step a chunk else.
+    Otherwise each chunk would be one step.
     """
     cost = xnn.backends.Backend.compile_cost
     monkeypatch.setattr(xnn.backends.Backend, "compile_cost", 1e-9)
@@ -72,7 +72,7 @@ def device(request):
 
 @pytest.fixture
 def scribbles(tmp_path):
-    """A folder with a file as Keras has it: random images, 64 to train on and 5,000 to validate."""
+    """A folder with a file in Keras's format: random images, 64 to train on, 5,000 to validate."""
     rng = np.random.default_rng(0)
     arrays = {}
     for name, n in (("train", 5064), ("test", 50)):
@@ -84,7 +84,7 @@ def scribbles(tmp_path):
 
 @pytest.fixture(scope="session")
 def mnist():
-    """MNIST as three pairs; where it cannot be had the test is skipped, but not in CI."""
+    """MNIST as three pairs; if it is unavailable the test is skipped, except in CI."""
     in_ci = bool(os.environ.get("CI"))
     try:
         return xnn.datasets.mnist(download=in_ci)

@@ -1,15 +1,15 @@
-"""What tests of all devices need."""
+"""Helpers for tests on all devices."""
 
 import numpy as np
 
 
 def host(array):
-    """Return an array of whichever device as NumPy's own."""
+    """Return an array of any device as a NumPy array."""
     return array.get() if hasattr(array, "get") else np.array(array)
 
 
 def matrix(backend, rows, columns, dtype):
-    """Return zeros ``(rows, columns)`` with room behind each row, as parameters have."""
+    """Return zeros ``(rows, columns)`` with padding after each row, as parameters have."""
     return backend.zeros((rows, backend.padded(columns, dtype)), dtype)[:, :columns]
 
 
