@@ -1,4 +1,4 @@
-"""Everything that is checked: `nox` runs what is to pass on each system, `nox --list` shows all."""
+"""All checks: `nox` runs what must pass on each system, `nox --list` shows all."""
 
 import os
 import shutil
@@ -10,17 +10,17 @@ nox.options.default_venv_backend = "venv"
 nox.options.sessions = ["lint", "types", "tests"]
 
 BACKENDS = ["cpu", "standin", "gpu"]
-# As many at a time as there are cores; where there is a GPU, one at a time.
+# As many at a time as there are cores; on a GPU, one at a time.
 PARALLEL = ("pytest", "-n", "auto")
-# What tests need besides, and can do without.
+# Extras that tests use, but can do without.
 OPTIONAL = ["sklearn", "plot", "onnx", "images"]
-# What is run by `cuda` on a GPU in software; `emulated` runs all.
+# What `cuda` runs on a GPU in software; `emulated` runs all.
 EMULATED = ["backends", "devices", "gradients", "optimizers", "round_trips"]
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, and the floors of docs/architecture.md."""
+    """Style, and the levels of docs/architecture.md."""
     _install(session, "ruff==0.17.5", "import-linter", "-e", ".")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
@@ -58,7 +58,7 @@ def cuda(session: nox.Session) -> None:
     _install(session, "-e", ".[test]", "cupy-cuda12x>=14", *compilers)
     names = ("cuda", "emulated", "backends", "examples")
     tests = [f"tests/test_{name}.py" for name in names]
-    # Of the last two what CuPy changes.
+    # Of the last two, only what CuPy changes.
     some = ("-k", "test_cuda or test_emulated or gpu or auto")
     session.run(*PARALLEL, *some, *tests, *session.posargs)
     tests = [f"tests/test_{name}.py" for name in EMULATED]
@@ -92,14 +92,14 @@ def lowest(session: nox.Session) -> None:
 
 @nox.session
 def kill(session: nox.Session) -> None:
-    """Trainings killed at 200 random moments: checkpoints load, and runs go on bit-identical."""
+    """Trainings killed at 200 random moments: checkpoints load, and runs resume bit-identically."""
     _install(session, "-e", ".[test]")
     session.run("pytest", "-m", "long", "-s", "tests/test_checkpoints.py", *session.posargs)
 
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Changed files of all kinds, 100,000 or as many as are told, each load or are refused."""
+    """Corrupted files of all kinds, 100,000 or as many as given, each load or are refused."""
     _install(session, "-e", ".[test]")
     session.run("python", "-m", "tests.fuzz", *(session.posargs or ["100000"]))
 
@@ -113,7 +113,7 @@ def onnx(session: nox.Session) -> None:
 
 @nox.session
 def sklearn(session: nox.Session) -> None:
-    """scikit-learn's own tests of its perceptrons, with those of xnn in their place."""
+    """scikit-learn's own tests of its perceptrons, run on xnn's instead."""
     _install(session, "-e", ".[test]", "pandas", "polars", "distributed")
     session.run("pytest", "tests/test_estimators.py", *session.posargs)
     theirs = ["-p", "tests.swapped", "--pyargs", "sklearn.neural_network.tests.test_mlp"]
@@ -122,7 +122,7 @@ def sklearn(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The API reference as pages, from docs/_build/index.html on."""
+    """The API reference as HTML, starting at docs/_build/index.html."""
     _install(session, "pdoc==16.0.0", "-e", ".[test]")
     session.run("pytest", "tests/test_reference.py")  # no reference is broken
     session.run("python", "docs/pdoc/build.py")
@@ -139,7 +139,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(name="bench-gpu")
 def bench_gpu(session: nox.Session) -> None:
-    """Speed on an NVIDIA GPU; writes benchmarks/results/gpu-<its name>.json, and draws it."""
+    """Speed on an NVIDIA GPU; writes benchmarks/results/gpu-<its name>.json, and plots it."""
     cuda = os.environ.get("XNN_CUDA", "cuda12")
     _install(session, "torch", f"jax[{cuda}]", "-e", f".[{cuda},plot]")
     session.run("python", "-m", "benchmarks", "gpu", *session.posargs)
@@ -148,14 +148,14 @@ def bench_gpu(session: nox.Session) -> None:
 
 @nox.session
 def accuracy(session: nox.Session) -> None:
-    """What the book's networks reach on MNIST; writes benchmarks/results/accuracy.json."""
+    """The accuracy of the book's networks on MNIST; writes benchmarks/results/accuracy.json."""
     _install(session, "-e", ".")
     session.run("python", "-m", "benchmarks", "accuracy", *session.posargs)
 
 
 @nox.session
 def record(session: nox.Session) -> None:
-    """The best on MNIST, on a CPU or by `-- --device gpu`; writes results/record.json."""
+    """The best on MNIST, on a CPU or, with `-- --device gpu`, a GPU; writes results/record.json."""
     cuda = [f".[{os.environ.get('XNN_CUDA', 'cuda12')}]"] if shutil.which("nvidia-smi") else ["."]
     _install(session, "-e", *cuda)
     session.run("python", "-m", "benchmarks", "record", *session.posargs)
@@ -163,7 +163,7 @@ def record(session: nox.Session) -> None:
 
 @nox.session(name="bench-sklearn")
 def bench_sklearn(session: nox.Session) -> None:
-    """The estimators beside scikit-learn's; writes benchmarks/results/estimators.json."""
+    """The estimators compared with scikit-learn's; writes benchmarks/results/estimators.json."""
     _install(session, "-e", ".[sklearn]")
     session.run("python", "-m", "benchmarks", "estimators", *session.posargs)
 
@@ -184,11 +184,11 @@ def ladder(session: nox.Session) -> None:
 
 
 def _install(session: nox.Session, *packages: str) -> None:
-    """Install packages; Python compiles what is imported, which is a small part of them."""
+    """Install packages uncompiled: Python compiles what is imported, a small part of them."""
     session.install("--no-compile", *packages)
 
 
 def _torch_index() -> list[str]:
-    """Where XNN_TORCH_INDEX names an index with builds of PyTorch without CUDA, use it too."""
+    """Use XNN_TORCH_INDEX, if set: an index with builds of PyTorch without CUDA."""
     index = os.environ.get("XNN_TORCH_INDEX")
     return ["--extra-index-url", index] if index else []

@@ -35,12 +35,12 @@ def pytest_configure(config):
 
 # Tests of files, pages, processes and allocations on the host, which are the same on every device.
 _HOST = {"cuda", "datasets", "docs", "emulated", "fuzz", "kernels", "lanes", "reference"}
-# Those that know no other device than the CPU and a GPU: of commands, and of memory.
+# Those that know only the CPU and a GPU: of commands, and of memory.
 _REAL = {"benchmarks", "cli", "examples", "info", "lean", "tiny"}
 
 
 def pytest_collection_modifyitems(config, items):
-    """Deselect tests whose outcome does not depend on the device."""
+    """Deselect tests that would repeat on this device what the CPU has shown."""
     device = config.getoption("--device")
     if device == "cpu":
         return
@@ -56,9 +56,9 @@ def pytest_report_header(config):
 
 @pytest.fixture(autouse=True)
 def compile_cost(monkeypatch):
-    """Compile steps as for long trainings, although those of tests are short; return the true cost.
+    """Compile steps as for long trainings, though those of tests are short; return the true cost.
 
-    Otherwise all chunks would have one step.
+    Otherwise each chunk would be one step.
     """
     cost = xnn.backends.Backend.compile_cost
     monkeypatch.setattr(xnn.backends.Backend, "compile_cost", 1e-9)
@@ -72,7 +72,7 @@ def device(request):
 
 @pytest.fixture
 def scribbles(tmp_path):
-    """A folder with a file as Keras has it: random images, 64 to train on and 5,000 to validate."""
+    """A folder with a file in Keras's format: random images, 64 to train on, 5,000 to validate."""
     rng = np.random.default_rng(0)
     arrays = {}
     for name, n in (("train", 5064), ("test", 50)):

@@ -1,13 +1,13 @@
-"""An emulated NVIDIA GPU: what CuPy, the driver and cuBLAS do, as far as `xnn` uses them.
+"""An NVIDIA GPU in software: what CuPy, the driver and cuBLAS do, as far as `xnn` uses it.
 
 `xnn.backends.gpu` runs on it as on a GPU, line by line. Kernels are compiled as C++ and run thread
-by thread, the lanes of a warp in step at each shuffle. It is harsher than a GPU:
+by thread, with the lanes of a warp in step at each shuffle. It is stricter than a GPU:
 
-- Work on a stream is deferred until somebody waits for it, and only streams and events order it.
-  Reading or freeing host memory too early yields garbage.
-- Memory that was freed, or never written to, is filled with NaN and -1, and is surrounded by a
-  fence of known bytes, which is checked when it is freed.
-- While a stream captures, nothing may be allocated, waited for or transferred.
+- Work on a stream is deferred until something waits for it, and only streams and events order it.
+  Code that reads host memory too early, or frees it too early, gets garbage.
+- Memory that was freed, or never written to, is full of NaN and of -1, and is surrounded by a fence
+  of known bytes, which is checked when it is freed.
+- While a stream captures, nothing may be allocated, waited for or copied from the host.
 - Pointers, numbers and devices must be exactly what a kernel declares.
 """
 
@@ -35,7 +35,7 @@ from . import standin
 
 GPUS = 2
 MEMORY = 16 * 2**30
-#: Counts of what has happened on all GPUs of this process.
+#: What has happened on all GPUs of this process.
 counts: Counter[str] = Counter()
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
@@ -48,18 +48,18 @@ _threads = threading.local()
 
 
 class CUDARuntimeError(RuntimeError):
-    """What CuPy raises when the CUDA runtime fails."""
+    """What CuPy raises where the CUDA runtime fails."""
 
 
 class CUDADriverError(RuntimeError):
-    """What CuPy raises when the CUDA driver fails."""
+    """What CuPy raises where the CUDA driver fails."""
 
 
 class OutOfMemoryError(MemoryError):
-    """What CuPy raises when its pool cannot grow."""
+    """What CuPy raises where its pool can grow no more."""
 
 
-# Streams. Work is a graph, each piece of which knows what comes before it.
+# Streams. Work is a graph, each node of which knows its predecessors.
 
 
 class _Work:
@@ -68,7 +68,7 @@ class _Work:
         self.after = [piece for piece in after if piece is not None and piece.call is not None]
 
     def run(self):
-        """Do all preceding work, then this. No recursion: a chain may be long."""
+        """Run all predecessors, then this. No recursion: a chain may be long."""
         with _lock:
             stack = [self]
             while stack:
@@ -103,7 +103,7 @@ class Device:
 
 
 def _state():
-    """Return the thread's current device and, of each device, its current streams."""
+    """Return the thread's current device, and each device's current streams."""
     if not hasattr(_threads, "devices"):
         _threads.devices = [0]
         _threads.streams = [[stream] for stream in _NULL]
@@ -119,7 +119,7 @@ def get_current_stream(device_id=-1):
 
 
 class Stream:
-    """A stream. One that blocks is ordered with the null stream, as CUDA's legacy one is."""
+    """A stream. A blocking one is ordered with the null stream, as CUDA's legacy one is."""
 
     _numbers = itertools.count(1)
 
@@ -184,7 +184,7 @@ class Stream:
         return event
 
     def wait_event(self, event):
-        self._not_capturing("an event of elsewhere")
+        self._not_capturing("an outside event")
         with _lock:
             if event.work is not None:
                 self._waits.append(event.work)
@@ -198,7 +198,7 @@ class Stream:
     def end_capture(self):
         calls, self.captured = self.captured, None
         if self.ended:
-            raise CUDARuntimeError("cudaErrorStreamCaptureInvalidated: somebody waited meanwhile")
+            raise CUDARuntimeError("cudaErrorStreamCaptureInvalidated: a wait ended it")
         return Graph(calls)
 
     def _not_capturing(self, what):
@@ -243,7 +243,7 @@ class Graph:
         """Do nothing: this only makes the first launch faster."""
 
 
-# Memory. A pool for each stream, like CuPy's: freed memory is reused in the stream's order.
+# Memory. A pool for each stream, as in CuPy: what is freed is reused in the stream's order.
 
 _pools: dict[tuple[int, int], dict[int, list]] = defaultdict(lambda: defaultdict(list))
 _given_back: list = []
@@ -270,13 +270,13 @@ class _Block:
         self._fill()
 
     def _fill(self):
-        """Poison the contents; large blocks, as for cuBLAS, are left without a page of memory."""
+        """Poison what is inside; large blocks, as for cuBLAS, are left without physical pages."""
         if self.size <= _LARGE:
             self.inside[:] = _POISON
 
 
 class Memory:
-    """Memory of a GPU, which returns to the pool of its stream when nothing refers to it."""
+    """GPU memory, which returns to its stream's pool when nothing refers to it any more."""
 
     def __init__(self, size):
         global _used
@@ -298,7 +298,7 @@ class Memory:
         self.__array_interface__ = self.block.inside.__array_interface__
 
     def __del__(self):
-        if _given_back is not None and hasattr(self, "block"):  # none while the process ends
+        if _given_back is not None and hasattr(self, "block"):  # None while the process exits
             _given_back.append((self._stream, self.block))
 
 
@@ -325,7 +325,7 @@ class _Pointer:
     def copy_from_device_async(self, source, size, stream):
         ours, theirs = self._array, source._array
         if not (ours._host.nbytes == theirs._host.nbytes == size):
-            raise CUDARuntimeError("cudaErrorInvalidValue: arrays of other sizes")
+            raise CUDARuntimeError("cudaErrorInvalidValue: sizes differ")
         target, source = ours._bare, theirs._bare
         stream.enqueue(lambda: np.copyto(target, source), "copies")
 
@@ -334,7 +334,7 @@ class _Pointer:
 
 
 class ndarray(standin.Array):  # noqa: N801 - CuPy's name
-    """CuPy's array, as far as `xnn` uses it outside kernels."""
+    """CuPy's array, as far as `xnn` needs it outside of kernels."""
 
     __hash__ = None
 
@@ -360,7 +360,7 @@ class ndarray(standin.Array):  # noqa: N801 - CuPy's name
 
     @property
     def _bare(self):
-        """The same memory as work on a stream refers to it, without keeping it from being freed."""
+        """The same memory as work on a stream sees it, which does not keep it alive."""
         host = self._host
         extent = sum((n - 1) * abs(s) for n, s in zip(host.shape, host.strides, strict=True))
         buffer = (ctypes.c_char * (extent + host.itemsize)).from_address(host.ctypes.data)
@@ -386,7 +386,7 @@ class ndarray(standin.Array):  # noqa: N801 - CuPy's name
     def get(self, stream=None):
         counts["downloads"] += 1
         out = np.empty_like(self._host, order="C")
-        with self.device:  # as CuPy, on whichever is current
+        with self.device:  # as in CuPy, whichever is current
             stream = stream or get_current_stream()
             self._enqueue(lambda: np.copyto(out, self._host), "downloaded", stream)
             stream.synchronize()
@@ -394,8 +394,8 @@ class ndarray(standin.Array):  # noqa: N801 - CuPy's name
 
     def set(self, array, stream=None):
         if array.dtype != self.dtype or array.shape != self.shape:
-            raise TypeError("set: another dtype or shape")
-        (stream or get_current_stream())._not_capturing("an array of the host")
+            raise TypeError("set: dtypes or shapes differ")
+        (stream or get_current_stream())._not_capturing("a host array")
         bare = self._bare
         self._enqueue(lambda: np.copyto(bare, array), "uploads", stream)
 
@@ -428,7 +428,7 @@ class ndarray(standin.Array):  # noqa: N801 - CuPy's name
 
     def copy(self):
         made = ndarray.new(self.shape, self.dtype)
-        target, source = made._bare, self._bare  # which may lie on another GPU
+        target, source = made._bare, self._bare  # which may be on another GPU
         get_current_stream().enqueue(lambda: np.copyto(target, source), "copies")
         return made
 
@@ -456,9 +456,9 @@ def full(shape, value, dtype):
 def asarray(array):
     if isinstance(array, ndarray):
         return array
-    get_current_stream()._not_capturing("an array of the host")
+    get_current_stream()._not_capturing("a host array")
     made = ndarray.new(array.shape, array.dtype)
-    staged = np.array(array, order="C")  # CuPy copies what is not pinned before it returns
+    staged = np.array(array, order="C")  # CuPy copies unpinned memory before it returns
     bare = made._bare
     made._enqueue(lambda: np.copyto(bare, staged), "uploads")
     return made
@@ -477,7 +477,7 @@ struct Place { unsigned x; };
 static Place blockIdx, threadIdx, blockDim;
 inline float __int_as_float(int v) { float f; __builtin_memcpy(&f, &v, 4); return f; }
 """
-# No header of the standard library: reading them would take ten times as long as the kernel.
+# No standard headers: reading them would take ten times as long as the kernel.
 _HEAD += 'extern "C" {\n'
 _MATHS = dict.fromkeys(("exp", "log", "log1p", "cos", "sin", "sqrt", "tanh", "floor", "fabs"), 1)
 _MATHS |= {"fmin": 2, "fmax": 2}
@@ -499,8 +499,8 @@ extern "C" int launch(unsigned grid, unsigned block, void** arguments) {
 }
 """
 
-# Each lane of a warp has a stack of its own. A shuffle writes what others are to read and lets all
-# lanes reach the same shuffle; the values are kept until the shuffle after the next.
+# Each lane of a warp has a stack of its own. A shuffle writes what others are to read and lets them
+# all reach the same shuffle; what they read stays until the shuffle after the next.
 _WARPS_HEAD = """
 #include <setjmp.h>
 #include <ucontext.h>
@@ -614,7 +614,7 @@ class RawKernel:
     def __call__(self, grid, block, arguments):
         launch, kinds = _compiled(self.code)
         if len(arguments) != len(kinds):
-            raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: another number of arguments")
+            raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: wrong number of arguments")
         (grid,), (block,) = grid, block
         if not (0 < grid < 2**31 and 0 < block <= 1024):
             raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: grid or block")
@@ -623,13 +623,13 @@ class RawKernel:
 
         def call(keep=values):
             if launch(grid, block, pointers) != 0:
-                _broken.append("lanes of a warp did not come to the same shuffles")
+                _broken.append("lanes of a warp did not reach the same shuffles")
 
         get_current_stream().enqueue(call, "launches")
 
 
 def _as_declared(value, kind):
-    """Return an argument of a kernel, which is of the type that the kernel declares."""
+    """Return a kernel's argument, which must be of the type that the kernel declares."""
     if isinstance(value, ndarray):
         pointed = kind.removeprefix("const ").removesuffix("*").strip()
         if not kind.endswith("*") or pointed not in _names(value.dtype):
@@ -653,7 +653,7 @@ def _names(dtype):
 
 
 class _Cublas:
-    """The library of cuBLAS, as `xnn.backends.cublas` calls it by ctypes."""
+    """The cuBLAS library, as `xnn.backends.cublas` calls it through ctypes."""
 
     def __init__(self):
         self._handles = itertools.count(1)
@@ -673,7 +673,7 @@ class _Cublas:
         return 0
 
     def _wait_for_all(self):
-        """Wait for the whole GPU, as cuBLAS does here: this ends captures in all threads."""
+        """Wait for the whole GPU, as cuBLAS does here: that ends captures, even other threads'."""
         for stream in list(_ALL):
             stream.ended |= stream.captured is not None
 
@@ -706,7 +706,7 @@ class _Cublas:
         return self._batched(np.float64, *arguments)
 
     def _batched(self, dtype, *arguments):
-        """As many products as the last argument says, by steps behind the leading dimensions."""
+        """As many products as the last argument says, with strides after leading dimensions."""
         *head, a, ld_a, step_a, b, ld_b, step_b, beta, c, ld_c, step_c, count = arguments
         steps = step_a, step_b, step_c
         if type(count) is not ctypes.c_int or any(type(s) is not ctypes.c_longlong for s in steps):
@@ -722,7 +722,7 @@ class _Cublas:
         return 0
 
     def _gemm(self, dtype, handle, op_a, op_b, m, n, k, alpha, a, ld_a, b, ld_b, beta, c, ld_c):
-        """C ← α op(A) op(B) + β C, all stored by columns."""
+        """C ← α op(A) op(B) + β C, all column-major."""
         whole = op_a, op_b, m, n, k, ld_a, ld_b, ld_c
         if any(type(value) is not ctypes.c_int for value in whole):
             return 7
@@ -748,7 +748,7 @@ class _Cublas:
 
 
 def _columns(address, shape, leading, dtype):
-    """Return a matrix that is stored by columns at an address."""
+    """Return the column-major matrix at an address."""
     size = np.dtype(dtype).itemsize
     rows, columns = shape
     room = max(1, (columns - 1) * leading + rows) * size

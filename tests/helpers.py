@@ -1,4 +1,4 @@
-"""Helpers for tests of all devices."""
+"""Helpers for tests on all devices."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ def host(array):
 
 
 def matrix(backend, rows, columns, dtype):
-    """Return zeros ``(rows, columns)`` with room behind each row, as parameters have."""
+    """Return zeros ``(rows, columns)`` with padding after each row, as parameters have."""
     return backend.zeros((rows, backend.padded(columns, dtype)), dtype)[:, :columns]
 
 

@@ -1,7 +1,7 @@
-"""A second implementation of the network in plain float64 NumPy, as a reference for tests.
+"""The network once more, in the plainest float64 NumPy: what the tests compare with.
 
-It shares nothing with xnn: activations by their formulas in z, costs by theirs in a and y, and the
-book's loop over single samples.
+Nothing here is shared with xnn: activations by their formulas in z, costs by theirs in a and y, and
+the book's loop over single samples.
 """
 
 from collections import defaultdict
@@ -17,7 +17,7 @@ ACTIVATIONS = {
     "softmax": lambda z: np.exp(z) / np.exp(z).sum(axis=1, keepdims=True),
 }
 
-# Those of output layers; exp of exp grows too fast for tests of hidden ones.
+# For output layers; exp of exp grows too fast for tests of hidden ones.
 OUTPUT_ACTIVATIONS = {**ACTIVATIONS, "exp": np.exp}
 
 
@@ -122,8 +122,8 @@ def adam(p, g, s, t, *, lr, betas=(0.9, 0.999), eps=1e-8, **_):
 def optimize(rule, parameters, gradients, steps, *, decay, decoupled=False, **options):
     """Take steps by the formulas of the papers.
 
-    ``gradients`` returns them for a step's number and the parameters; weights are the arrays with
-    two axes, and they decay. Clipping comes first, by value and then by the norm of all.
+    ``gradients`` is a function of a step's number and the parameters; those with two axes are
+    weights, which decay. Clipping comes first, by value and then by global norm.
     """
     clip_value, clip_norm = options.pop("clip_value", None), options.pop("clip_norm", None)
     states = [defaultdict(lambda p=p: np.zeros_like(p)) for p in parameters]

@@ -1,9 +1,9 @@
 """A stand-in for a GPU, for machines that have none.
 
-`Array` wraps a NumPy array and has the interface of a CuPy array: it does not mix with NumPy
-arrays, is not converted implicitly, and reaches the host only through ``.get()``. `StandInBackend`
-does the CPU backend's arithmetic on the wrapped arrays, and counts what a GPU would have to do:
-transfers, allocations, launches, and reads that make the host wait.
+`Array` wraps a NumPy array behind a CuPy array's interface: it does not mix with NumPy arrays, is
+not converted implicitly, and comes to the host by ``.get()`` alone. `StandInBackend` does the CPU
+backend's arithmetic on what is inside, and counts what a GPU would have to do: transfers,
+allocations, launches, and reads of its memory that make the host wait.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy as np
 from xnn.backends import Backend
 from xnn.backends.cpu import CpuBackend
 
-#: Counts of what has happened on all stand-in devices of this process.
+#: What has happened on all stand-in devices of this process.
 counts: Counter[str] = Counter()
 
 
 class Array:
-    """What a device holds; see the module."""
+    """A device array; see the module."""
 
     __array_ufunc__ = None  # NumPy's functions and operators refuse it
     __hash__ = None
@@ -52,7 +52,7 @@ class Array:
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`")
 
     def __array_function__(self, function, *_):
-        raise TypeError(f"{function.__name__} of NumPy got an array of a device")
+        raise TypeError(f"NumPy's {function.__name__} got a device array")
 
     def __getitem__(self, key):
         return self._like(self._host[_no_arrays(key)])
@@ -105,7 +105,7 @@ class Array:
         return bool(self._wait())
 
     def __iter__(self):
-        raise TypeError("iterating over an array of a device would fetch each element")
+        raise TypeError("iterating over a device array would fetch each element")
 
 
 def _no_arrays(key):
@@ -120,14 +120,14 @@ def _inside(value):
 
 
 def _device(value, argument):
-    """Return the array inside a device array; operations accept nothing else."""
+    """Return what is inside a device array; an operation takes nothing else."""
     if not isinstance(value, Array):
-        raise TypeError(f"{argument} is {type(value).__name__}, but must be an array of the device")
+        raise TypeError(f"{argument} is {type(value).__name__}, but must be a device array")
     return value._host
 
 
 class StandInBackend(CpuBackend):
-    """The CPU's arithmetic behind the interface of a GPU."""
+    """The CPU's arithmetic behind a GPU's interface."""
 
     def __init__(self, number=0, precision="float32"):
         super().__init__()
@@ -138,7 +138,7 @@ class StandInBackend(CpuBackend):
 
     def zeros(self, shape, dtype):
         if self._tape is not None and not self._in_step:
-            raise RuntimeError("zeros: a step makes no arrays; it asks for scratch")
+            raise RuntimeError("zeros: a step may not make arrays; it uses scratch")
         counts["allocations"] += 1
         return Array(super().zeros(shape, dtype))
 
@@ -153,7 +153,7 @@ class StandInBackend(CpuBackend):
         if isinstance(array, Array):
             return array
         if self._tape is not None:
-            raise RuntimeError("upload: nothing crosses within a step")
+            raise RuntimeError("upload: a step may not transfer arrays")
         counts["uploads"] += 1
         return Array(np.array(array, order="C"))
 
@@ -232,7 +232,7 @@ class StandInBackend(CpuBackend):
         super().advance(_device(rng_state, "rng_state"))
 
     def lanes(self, multiplications):
-        return 1  # as a GPU, which has work enough in one
+        return 1  # like a GPU, which has enough work in one
 
     def _now(self, function, arguments):
         counts["launches"] += 1
@@ -249,7 +249,7 @@ class StandInBackend(CpuBackend):
 
 
 class _Plain:
-    """The backend as the CPU's own code wants it: its scratch is NumPy's."""
+    """The backend as the CPU's own code expects it: its scratch is NumPy's."""
 
     _do_all = CpuBackend._do_all
 
@@ -265,5 +265,5 @@ def _number(value):
     if isinstance(value, Array):
         return value._host
     if isinstance(value, np.ndarray):
-        raise TypeError("an operand is a NumPy array, but must be a number or of the device")
+        raise TypeError("an operand is a NumPy array, but must be a number or a device array")
     return value

@@ -53,14 +53,14 @@ def machine(monkeypatch):
         (0, None, ["CuPy is not installed", "no NVIDIA driver", 'pip install "cupy-cuda12x[ctk]"']),
         (12040, None, ["CuPy is not installed", 'pip install "cupy-cuda12x[ctk]"']),
         (13000, None, ["CuPy is not installed", 'pip install "cupy-cuda13x[ctk]"']),
-        (11080, None, ["driver is of CUDA 11.8", "update it"]),
+        (11080, None, ["driver supports CUDA 11.8 at most", "update it"]),
         (0, FakeCupy(error=INSUFFICIENT), ["there is no NVIDIA driver", "device='cpu'"]),
-        (11040, FakeCupy(error=INSUFFICIENT), ["driver is of CUDA 11.4", "update it"]),
+        (11040, FakeCupy(error=INSUFFICIENT), ["driver supports CUDA 11.4 at most", "update it"]),
         (
             12080,
             FakeCupy(made_for=13000, error=INSUFFICIENT),
             [
-                "driver is of CUDA 12.8, older than CuPy's CUDA 13.0",
+                "driver supports CUDA 12.8 at most, but CuPy is built for CUDA 13.0",
                 "pip uninstall cupy-cuda13x",
                 'pip install "cupy-cuda12x[ctk]"',
             ],
@@ -91,7 +91,7 @@ def test_a_number_of_a_gpu_that_is_not_there(machine, monkeypatch, count, has):
     with pytest.raises(DeviceError, match=f"no GPU 7: this machine has {has} counted from 'gpu:0'"):
         select("gpu:7")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    with pytest.raises(DeviceError, match="of those that CUDA_VISIBLE_DEVICES=3 shows"):
+    with pytest.raises(DeviceError, match=r"of those in CUDA_VISIBLE_DEVICES=3$"):
         select("gpu:7")
 
 

@@ -1,4 +1,4 @@
-"""What a device can do. Everything above this floor is written against `Backend` alone."""
+"""What a device can do. Everything above this level is written against `Backend` alone."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ import numpy as np
 
 from .windows import Window
 
-# An array of whichever device: numpy.ndarray on the CPU, cupy.ndarray on a GPU.
+# An array on any device: numpy.ndarray on the CPU, cupy.ndarray on a GPU.
 Array = Any
 Replay = Callable[[], None]
-#: A function of arrays that it is given and of others that it is to fill, see `Backend.blockwise`.
+#: A function of input arrays, output arrays and whether to check; see `Backend.blockwise`.
 Blockwise = Callable[[Sequence[Any], Sequence[Any], bool], bool]
-#: A function of a host array that gives another, or None, see `Backend.function`.
+#: A function from a host array to another, or to None; see `Backend.function`.
 Function = Callable[[Any], Any | None]
-#: A function and the arguments that it is to be called with.
+#: A function and its arguments.
 Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 class DeviceError(RuntimeError):
-    """A device was asked for and is not to be had, or it failed; the message says what to do."""
+    """A requested device is unavailable, or a device failed; the message says what to do."""
 
-    #: Where a device failed in training: all parameters as they last came to the host, …
+    #: If a device failed during training: all parameters as last copied to the host, …
     parameters: Any = None
-    #: … and which these are, such as ``"from after epoch 2/30"``.
+    #: … and which those are, such as ``"from after epoch 2/30"``.
     parameters_of: str = ""
-    #: The training's `xnn.History` until then.
+    #: The training's `xnn.History` up to then.
     history: Any = None
 
 
 class Feed:
-    """Brings rows of a host array to a device, one lot ahead of those in use."""
+    """Copies rows of a host array to a device, one lot ahead of the one in use."""
 
     def __init__(self, backend: Backend, source: Any) -> None:
         self.backend = backend
@@ -44,40 +44,40 @@ class Feed:
         self._sent: deque[Array] = deque()
 
     def send(self, index: Any) -> None:
-        """Begin to bring the rows that ``index`` of the host names. Two lots may be on the way."""
+        """Start copying the rows given by ``index``, a host array. Two lots may be in flight."""
         self._sent.append(self.backend.upload(self.source[index]))
 
     def take(self, out: Array) -> None:
-        """``out ←`` the lot that was sent the longest ago, converted to the dtype of ``out``."""
+        """``out ←`` the oldest lot sent, converted to the dtype of ``out``."""
         self.backend.copy(self._sent.popleft(), out)
 
 
 class Backend(ABC):
     """One device: its arrays, its matrix product, its elementwise kernels.
 
-    A *step* is a function that calls the operations below on arrays made beforehand.
-    `compile` runs through it once, notes each operation with the very memory that it reads and
-    writes, and gives back a replay: the same operations with no Python in between. That is a CUDA
-    graph on a GPU and a list of calls on the CPU, and it is why code above may be written to be
-    read: it is not what runs. What changes from step to step must lie in arrays (a learning rate,
-    the indices of a mini-batch), and no operation may make a new array.
+    A *step* is a function that calls the operations below on preallocated arrays. `compile` runs
+    it once, records each operation with the memory that it reads and writes, and returns a replay:
+    the same operations with no Python in between. A replay is a CUDA graph on a GPU and a list of
+    calls on the CPU, which is why the code above can be written for readability: it is not what
+    runs. What changes from step to step (a learning rate, the indices of a mini-batch) must be in
+    arrays, and no operation may create an array.
 
-    Outside `compile` each operation takes effect at once.
+    Outside `compile`, each operation takes effect at once.
     """
 
     #: ``"cpu"``, ``"gpu"``, ``"gpu:1"`` …
     device: str
-    #: The array namespace: ``numpy`` or ``cupy``. For making arrays and views, not within a step.
+    #: The array namespace, ``numpy`` or ``cupy``: for creating arrays and views, not within a step.
     xp: Any
-    #: Rows of matrices begin at multiples of this many bytes; BLAS is up to a third faster so.
+    #: Rows of matrices start at multiples of this many bytes: BLAS is up to a third faster then.
     alignment: ClassVar[int] = 64
-    #: At most this many steps are compiled into one replay.
+    #: At most this many steps are compiled into one replay, a chunk, …
     chunk_steps: ClassVar[int] = 32
-    #: And multiplications in them: others wait for the end of a chunk, and Ctrl-C does.
+    #: … of at most this many multiplications: other work and Ctrl-C wait for a chunk to end.
     chunk_multiplications: ClassVar[int] = 1_000_000_000
-    #: To compile a step takes as long as what is done once a chunk takes in so many chunks.
+    #: Compiling a step costs as much as the fixed overhead of this many chunks.
     compile_cost: ClassVar[float] = 12.0
-    #: Whether `unfold` wants the rows of its matrix to lie without gaps, and not its columns.
+    #: Whether `unfold` wants the rows of its matrix contiguous, rather than the columns.
     by_rows: ClassVar[bool] = False
     #: How many bytes the columns of a convolution may take at a time.
     columns_bytes: ClassVar[int] = 1024 * 1024
@@ -94,33 +94,33 @@ class Backend(ABC):
 
     @abstractmethod
     def upload(self, array: Any) -> Array:
-        """Return a host array as an array of the device (itself where it is one already)."""
+        """Return a host array as a device array (itself if it already is one)."""
 
     @abstractmethod
     def download(self, array: Array) -> Any:
         """Return a new NumPy array with the values of a device array."""
 
     def host(self, array: Array) -> Any:
-        """Return an array of the device or of the host as one of the host."""
+        """Return a device or host array as a host array."""
         return array if isinstance(array, np.ndarray) else self.download(array)
 
     def adopt(self, array: Any) -> Array | None:
-        """Return a user's array that lies on a device of this kind as one of `xp`; else None.
+        """Return a user's array that is on a device of this kind as one of `xp`; else None.
 
-        It is not copied where it lies on this very device.
+        It is not copied if it is on this very device.
         """
         return None
 
     def hand_out(self, array: Array) -> Array:
-        """Return an array of the device as a user may have it, in order with what they do."""
+        """Return a device array for a user, whose own work is ordered after the backend's."""
         return array
 
     def fits(self, size: int) -> bool:
-        """Return whether so many bytes of data may lie on the device beside what training needs."""
+        """Return whether ``size`` bytes of data fit on the device beside what training needs."""
         return True
 
     def feed(self, source: Any, rows: int) -> Feed:
-        """Return the `Feed` of a host array to the device, of at most ``rows`` rows at a time."""
+        """Return a `Feed` of a host array to the device, at most ``rows`` rows at a time."""
         return Feed(self, source)
 
     def padded(self, columns: int, dtype: Any) -> int:
@@ -129,7 +129,7 @@ class Backend(ABC):
         return -(-columns // unit) * unit
 
     def scratch(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Return memory for use within a step, made once when the step is compiled."""
+        """Return memory for use within a step, allocated once when the step is compiled."""
         return self.zeros(shape, dtype)
 
     # Operations: what a step is made of. Each writes into ``out`` and returns nothing.
@@ -147,17 +147,17 @@ class Backend(ABC):
     def elementwise(self, formula: str, out: Array, **operands: float | Array) -> None:
         """Evaluate a formula (see `xnn.backends.formulas`) into ``out``, which may be an operand.
 
-        Operands broadcast against ``out``. NaN in any operand that counts gives NaN, also by
-        ``maximum``, ``minimum`` and ``sign``, so that divergence does not hide.
+        Operands broadcast against ``out``. NaN in any operand that counts gives NaN, even through
+        ``maximum``, ``minimum`` and ``sign``, so that divergence stays visible.
         """
 
     @abstractmethod
     def update(self, program: str, **operands: float | Array) -> None:
-        """Run a program (see `xnn.backends.formulas`) on each number of some arrays, in one pass.
+        """Run a program (see `xnn.backends.formulas`) on each element of some arrays, in one pass.
 
-        Operands are arrays ``(n,)`` without gaps, those that the program assigns to among them, all
-        of one dtype; arrays of shape ``()``, read at each replay; and numbers. Other names that it
-        assigns to are its own, for the time of one number.
+        Operands are contiguous arrays ``(n,)`` of one dtype, including those that the program
+        assigns to; arrays of shape ``()``, read at each replay; and numbers. Other names that it
+        assigns to are temporaries, local to one element.
         """
 
     @abstractmethod
@@ -174,16 +174,16 @@ class Backend(ABC):
 
     @abstractmethod
     def finite(self, values: Array, most: float = math.inf) -> bool:
-        """Return whether all numbers are finite, and at most ``most`` in size.
+        """Return whether all numbers are finite, and at most ``most`` in magnitude.
 
-        The host waits for it: not for within a step.
+        The host waits for the answer: not for use within a step.
         """
 
     @abstractmethod
     def copy(self, source: Array, out: Array) -> None:
         """``out ← source``, converted to the dtype of ``out``.
 
-        Outside `compile`, ``source`` may also be an array of the host.
+        Outside `compile`, ``source`` may also be a host array.
         """
 
     @abstractmethod
@@ -197,12 +197,12 @@ class Backend(ABC):
         """``out[place] ←`` the pixels under the window at each place, padding as zeros.
 
         Shapes ``(n, height, width, channels)`` and ``(n · places, window's pixels · channels)``;
-        a row goes through the window's rows, its columns, and channels.
+        a row runs over the window's rows, its columns, then channels.
         """
 
     @abstractmethod
     def fold(self, columns: Array, out: Array, window: Window) -> None:
-        """``out[pixel] ← Σ`` of what ``columns`` has for that pixel: the adjoint of `unfold`."""
+        """``out[pixel] ← Σ`` of that pixel's entries in ``columns``: the adjoint of `unfold`."""
 
     @abstractmethod
     def max_pool(self, x: Array, out: Array, index: Array, window: Window) -> None:
@@ -210,7 +210,7 @@ class Backend(ABC):
 
     @abstractmethod
     def max_pool_backward(self, delta: Array, index: Array, out: Array, window: Window) -> None:
-        """``out[pixel] ← Σ delta`` of the windows in which `max_pool` found this pixel."""
+        """``out[pixel] ← Σ delta`` of the windows in which `max_pool` chose this pixel."""
 
     @abstractmethod
     def sum_pool(self, x: Array, out: Array, window: Window) -> None:
@@ -222,19 +222,19 @@ class Backend(ABC):
 
     @abstractmethod
     def resample(self, x: Array, rows: Array, columns: Array, out: Array) -> None:
-        """``out[pixel] ←`` what ``x`` has at a row and column, between pixels by bilinear weights.
+        """``out[pixel] ←`` the value of ``x`` at a row and column, interpolated bilinearly.
 
-        ``rows`` and ``columns`` are ``(n, height · width)``. Outside of an image all is 0.
+        ``rows`` and ``columns`` are ``(n, height · width)``. Outside an image, values are 0.
         """
 
-    # Random numbers. ``rng_state`` is two numbers of 32 bits, a key and a counter, on the device.
+    # Random numbers. ``rng_state`` is two 32-bit numbers on the device, a key and a counter.
 
     @abstractmethod
     def uniform(self, rng_state: Array, number: int, out: Array, first: int = 0) -> None:
         """``out ←`` random numbers above 0 and at most 1, the same on all devices.
 
-        They are a hash of key, counter, ``number`` and the place in ``out``, which has no gaps and
-        may be a part of something larger: it begins at place ``first``.
+        They hash the key, the counter, ``number`` and the position in ``out``, which is contiguous
+        and may be part of something larger: it begins at position ``first``.
         """
 
     @abstractmethod
@@ -244,20 +244,20 @@ class Backend(ABC):
     # Control.
 
     def chunk_bytes(self, multiplications: int) -> int:
-        """Return how many bytes of input to gather at a time, for steps of so many multiplications.
+        """Return how many bytes of input to gather at a time, given a step's multiplications.
 
-        Few enough to stay in a cache for small steps; heavy ones read them once.
+        Few enough to stay in cache for small steps; heavy ones read them only once.
         """
         return (512 if multiplications < 1_000_000 else 4096) * 1024
 
     def lanes(self, multiplications: int) -> int:
-        """Return into how many lanes a step of so many multiplications is to be divided."""
+        """Return how many lanes to divide a step of this many multiplications into."""
         return 1
 
     def together(self, *lanes: Callable[[], None]) -> None:
-        """Run lanes of a step, of which none reads what another writes.
+        """Run lanes of a step; none may read what another writes.
 
-        They run at the same time where the device can do so and each would leave it idle.
+        They run concurrently if the device can do so and one lane would not fill it.
         """
         for lane in lanes:
             lane()
@@ -267,14 +267,14 @@ class Backend(ABC):
     ) -> Replay:
         """Return a function without arguments that repeats what ``step`` does.
 
-        By how many multiplications it takes, and how many times that is to be done in all, a device
-        may judge what a quicker replay may cost. ``step`` may be called again. Replays for one lane
-        may run beside those for another.
+        From the multiplications of a step, and how many times it will be done in all, a device may
+        judge what a faster replay may cost. ``step`` may be called more than once. Replays for
+        different lanes may run concurrently.
         """
         return self._replay(*self._record(step))
 
     def _record(self, step: Callable[[], None]) -> tuple[list[Call], list[Any]]:
-        """Return the calls that a step consists of, and what is to be kept for them."""
+        """Return the calls that make up a step, and what must be kept alive for them."""
         tape: list[Call] = []
         kept: list[Any] = []
         self._tape, self._kept = tape, kept
@@ -292,11 +292,11 @@ class Backend(ABC):
         checks: Array,
         improve: Callable[[Function], None] | None = None,
     ) -> Function:
-        """Return ``step`` as a function of one host array to another, as quick as it can be.
+        """Return ``step`` as a function from one host array to another, as fast as possible.
 
-        It puts its argument where the step ``takes`` it and returns a copy of what it ``gives``, or
-        None where what it ``checks`` is then not finite. After many calls there may come to be a
-        quicker one, for which ``improve`` is then called.
+        It copies its argument to ``takes``, runs the step and returns a copy of ``gives``, or None
+        if ``checks`` is then not finite. After many calls a faster function may become available,
+        which is then passed to ``improve``.
         """
         replay = self.compile(step)
 
@@ -308,7 +308,7 @@ class Backend(ABC):
         return call
 
     def block_bytes(self, multiplications: int) -> int:
-        """Return how much is to run forward in one go, in work of so many multiplications."""
+        """Return how many bytes to run forward in one go, for work of this many multiplications."""
         return 16 * 1024 * 1024
 
     def blockwise(
@@ -322,11 +322,11 @@ class Backend(ABC):
     ) -> Blockwise:
         """Return ``step`` as a function of arrays of any length, a block of rows at a time.
 
-        What it is given, arrays of host or device, it puts where the step ``takes`` it, as many
-        rows as there is room for, and what the step ``gives`` into others. If it is to ``check``,
-        it returns False where numbers that the step leaves in ``checks`` are not finite.
+        It copies the arrays that it is given, of host or device, to ``takes``, as many rows as fit
+        there, and from ``gives`` to those wanted. If asked to check, it returns False if the step
+        leaves numbers in ``checks`` that are not finite.
 
-        ``multiplications`` is how many it is to do in a call.
+        ``multiplications`` is how many it does in a call.
         """
         return self._by_blocks(self.compile(step, lane=lane), takes, gives, checks)
 
@@ -352,23 +352,23 @@ class Backend(ABC):
         return call
 
     def stage(self, multiplications: int) -> AbstractContextManager[None]:
-        """Return a context manager to train in, where the largest product is of this size.
+        """Return a context manager to train in, given the multiplications of the largest product.
 
-        A device may have settings that serve small steps and others that serve large ones, such as
-        how many threads BLAS has.
+        Small and large steps may need different settings of a device, such as the number of BLAS
+        threads.
         """
         return nullcontext()
 
     @abstractmethod
     def synchronize(self) -> None:
-        """Return when all work given to the device is done."""
+        """Wait until all work given to the device is done."""
 
-    # How operations are noted.
+    # How operations are recorded.
 
     def _do(self, function: Callable[..., Any], *arguments: Any, keep: Sequence[Any] = ()) -> None:
-        """Make a call, or note it where a step is being compiled.
+        """Make a call, or record it while a step is being compiled.
 
-        ``keep`` holds what must live as long as the note: the owners of bare pointers.
+        ``keep`` holds what must live as long as the record: the owners of raw pointers.
         """
         if self._tape is None:
             self._now(function, arguments)

@@ -1,4 +1,4 @@
-"""The BLAS that SciPy ships, by the pointers that SciPy publishes for Cython.
+"""The BLAS that SciPy ships, through the pointers that SciPy exports for Cython.
 
 NumPy's own ``matmul`` has neither ``alpha`` nor ``beta``.
 """
@@ -17,7 +17,7 @@ from .base import Array
 class Blas:
     """``sgemm`` or ``dgemm`` as a C function, and its arguments as C pointers.
 
-    By cffi, which calls a function of 13 pointers in 0.5 µs where ctypes takes 0.9.
+    Through cffi, which calls a function of 13 pointers in 0.5 µs, where ctypes takes 0.9.
     """
 
     def __init__(self, char: str) -> None:
@@ -32,7 +32,7 @@ class Blas:
         get_pointer = PYFUNCTYPE(c_void_p, py_object, c_char_p)(("PyCapsule_GetPointer", pythonapi))
         signature = get_name(functions[name])
         if signature.count(b"int *") != 6:
-            raise ImportError(f"this SciPy's BLAS is not one with 32-bit integers: {signature!r}")
+            raise ImportError(f"this SciPy's BLAS does not use 32-bit integers: {signature!r}")
         address = get_pointer(functions[name], get_name(functions[name]))
         self._ffi = FFI()
         pointers = ", ".join(["void *"] * 13)
@@ -42,16 +42,16 @@ class Blas:
     def gemm(
         self, a: Array, b: Array, out: Array, alpha: float | Array, beta: float | Array
     ) -> tuple[Any, list[Any], tuple[Any, ...]]:
-        """Return the function, what it is called with, and what must live as long as these.
+        """Return the function, its arguments, and what must live as long as these.
 
         It computes ``out ← alpha · a @ b + beta · out``.
         """
-        # BLAS counts by columns: out.T = b.T @ a.T.
+        # BLAS is column-major: out.T = b.T @ a.T.
         trans_b, ld_b = strides.transposed(b)
         trans_a, ld_a = strides.transposed(a)
         trans_out, ld_out = strides.transposed(out)
         if trans_out:
-            raise ValueError("gemm: out must be stored by rows")
+            raise ValueError("gemm: out must be row-major")
         owners = (
             self._constant(b"T" if trans_b else b"N"),
             self._constant(b"T" if trans_a else b"N"),
@@ -70,7 +70,7 @@ class Blas:
         return self._gemm, [self._pointer(owner) for owner in owners], owners
 
     def _constant(self, value: bytes | int) -> Any:
-        """Return a letter or a whole number as a C number, which is not written to."""
+        """Return a letter or an integer as a read-only C value."""
         made = self._constants.get(value)
         if made is None:
             ctype = "int *" if isinstance(value, int) else "char *"
@@ -81,12 +81,12 @@ class Blas:
         return value if isinstance(value, np.ndarray) else self._ffi.new(f"{self._type} *", value)
 
     def _pointer(self, owner: Any) -> Any:
-        """Return where an array or a C number lies. Any type but ``void *`` makes calls slower."""
+        """Return the address of an array or C value. Any type but ``void *`` makes calls slower."""
         where = owner.ctypes.data if isinstance(owner, np.ndarray) else owner
         return self._ffi.cast("void *", where)
 
 
 @cache
 def of(char: str) -> Blas:
-    """Return that of NumPy's ``"f"`` or ``"d"``."""
+    """Return the BLAS for NumPy's ``"f"`` or ``"d"``."""
     return Blas(char)

@@ -1,4 +1,4 @@
-"""How many threads BLAS has, here and now."""
+"""How many threads BLAS uses."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any
 
 from . import blas
 
-# What OpenBLAS calls processors for which it has a way for small products.
+# OpenBLAS's names of the processors for which it has a path for small products.
 _WITH_SMALL = {"SkylakeX", "Cooperlake", "SapphireRapids"}
 
 
 class _OneThread(AbstractContextManager[None]):
-    """Lets BLAS use one thread while anyone is inside, then again as many as before.
+    """Limits BLAS to one thread while anyone is inside, then restores the number.
 
-    OpenBLAS divides products of 260 thousand multiplications among threads, and they then spin for
-    a while in wait of more. Below some millions that makes training slower, by a third where each
-    epoch ends with an evaluation.
+    OpenBLAS divides products of 260 thousand multiplications among threads, which then spin for a
+    while, waiting for more. Below a few million that slows training, by a third if each epoch ends
+    with an evaluation.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._inside: list[int] = []  # by their threads
-        self._before: list[int] = []  # of each library
-        if hasattr(os, "register_at_fork"):  # else a copy may wait for a thread that it has not
+        self._inside: list[int] = []  # the threads' identifiers
+        self._before: list[int] = []  # each library's thread count
+        if hasattr(os, "register_at_fork"):  # else a child may wait for a thread that it lacks
             lock = self._lock
             os.register_at_fork(
                 before=lock.acquire, after_in_parent=lock.release, after_in_child=self._forked
@@ -46,7 +46,7 @@ class _OneThread(AbstractContextManager[None]):
             try:
                 for library in libraries:
                     _limit(library, 1)
-            except BaseException:  # Ctrl-C, for one
+            except BaseException:  # such as Ctrl-C
                 self.__exit__()
                 raise
 
@@ -55,13 +55,13 @@ class _OneThread(AbstractContextManager[None]):
             own = threading.get_ident()
             self._inside.remove(own)
             for library, before in zip(_libraries(), self._before, strict=True):
-                # OpenMP has a number for each thread, others have one for all of them.
+                # OpenMP has a number for each thread, others one for all.
                 others = own in self._inside if _by_thread(library) else self._inside
                 if not others:
                     _limit(library, before)
 
     def _forked(self) -> None:
-        """Go on in a copy of the process, which has no thread but the one that made it."""
+        """Continue in a forked process, whose only thread is the one that forked."""
         before, self._inside = self._inside, [i for i in self._inside if i == threading.get_ident()]
         if before and not self._inside:
             for library, number in zip(_libraries(), self._before, strict=True):
@@ -75,7 +75,7 @@ ONE_THREAD = _OneThread()
 
 @cache
 def _libraries() -> list[Any]:
-    """Return the BLAS libraries that are loaded, as threadpoolctl has them."""
+    """Return the BLAS libraries that are loaded, as threadpoolctl sees them."""
     from threadpoolctl import ThreadpoolController
 
     blas.of("f")
@@ -85,10 +85,10 @@ def _libraries() -> list[Any]:
 
 @cache
 def quick_where_small() -> bool:
-    """Return whether BLAS has a way of its own for small products.
+    """Return whether BLAS has a path of its own for small products.
 
-    OpenBLAS has one for processors with AVX-512, as far as it knows them. It takes those that it
-    does not know for older ones.
+    OpenBLAS has one for the processors with AVX-512 that it knows. It treats those that it does not
+    know as older ones.
     """
     return all(
         library.internal_api != "openblas" or library.architecture in _WITH_SMALL
@@ -105,10 +105,10 @@ def _by_thread(library: Any) -> bool:
 
 
 def _limit(library: Any, threads: int) -> None:
-    """Let a library have so many threads.
+    """Set a library's number of threads.
 
-    From 3.8 on threadpoolctl ignores all threads but the first that sets a limit, until that one
-    has taken it back. Who enters first here may leave before others do.
+    Since 3.8, threadpoolctl ignores all threads but the first that sets a limit, until that one
+    lifts it. The first to enter here may leave before others do.
     """
     give_up = getattr(library, "clear_controlling_thread", None)
     if give_up is not None:

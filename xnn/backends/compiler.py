@@ -1,8 +1,8 @@
-"""A C++ compiler, where the machine has one: text in, functions out.
+"""A C++ compiler, if the machine has one: text in, functions out.
 
-A *kernel* is the text of one function ``void NAME(void** p, const long long* v)``: what it reads
-and writes lies at ``p``, sizes and strides are in ``v``. Kernels are compiled once on a machine,
-for its own processor, and then lie in the user's cache: those that a step was missing together.
+A *kernel* is the text of one function ``void NAME(void** p, const long long* v)``: ``p`` points to
+what it reads and writes, ``v`` holds sizes and strides. Kernels are compiled once per machine, for
+its own processor, and kept in the user's cache; all that a step lacks are compiled together.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from typing import Any
 
 from . import threads
 
-# What is computed may differ in the last bit, for a product and a sum may be one rounding; NaN and
-# infinity are what they are.
+# Results may differ in the last bit, as a product and a sum may share one rounding; NaN and
+# infinity are respected.
 _FLAGS = [
     *("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"),
     *("-fPIC", "-shared", "-w"),
 ]
-_SECONDS = 120  # for a compiler that does not come back
-_LONG = 10_000  # letters
+_SECONDS = 120  # for a compiler that hangs
+_LONG = 10_000  # characters
 
 _MOST = 1000  # libraries in the cache
 
 _functions: dict[str, Any] = {}
-_lock = threading.RLock()  # held while one compiles: others may want the same
+_lock = threading.RLock()  # held while compiling: other threads may want the same
 _making = threading.Lock()
 
 
@@ -47,18 +47,18 @@ def _unlock() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlock)  # whoever held them is not in the copy
+    os.register_at_fork(after_in_child=_unlock)  # the thread that held them is not in the child
 
 
 class CompilerError(RuntimeError):
-    """The compiler did not do what it was to; the message is its first line."""
+    """The compiler failed; the message quotes its first error."""
 
 
 @cache
 def command() -> tuple[str, ...] | None:
-    """Return how the compiler is called: ``XNN_CXX``, ``CXX``, or what there is; None for none.
+    """Return the compiler's command: ``XNN_CXX``, ``CXX`` or what is installed; None if none is.
 
-    An empty ``XNN_CXX`` says that none is to be used.
+    An empty ``XNN_CXX`` says to use none.
     """
     told = os.environ.get("XNN_CXX")
     if told is None:
@@ -83,17 +83,17 @@ def load(kernels: Iterable[str]) -> dict[str, Any]:
 
 
 def pointer(array: Any) -> Any:
-    """Return where a NumPy array lies."""
+    """Return the address of a NumPy array."""
     return _ffi().cast("void *", array.__array_interface__["data"][0])
 
 
 def pointers(values: Sequence[Any]) -> Any:
-    """Return a kernel's argument ``p``, addresses; keep it, and the arrays that lie there."""
+    """Return a kernel's argument ``p`` of addresses; keep it, and the arrays there, alive."""
     return _ffi().new("void *[]", [_ffi().cast("void *", value) for value in values])
 
 
 def integers(values: Sequence[int]) -> Any:
-    """Return a kernel's argument ``v``, whole numbers; keep it."""
+    """Return a kernel's argument ``v`` of integers; keep it alive."""
     return _ffi().new("long long[]", list(values) or [0])
 
 
@@ -110,8 +110,8 @@ def _made_ffi() -> Any:
 
 
 def _load(kernels: list[str]) -> dict[str, Any]:
-    # Long ones each for itself: other networks need them too, and compilers run side by side.
-    # Not in a pool of concurrent.futures, which takes no work once the main thread has ended.
+    # Long ones separately: other networks need them too, and compilers run in parallel.
+    # Not in a pool of concurrent.futures, which accepts no work once the main thread has ended.
     short = [text for text in kernels if len(text) < _LONG]
     lots = [[text] for text in kernels if len(text) >= _LONG] + ([short] if short else [])
     paths: dict[int, Path] = {}
@@ -128,7 +128,7 @@ def _load(kernels: list[str]) -> dict[str, Any]:
         ffi.cdef(declared, override=True)
         try:
             library = _opened(paths[number])
-        except OSError:  # from the cache, and not for this machine, or others have removed it
+        except OSError:  # a cached one, for another machine or removed by others
             paths[number].unlink(missing_ok=True)
             try:
                 library = _opened(_compiled(_source(lot)))
@@ -140,7 +140,7 @@ def _load(kernels: list[str]) -> dict[str, Any]:
 
 def _opened(path: Path) -> Any:
     ffi = _ffi()
-    # Never closed: a thread may be in it when the interpreter goes.
+    # Never closed: a thread may be in it when the interpreter exits.
     return ffi.dlopen(str(path), ffi.RTLD_NOW | getattr(ffi, "RTLD_NODELETE", 0))
 
 
@@ -156,7 +156,7 @@ def _name(kernel: str) -> str:
 
 
 def _compiled(source: str) -> Path:
-    """Return the shared library of a source, compiled where it is not in the cache."""
+    """Return the shared library of a source, compiled if it is not in the cache."""
     try:
         path = _found(source)
         if path.exists():
@@ -164,7 +164,7 @@ def _compiled(source: str) -> Path:
                 os.utime(path)
             return path
         _prune(path.parent)
-        # Where the process ends meanwhile, the compiler may still be writing.
+        # If the process ends meanwhile, the compiler may still be writing.
         with tempfile.TemporaryDirectory(dir=path.parent, ignore_cleanup_errors=True) as work:
             made = _made(source, Path(work))
             with made.open("rb") as file:
@@ -176,7 +176,7 @@ def _compiled(source: str) -> Path:
 
 
 def _found(source: str) -> Path:
-    """Return where the library of a source lies whole: its name tells its size."""
+    """Return the path of a source's library, if complete: its name contains its size."""
     name = _hash(source, *(command() or ()), *_FLAGS, _processor())
     for path in _folder().glob(f"{name}-*.so"):
         if path.stem == f"{name}-{path.stat().st_size}":
@@ -185,8 +185,8 @@ def _found(source: str) -> Path:
 
 
 def _prune(folder: Path) -> None:
-    """Remove the libraries whose use is the longest ago, where there are too many."""
-    with suppress(OSError):  # another process may be at it
+    """Remove the least recently used libraries if there are too many."""
+    with suppress(OSError):  # another process may be doing the same
         libraries = sorted(folder.glob("*.so"), key=lambda path: path.stat().st_mtime)
         for path in libraries[: max(0, len(libraries) - _MOST)]:
             path.unlink(missing_ok=True)
@@ -209,12 +209,12 @@ def _made(source: str, folder: Path) -> Path:
         if done.returncode == 0 and made.exists():
             return made
         said = said or done.stderr
-    found = next((line for line in said.splitlines() if "error" in line), "it made no library")
+    found = next((line for line in said.splitlines() if "error" in line), "it produced no library")
     raise CompilerError(f"{(command() or ('',))[0]}: {found}")
 
 
 def _folder() -> Path:
-    """Return the folder for what has been compiled: the user's own, as it is code that is run."""
+    """Return the folder for compiled kernels: the user's own, as it holds code that is run."""
     base = os.environ.get("XDG_CACHE_HOME") or ""
     try:
         cache_home = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
@@ -243,7 +243,7 @@ def _own_folder() -> Path:
 
 @cache
 def _processor() -> str:
-    """Return a name of this kind of processor: a folder may be shared by machines."""
+    """Return a name for this kind of processor: machines may share a folder."""
     told = [platform.machine(), platform.processor()]
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Formulas as C++, for whatever compiles it: CUDA on a GPU, a C++ compiler on the CPU."""
+"""Formulas as C++: for CUDA on a GPU, for a C++ compiler on the CPU."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TYPES = {
 
 
 def kind(array: Any) -> str | None:
-    """Return the C++ name of an array's dtype, or None where it has none."""
+    """Return the C++ name of an array's dtype, or None if it has none."""
     return TYPES.get(array.dtype.char) if array.dtype.isnative else None
 
 
@@ -52,7 +52,7 @@ _SIGNS = {
 
 
 def functions(prefix: str) -> str:
-    """Return the functions of formulas that C++ does not have, each with a word before it."""
+    """Return the functions of formulas that C++ lacks, each with ``prefix`` before it."""
     return _FUNCTIONS.format(prefix)
 
 
@@ -66,7 +66,7 @@ def names(formula: str) -> frozenset[str]:
 
 
 def expression(node: ast.expr) -> str:
-    """Return a formula as C++, over variables of type ``T`` with its names behind ``v_``."""
+    """Return a formula as C++; its names become variables of type ``T`` with prefix ``v_``."""
     match node:
         case ast.Name(id=name):
             return f"v_{name}"
@@ -87,7 +87,7 @@ def expression(node: ast.expr) -> str:
 
 
 def statements(text: str, known: frozenset[str]) -> tuple[list[str], frozenset[str]]:
-    """Return a program's assignments as C++, where some names are known, and what it assigns to."""
+    """Return a program's assignments as C++, given the declared names, and what it assigns to."""
     lines, have = [], set(known)
     for name, tree in formulas.program(text):
         lines.append(f"{'' if name in have else 'T '}v_{name} = {expression(tree)};")

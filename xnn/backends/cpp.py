@@ -1,7 +1,7 @@
-"""The CPU where there is a C++ compiler: what a heavy step does beside BLAS, in kernels.
+"""The CPU with a C++ compiler: what a heavy step does beside BLAS, in kernels.
 
 A step that is worth it is compiled to kernels, which are played one after another without Python,
-and so without its lock: threads get in each other's way no more. The rest is as without a compiler.
+and so without its lock: threads no longer block each other. The rest is as without a compiler.
 """
 
 from __future__ import annotations
@@ -23,48 +23,48 @@ from .cpp_blocks import Blocks
 from .cpu import CpuBackend
 from .windows import Window
 
-# A compiler takes a second once. That is worth it for a step of so many multiplications, or
-# for so many steps: kernels save some ten microseconds in each.
+# Compiling takes a second, once. That is worth it for a step of this many multiplications, or for
+# this many steps: kernels save some ten microseconds in each.
 _WORTH_KERNELS = 1_000_000
 _MANY_STEPS = 5_000
-# For outputs of many samples there are kernels from so many multiplications on, and a block of
-# samples is to stay in a cache, with what is between the layers.
+# Outputs of many samples use kernels from this many multiplications on, and a block of samples is
+# to stay in cache, with the results between the layers.
 _WORTH_BLOCKS = 10_000_000
 _BLOCK = 1024 * 1024
-# Multiplications that are worth telling a thread that waits for them, and what such threads must
-# save a replay, which wakes them.
+# Multiplications worth handing to a waiting thread, and how many such threads must save a replay to
+# be worth waking.
 _WORTH_PART = 1_000_000
 _WORTH_WAKING = 10_000_000
-# Products that are not ours, from so many multiplications on, are for BLAS and its threads.
+# Products that suit no kernel go to BLAS and its threads from this many multiplications on.
 _WORTH_BLAS = 16_000_000
-# Rows, columns and numbers are divided by multiples of this.
+# Rows, columns and numbers are divided at multiples of this.
 _UNIT = 16
-# Kernels of matrix products, the first that suits; there is BLAS besides.
+# Matrix product kernels: the first that suits is used, or else BLAS.
 _PRODUCTS = (cpp_dots, cpp_gemm)
-# The place of the room for products among what a lane has; others are counted from 0.
+# The key of the workspace for products among a lane's blocks; others are counted from 0.
 _ROOM = -1
-# How many multiplications take as long as a number that is gone over, or a parameter changed.
+# How many multiplications take as long as passing over a number, or updating a parameter.
 _PASS = 20
 _UPDATE = 40
 
 
 @dataclass
 class _Noting:
-    """What is known of a step while its kernels are noted."""
+    """What is known of a step while its kernels are recorded."""
 
-    whole: bool = False  # whether what comes is not to be divided: it is a lane, or in one
+    whole: bool = False  # whether not to divide what comes: it is a lane, or in one
     blas_divides: bool = False  # whether there are products that BLAS divides among threads
-    saved: int = 0  # how many multiplications are done at the same time as others
+    saved: int = 0  # how many multiplications run concurrently with others
 
 
 class CppBackend(CpuBackend):
     """The CPU, by kernels, BLAS and NumPy."""
 
-    _broken = False  # whether the compiler has failed in this process, which is told once
+    _broken = False  # whether the compiler has failed in this process; warned about once
 
     def __init__(self) -> None:
         super().__init__()
-        self._noting: _Noting | None = None  # while a step is compiled that is worth kernels
+        self._noting: _Noting | None = None  # while a step worth kernels is compiled
         self._blas_divided = False  # whether there have been products that BLAS divides
 
     def compile(
@@ -95,7 +95,7 @@ class CppBackend(CpuBackend):
         multiplications: int = 0,
         lane: int = 0,
     ) -> Blockwise:
-        # As in `Backend`, but without Python from block to block.
+        # As in `Backend`, but without Python between blocks.
         if not self._has_kernels(multiplications, _WORTH_BLOCKS):
             return super().blockwise(step, takes, gives, checks, multiplications, lane)
         bad = np.zeros(1, np.int64)
@@ -111,7 +111,7 @@ class CppBackend(CpuBackend):
             bad[0], done = 0, 0
             try:
                 done = blocks.run(given, wanted)
-            except compiler.CompilerError as error:  # of what copies these arrays
+            except compiler.CompilerError as error:  # in the kernels that copy these arrays
                 _give_up(error)
             if check and bad[0]:
                 return False
@@ -137,7 +137,7 @@ class CppBackend(CpuBackend):
         def call(argument: Any) -> Any | None:
             nonlocal left, loading
             left -= 1
-            if left == 0:  # while these go on as they are
+            if left == 0:  # meanwhile, calls go on as they are
                 loading = threads.begin(partial(compiler.load, self._kernels_of(checked)))
             elif loading is not None and loading.over:
                 error, loading = loading.error, None
@@ -149,7 +149,7 @@ class CppBackend(CpuBackend):
         return call
 
     def _kernels_of(self, step: Callable[[], None]) -> set[str]:
-        """Return the texts of all that a replay of a step takes."""
+        """Return the texts of all kernels that a replay of a step needs."""
         self._noting = _Noting()
         try:
             return cpp_replays.texts(self._record(step)[0]).union(cpp_replays.PLAYERS)
@@ -159,7 +159,7 @@ class CppBackend(CpuBackend):
     def _quick(
         self, checked: Callable[[], None], takes: Array, gives: Array, bad: Array, slow: Function
     ) -> Function:
-        """Return a `Function` that is one call of kernels, or the slow one where more is needed."""
+        """Return a `Function` that is one call of kernels, or the slow one if more is needed."""
         replay = self.compile(checked, _WORTH_KERNELS)
         if getattr(replay, "call", None) is None:
             return slow
@@ -178,8 +178,8 @@ class CppBackend(CpuBackend):
         return call
 
     def _check(self, step: Callable[[], None], checks: Array, bad: Array) -> None:
-        """Do a step; in kernels, add to ``bad`` where numbers in ``checks`` are not finite then."""
-        with self._whole():  # lanes have whole blocks, or there are none
+        """Do a step; in kernels, add to ``bad`` if numbers in ``checks`` are then not finite."""
+        with self._whole():  # lanes, if any, take whole blocks
             step()
         if self._noting:
             rows = np.atleast_2d(checks)
@@ -217,7 +217,7 @@ class CppBackend(CpuBackend):
             self._divide(work, out.shape[0], lambda part: product(a[part], b, out[part]))
 
     def _room(self, size: int) -> Array:
-        """Return so many bytes for a product, which the next one in this lane uses again."""
+        """Return ``size`` bytes of workspace for a product, reused by the next in this lane."""
         held = self._blocks.get(_ROOM)
         if held is None or held.nbytes < size:
             held = self._blocks[_ROOM] = self.zeros((size,), np.uint8)
@@ -246,7 +246,7 @@ class CppBackend(CpuBackend):
         self._divide(out.size * _PASS, out.shape[0] if out.ndim else 1, evaluate)
 
     def _evaluate(self, formula: str, arrays: list[Array], used: dict[str, Any]) -> None:
-        """Note the kernel of a formula; the first of the arrays is for what comes out."""
+        """Record the kernel of a formula; the first of the arrays is the output."""
         out, (shape, steps) = arrays[0], strides.flattened(arrays[0].shape, arrays)
         told = tuple(
             (name, cplusplus.kind(v) if _is_array(v) else None, min(inner, 2))
@@ -401,7 +401,7 @@ class CppBackend(CpuBackend):
             source.uniform(str(cplusplus.kind(out))), [rng_state, out], [out.size, number, first]
         )
 
-    # How kernels are noted, and played.
+    # How kernels are recorded, and played.
 
     def together(self, *lanes: Callable[[], None]) -> None:
         with self._whole() if len(lanes) > 1 else nullcontext():
@@ -409,7 +409,7 @@ class CppBackend(CpuBackend):
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
-        """Divide nothing among threads that is noted within."""
+        """Keep what is recorded within from being divided among threads."""
         noting = self._noting or _Noting()
         before, noting.whole = noting.whole, True
         try:
@@ -418,7 +418,7 @@ class CppBackend(CpuBackend):
             noting.whole = before
 
     def _divide(self, work: int, size: int, do: Callable[[slice], None]) -> None:
-        """Do something of so many multiplications in lanes, where that is quicker."""
+        """Do work of this many multiplications in lanes, if that is faster."""
         if size == 0:  # the parameters of a network that has none
             return
         assert self._noting is not None
@@ -437,7 +437,7 @@ class CppBackend(CpuBackend):
         return super().stage(0 if light else multiplications)
 
     def _has_kernels(self, multiplications: int = 0, least: int = 0) -> bool:
-        """Return whether there is a compiler, and work that is worth it."""
+        """Return whether there is a compiler, and enough work for it."""
         there = not CppBackend._broken and compiler.command() is not None
         return there and multiplications >= least
 
@@ -453,7 +453,7 @@ class CppBackend(CpuBackend):
             super()._do(function, *arguments, keep=keep)
 
     def _note(self, text: str, arrays: Sequence[Array], values: Sequence[int]) -> None:
-        """Note a kernel and what it is called with."""
+        """Record a kernel and its arguments."""
         self._note_pointers(text, [compiler.pointer(array) for array in arrays], values, arrays)
 
     def _note_pointers(
@@ -465,7 +465,7 @@ class CppBackend(CpuBackend):
     def _replay(self, tape: list[Call], kept: list[Any]) -> Replay:
         if not self._noting or not cpp_replays.texts(tape):
             return super()._replay(tape, kept)
-        # BLAS's threads and ours would be in each other's way.
+        # BLAS's threads and xnn's would compete.
         if self._noting.blas_divides or self._noting.saved < _WORTH_WAKING:
             tape = cpp_replays.undivided(tape)
         return cpp_replays.replay(tape, kept)
@@ -473,7 +473,7 @@ class CppBackend(CpuBackend):
 
 def _give_up(error: compiler.CompilerError) -> None:
     CppBackend._broken = True
-    told = f"xnn goes on without kernels, which is slower: {error}"
+    told = f"xnn continues without kernels, which is slower: {error}"
     warnings.warn(told, RuntimeWarning, stacklevel=3)
 
 

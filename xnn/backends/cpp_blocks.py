@@ -1,4 +1,4 @@
-"""A step over many rows, a block of them at a time, with no Python from block to block."""
+"""A step over many rows, a block of them at a time, with no Python between blocks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .base import Array, Call
 
 
 class Blocks:
-    """A step that is all kernels, and the arrays of a block, see `Backend.blockwise`.
+    """A step that is all kernels, and the arrays of a block; see `Backend.blockwise`.
 
     ``step`` is the call of a kernel.
     """
@@ -24,9 +24,9 @@ class Blocks:
         self._loops: dict[tuple[Any, ...], _Loop | None] = {}
 
     def run(self, given: Sequence[Any], wanted: Sequence[Any]) -> int:
-        """Run whole blocks of rows, and return how many rows that were.
+        """Run whole blocks of rows, and return how many rows that was.
 
-        They are none where there are arrays that no kernel can copy.
+        It is 0 if there are arrays that no kernel can copy.
         """
         rows = len(self._takes[0])
         times = len(given[0]) // rows
@@ -35,7 +35,7 @@ class Blocks:
             return 0
         key = tuple((array.dtype, array.strides, array.flags.aligned) for array in arrays)
         if key not in self._loops:
-            self._loops[key] = None  # as it stays where the compiler fails
+            self._loops[key] = None  # which stays if the compiler fails
             self._loops[key] = self._made(*([array[:rows] for array in a] for a in (given, wanted)))
         loop = self._loops[key]
         if loop is None:
@@ -44,7 +44,7 @@ class Blocks:
         return times * rows
 
     def _made(self, given: list[Array], wanted: list[Array]) -> _Loop | None:
-        """Return the loop for arrays that lie like these, or None where no kernel copies one."""
+        """Return the loop for arrays laid out like these, or None if no kernel can copy one."""
         into = [_Copy.of(array, place) for array, place in zip(given, self._takes, strict=True)]
         out = [_Copy.of(place, array) for place, array in zip(self._gives, wanted, strict=True)]
         copies = [copy for copy in (*into, *out) if copy is not None]
@@ -53,7 +53,7 @@ class Blocks:
         functions = compiler.load({source.EACH, *(copy.text for copy in copies)})
         kernels = [(functions[copy.text], copy.pointers, copy.values) for copy in copies]
         kernels.insert(len(into), (self._step[0], *self._step[1]))
-        # A copy has first where it writes to, then where it reads.
+        # A copy's first pointer is where it writes, the second where it reads.
         moving = [copy.pointers + (i < len(into)) for i, copy in enumerate(copies)]
         steps = [array.strides[0] * len(array) for array in (*given, *wanted)]
         p = compiler.pointers([part for kernel in kernels for part in kernel] + moving)
@@ -63,13 +63,13 @@ class Blocks:
 
 @dataclass(frozen=True)
 class _Loop:
-    """`EACH`, and what it is called with."""
+    """`EACH` and its arguments."""
 
     function: Any
     pointers: Any
     values: Any
-    moving: list[Any]  # where it is that pointers to arrays lie
-    copies: list[_Copy]  # which keep them
+    moving: list[Any]  # where the pointers to arrays are stored
+    copies: list[_Copy]  # which keep those alive
 
     def run(self, arrays: Sequence[Array], times: int) -> None:
         for place, array in zip(self.moving, arrays, strict=True):
@@ -88,7 +88,7 @@ class _Copy:
 
     @classmethod
     def of(cls, array: Array, to: Array) -> _Copy | None:
-        """Return it, or None where there is none."""
+        """Return the kernel, or None if there is none."""
         kinds = cplusplus.kind(array), cplusplus.kind(to)
         try:
             shape, (into, of) = strides.flattened(to.shape, [to, array])

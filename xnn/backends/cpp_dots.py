@@ -1,9 +1,9 @@
-"""A matrix product in C++ where ``a`` has few rows and ``b`` lies by columns: dot products.
+"""A matrix product in C++ where ``a`` has few rows and ``b`` is column-major: dot products.
 
-That is what a layer does forward with a small mini-batch: ``a`` are its inputs, ``b`` the transpose
-of its weights. Nothing is packed, for what would be packed is read but a few times: sums go along
-rows of ``a`` and columns of ``b`` as they lie, a vector at a time, some rows by some columns
-together, and each vector of sums is added up at the end.
+That is a layer's forward pass with a small mini-batch: ``a`` is its inputs, ``b`` the transpose of
+its weights. Nothing is packed, as it would be read only a few times: sums run along rows of ``a``
+and columns of ``b`` in place, a vector at a time, some rows by some columns together, and each
+vector of sums is reduced at the end.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from . import cplusplus, strides
 from . import cpp_vectors as vectors
 from .base import Array
 
-# With more rows than these, or fewer numbers to a sum and row, panels that are packed are quicker.
+# With more rows than _MOST, or a depth of less than _LEAST per row, packed panels are faster.
 _MOST = 32
 _LEAST = 12
-# Tiles: so many rows by so many columns. The last is for what the others leave.
+# Tiles: rows by columns. The last is for what the others leave.
 _OF_32 = ((6, 4), (4, 4), (2, 4), (1, 8))
 _OF_16 = ((3, 4), (2, 4), (1, 8))
 
 
 def suits(a: Array, b: Array, out: Array) -> bool:
-    """Return whether the kernel is the quicker way to ``a @ b``; rows of ``out`` have no gaps."""
+    """Return whether the kernel is the faster way to ``a @ b``; rows of ``out`` are contiguous."""
     rows, depth = a.shape
     few = rows <= min(_MOST, max(1, depth // _LEAST))
     return few and strides.by_columns(b) and not strides.by_columns(a)
 
 
 def kernel(a: Array, b: Array, out: Array) -> tuple[str, list[int], int]:
-    """Return the kernel, what is to be in ``v``, and how many bytes of room it needs."""
+    """Return the kernel, the contents of ``v``, and how many bytes of workspace it needs."""
     _, between = strides.matrix(b)
     values = [*out.shape, a.shape[1], strides.row(a), between, strides.row(out)]
     return dots(str(cplusplus.kind(out))), values, 64 * sum(out.shape)
@@ -40,8 +40,8 @@ def kernel(a: Array, b: Array, out: Array) -> tuple[str, list[int], int]:
 def dots(kind: str) -> str:
     """Return the kernel.
 
-    At ``p``: ``a``, ``b``, ``out``, ``alpha``, ``beta``, room. In ``v``: rows, columns and depth;
-    from row to row of ``a``, from column to column of ``b``, from row to row of ``out``.
+    At ``p``: ``a``, ``b``, ``out``, ``alpha``, ``beta``, workspace. In ``v``: rows, columns and
+    depth; the row stride of ``a``, the column stride of ``b``, the row stride of ``out``.
     """
     both = []
     for choice in (_OF_32, _OF_16):
@@ -66,7 +66,7 @@ def dots(kind: str) -> str:
 
 
 _ALONG = """
-// Else GCC reads from memory again whatever is used more than once.
+// Otherwise GCC reloads from memory whatever is used more than once.
 #if defined(__x86_64__)
 #define KEEP(x) asm("" : "+v"(x))
 #elif defined(__aarch64__)
@@ -82,7 +82,7 @@ struct Rows {
     T* out; I row;
     T alpha, beta;
     I depth;  // of whole vectors
-    const T *a_rest, *b_rest;  // what is left of each row and column, and zeros; or null
+    const T *a_rest, *b_rest;  // the rest of each row and column, padded with zeros; or null
 };
 
 // The sum of each of L vectors.
@@ -114,14 +114,14 @@ static inline void finish(const Rows& p, I i, I j, I columns, V* sums) {
 
 
 def _tile(rows: int, columns: int) -> str:
-    """Return the function that computes so many rows and columns, or fewer columns.
+    """Return the function that computes ``rows`` by ``columns`` numbers, or fewer columns.
 
-    All is written out, sum by sum, so that a compiler has little to do.
+    Everything is unrolled, sum by sum, so that a compiler has little to do.
     """
     every = [(i, j) for i in range(rows) for j in range(columns)]
     zeros = ", ".join(f"s{i}_{j} = {{}}" for i, j in every)
     left = "\n".join(f"    const T* a{i} = p.a + (i + {i}) * p.down;" for i in range(rows))
-    # Columns that are not there are the first one.
+    # The first column stands in for missing ones.
     right = "\n".join(
         f"    const I n{j} = j + ({j} < columns ? {j} : 0); const T* b{j} = p.b + n{j} * p.across;"
         for j in range(columns)
@@ -176,7 +176,7 @@ extern "C" void NAME(void** p, const I* v) {
         ends(all.b + whole, v[4], columns, rest, room + rows * L);
         all.a_rest = room, all.b_rest = room + rows * L;
     }
-    // A few columns at a time, which stay near for all rows.
+    // A few columns at a time, which stay in cache for all rows.
     const I wide = rows > 1 ? 4 : 8;
     for (I j = 0; j < columns; j += wide) run(all, rows, j, least(wide, columns - j));
 }

@@ -1,10 +1,10 @@
 """A matrix product in C++, also for shapes at which a BLAS wastes time: few rows or columns.
 
 ``out ← alpha · a @ b + beta · out`` is made of *tiles*: some rows by some vectors of ``out``, small
-enough that their sums stay in registers while a loop goes over the depth. ``a`` is read where it
-lies, number by number; so is ``b``, vector by vector, a *panel* of its columns at a time. They are
-packed before where they lie otherwise, or far apart, or are not whole vectors; a BLAS packs both,
-always. (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008.)
+enough that their sums stay in registers while a loop runs over the depth. ``a`` is read in place,
+number by number; so is ``b``, vector by vector, a *panel* of its columns at a time. They are packed
+first only if their layout differs, or they are far apart or not whole vectors; a BLAS always packs
+both. (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008.)
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from . import blas_threads, cplusplus, strides
 from . import cpp_vectors as vectors
 from .base import Array
 
-# Sums of fewer numbers are read and written as often as they are added to, which a BLAS does as
-# well if it has a way for small products; but not if there are few sums besides.
+# Sums of fewer numbers are read and written as often as they are added to, which a BLAS with a path
+# for small products does as well; but not if there are also few sums.
 _FEW = 16
 _LITTLE = 4096
 
-# The depth is divided into blocks of so many, of narrower panels up to four times that; rows into
-# blocks of 24, or more where they have fewer numbers than these, and at most of so many.
+# The depth is divided into blocks of _DEEPEST, or up to four times that for narrower panels; rows
+# into blocks of 24, or more if these have fewer than _BLOCK numbers, up to _TALLEST.
 _DEEPEST = 384
 _BLOCK = 24 * _DEEPEST
 _TALLEST = 192
-# So many bytes are near, eight times as many lie on as many pages as a processor knows at a time,
-# and so much of b is packed at a time.
+# This many bytes are near, eight times as many fill the pages that a TLB holds, and this much of b
+# is packed at a time.
 _NEAR = 32 * 1024
 _PACKED = 1024 * 1024
 
 _Heights = dict[int, tuple[int, ...]]
-# Tiles: for so many vectors of columns so many rows at a time. A processor with vectors of 64 bytes
-# has 32 registers for them, and so has ARM; the others have 16.
+# Tiles: for each number of vectors of columns, the numbers of rows. Processors with vectors of 64
+# bytes have 32 registers for them, and so has ARM; the others have 16.
 _OF_32: _Heights = {1: (12, 4, 2, 1), 2: (12, 4, 2, 1), 3: (8, 4, 2, 1), 4: (6, 4, 2, 1)}
 _OF_16: _Heights = {1: (8, 4, 2, 1), 2: (6, 4, 2, 1)}
 
 
 def suits(a: Array, b: Array, out: Array) -> bool:
-    """Return whether the kernel is the quicker way to ``a @ b``; rows of ``out`` have no gaps."""
+    """Return whether the kernel is the faster way to ``a @ b``; rows of ``out`` are contiguous."""
     depth, columns = b.shape
     if columns < 4:
         return False
@@ -47,7 +47,7 @@ def suits(a: Array, b: Array, out: Array) -> bool:
 
 
 def kernel(a: Array, b: Array, out: Array) -> tuple[str, list[int], int]:
-    """Return the kernel, what is to be in ``v``, and how many bytes of room it needs."""
+    """Return the kernel, the contents of ``v``, and how many bytes of workspace it needs."""
     depth, columns = b.shape
     vector = 64 // out.itemsize
     of_b = min(depth * (columns // vector + 1) * vector, _PACKED // out.itemsize)
@@ -61,9 +61,9 @@ def kernel(a: Array, b: Array, out: Array) -> tuple[str, list[int], int]:
 def gemm(kind: str, a_by_columns: bool) -> str:
     """Return the kernel.
 
-    At ``p``: ``a``, ``b``, ``out``, ``alpha``, ``beta``, room. In ``v``: rows, columns and depth;
-    of ``a``, then of ``b``, the strides from row to row and from column to column, one of which is
-    1; that from row to row of ``out``; how many numbers of ``b`` there is room for.
+    At ``p``: ``a``, ``b``, ``out``, ``alpha``, ``beta``, workspace. In ``v``: rows, columns and
+    depth; the row and column strides of ``a``, then of ``b``, one of which is 1; the row stride of
+    ``out``; how many numbers of ``b`` fit in the workspace.
     """
     return f"""
 {vectors.begin(kind)}
@@ -107,7 +107,7 @@ APART void transpose(const T* from, I row, I rows, T* to, I next) {
     for (I i = 0; i < L; i++) *(V*)(to + i * next) = x[i];
 }
 
-// Copies the panel's part of b, with whole vectors for rows; what b does not have is any number.
+// Copies the panel's part of b, rows padded to whole vectors with any numbers.
 static void pack(Panel& p, I down, I across, T* to) {
     const I full = p.columns / L, rest = p.columns % L, width = (full + (rest > 0)) * L;
     I k = 0;
@@ -159,9 +159,9 @@ static inline void tiles(Panel& p, I& rows) {
 
 
 def _tiles(of_32: _Heights, of_16: _Heights, columns: bool) -> str:
-    """Return all tiles, and what takes them for a panel: as high ones as there are rows for.
+    """Return all tiles, and what applies them to a panel: the tallest that the rows allow.
 
-    It leaves the panel at the rows that come next.
+    It leaves the panel at the next rows.
     """
     both = []
     for choice in (of_32, of_16):
@@ -177,7 +177,7 @@ def _tiles(of_32: _Heights, of_16: _Heights, columns: bool) -> str:
 def _tile(rows: int, vectors: int, by_columns: bool) -> str:
     """Return the function that computes a tile.
 
-    All is written out, sum by sum, so that a compiler has little to do.
+    Everything is unrolled, sum by sum, so that a compiler has little to do.
     """
     across = range(vectors)
     if by_columns:
@@ -186,7 +186,7 @@ def _tile(rows: int, vectors: int, by_columns: bool) -> str:
             "const T* a = p.a;",
             "a += p.across;",
         )
-    else:  # a pointer for three rows each: the processor adds once or twice a stride to it
+    else:  # a pointer per three rows: addressing adds the stride to it once or twice
         places = [f"a{i - i % 3}[{i % 3} * p.down]" for i in range(rows)]
         begin = " ".join(f"const T* a{i} = p.a + {i} * p.down;" for i in range(0, rows, 3))
         go_on = " ".join(f"a{i}++;" for i in range(0, rows, 3))
@@ -229,9 +229,9 @@ APART void tile{rows}x{vectors}(const Panel& p) {{
 """
 
 
-# The depth is gone through in blocks, and of b as many panels of one as the room holds; rows in
-# blocks within that. So a panel comes from one cache, and a block of rows of a, of which each panel
-# makes use, from a nearer one.
+# Loops run over blocks of the depth, over as many of a block's panels of b as the workspace holds,
+# and within that over blocks of rows. So a panel comes from one cache, and a block of rows of a,
+# which each panel uses, from a nearer one.
 _WHOLE = """
 static inline I least(I a, I b) { return a < b ? a : b; }
 static inline I up(I a, I b) { return (a + b - 1) / b; }

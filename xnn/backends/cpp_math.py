@@ -1,7 +1,7 @@
-"""Functions of a number in C++ that compilers can make vectors of: no branches, calls or tables.
+"""Functions of a number in C++ that compilers can vectorise: no branches, calls or tables.
 
-Arguments are reduced to a small interval, where Taylor's series is short. Results are right to
-three units in the last place, but for those below the smallest normal number. (Cody and Waite,
+Arguments are reduced to a small interval, where the Taylor series is short. Results are accurate to
+three units in the last place, except below the smallest normal number. (Cody and Waite,
 "Software manual for the elementary functions", 1980; Muller, "Elementary functions", third edition,
 2016, chapters 11 and 13.)
 """
@@ -15,10 +15,10 @@ from functools import lru_cache
 
 @dataclass(frozen=True)
 class _Kind:
-    """A kind of floating-point number, and how many terms series take to its last place."""
+    """A floating-point type, and how many terms series need for its full precision."""
 
     integer: str  # of the same size
-    suffix: str  # of what compilers know by name
+    suffix: str  # of compiler builtins
     fraction: int  # bits
     exponent: int  # bits
     ends: tuple[int, int]  # where exp is 0 or infinity
@@ -70,7 +70,7 @@ static inline Reduced reduced(T x) {{
 static inline T exp(T x) {{
     x = x > T({of.ends[1]}) ? T({of.ends[1]}) : x < T({of.ends[0]}) ? T({of.ends[0]}) : x;
     const Reduced e = reduced(x);
-    const Bits half = e.n >> 1;  // 2ⁿ may be no number where eˣ is one
+    const Bits half = e.n >> 1;  // 2ⁿ may be out of range where eˣ is not
     return (T(1) + e.rest) * power(half) * power(e.n - half);
 }}
 static inline T sigmoid(T z) {{ return T(1) / (T(1) + exp(-z)); }}

@@ -1,6 +1,6 @@
-"""Replays with kernels: those that come one after another are one call, lanes have their threads.
+"""Replays with kernels: consecutive kernels are one call, lanes run in threads.
 
-Nothing between the kernels of a replay is Python, and so it needs Python's lock not at all.
+There is no Python between the kernels of a replay, so it does not need Python's lock.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PLAYERS = (source.PLAY, source.LANES, source.SERVE)
 
 @dataclass(frozen=True)
 class Kernel:
-    """Stands for a function until all kernels of a step are compiled together."""
+    """A placeholder for a function until all kernels of a step are compiled together."""
 
     text: str
 
@@ -30,17 +30,17 @@ class Kernel:
 
 
 def divided(lanes: list[Callable[[], None]]) -> None:
-    """Stand for `threads.together` where one operation is divided."""
+    """Act as `threads.together`, for lanes that one operation is divided into."""
     threads.together(lanes)
 
 
 def undivided(tape: list[Call]) -> list[Call]:
-    """Return a tape with the parts of what is divided one after another."""
+    """Return a tape on which the parts of divided operations run one after another."""
     return [call for one in tape for call in (chain(*one[1][0]) if one[0] is divided else [one])]
 
 
 def texts(tape: list[Call]) -> set[str]:
-    """Return the text of each kernel on a tape, and on those that are played together."""
+    """Return the text of each kernel on a tape, and on those of its lanes."""
     found = set()
     for function, arguments in tape:
         if isinstance(function, Kernel):
@@ -51,16 +51,16 @@ def texts(tape: list[Call]) -> set[str]:
 
 
 def replay(tape: list[Call], kept: list[Any]) -> Replay:
-    """Return the replay of a tape with kernels, which it keeps with what they point to.
+    """Return the replay of a tape with kernels, which keeps what they point to alive.
 
-    Its attribute ``call`` is the one call that is all of it, or None where there is more.
+    Its attribute ``call`` is the one call that is all of it, or None if there is more.
     """
     functions = compiler.load({*texts(tape), *PLAYERS})
     assembly = _Assembly(functions, kept)
     calls = assembly.calls(tape)
     play = functions[source.PLAY]
     alone = [function for function, _ in calls] == [play]
-    # A library beside kernels is to take denormals for zero as they do.
+    # Library calls beside kernels are to treat denormals as zero, as these do.
     beside = any(function is play for function, _ in calls) or cpu_replays.loud(calls)
     made: Any = cpu_replays.replay(calls, kept, beside and not alone)
     if assembly.boxes:
@@ -71,7 +71,7 @@ def replay(tape: list[Call], kept: list[Any]) -> Replay:
 
 
 class _Assembly:
-    """Makes one call of kernels that come one after another, and of lanes of nothing else."""
+    """Merges consecutive kernels, and lanes of kernels alone, into one call."""
 
     def __init__(self, functions: dict[str, Any], owners: list[Any]) -> None:
         self.boxes: list[Any] = []  # of lanes, for threads that serve them
@@ -108,7 +108,7 @@ class _Assembly:
         return calls
 
     def _lanes(self, lanes: list[list[Call]]) -> tuple[Any, Any] | None:
-        """Return the arguments of a call of `LANES`; None where a lane is more than kernels."""
+        """Return the arguments of a call of `LANES`; None if a lane is more than kernels."""
         play = self._functions[source.PLAY]
         if any(len(lane) != 1 or lane[0][0] is not play for lane in lanes):
             return None
@@ -125,12 +125,12 @@ def _served(replay: Replay, serve: Any, boxes: list[Any]) -> Replay:
     """Return a replay during which threads serve the boxes."""
 
     def served() -> None:
-        over = compiler.integers([0])  # of this replay: a thread that is late sees it later
+        over = compiler.integers([0])  # of this replay: a late thread sees it later
         tasks = []
         try:
             for box in boxes:
                 place = compiler.pointers([box, over])
-                # With its box, into which it may look once more when all is over.
+                # With its box, which the thread may read once more when all is over.
                 tasks.append(threads.begin(partial(_serve, serve, place, over, box)))
             replay()
         finally:

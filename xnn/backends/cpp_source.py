@@ -1,7 +1,7 @@
 """C++ for operations on the CPU. Text in, text out; see `xnn.backends.compiler` for what a text is.
 
 Sizes and strides are counted in elements. A stride that is always 1 or 0 is in the text, so that
-the compiler can make vectors of it.
+the compiler can vectorise.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from functools import lru_cache
 from . import cplusplus, cpp_math, cpu_random, denormals, formulas
 from .cpu_random import SPREAD
 
-# Functions for which NumPy has vectors and a compiler has not, …
+# Functions that NumPy vectorises and a compiler does not, …
 _SLOW = {"sin", "cos"}
-# … which counts from so many numbers on.
+# … which matters beyond this many numbers.
 _FEW = 512
 
-#: Calls the ``gemm`` of a BLAS with 13 pointers; its own comes last.
+#: Calls the ``gemm`` of a BLAS with 13 pointers; its address comes last.
 GEMM = f"""
 extern "C" void NAME(void** p, const long long* v) {{
     ((void (*)({", ".join(["void*"] * 13)}))p[13])({", ".join(f"p[{i}]" for i in range(13))});
@@ -25,12 +25,12 @@ extern "C" void NAME(void** p, const long long* v) {{
 
 
 def suits(text: str, size: int) -> bool:
-    """Return whether a formula or program is quicker as C++ than as calls of NumPy."""
+    """Return whether a formula or program is faster in C++ than in NumPy calls."""
     return size <= _FEW or not any(f"{name}(" in text for name in _SLOW)
 
 
 def head(kind: str, formula: str = "") -> str:
-    """Return what comes before a kernel on numbers of one kind that computes a formula."""
+    """Return the preamble of a kernel that computes a formula on numbers of one kind."""
     functions = cplusplus.functions("static inline") + cpp_math.functions(kind, formula)
     return f"typedef {kind} T;{functions}"
 
@@ -41,10 +41,10 @@ def elementwise(
 ) -> str:
     """Return the kernel that evaluates a formula.
 
-    ``operands`` are names, C++ types and strides within a row, as ``step`` is that of ``out``; a
-    stride of 2 stands for any that is not 0 or 1. The type of a number is None. At ``p``: ``out``,
-    and the operands in their order. In ``v``: rows and columns; for ``out`` and each operand, the
-    stride from row to row, and that within one.
+    ``operands`` are names, C++ types (None for a number) and strides within a row; ``step`` is that
+    stride of ``out``. A stride of 2 stands for any other than 0 or 1. At ``p``: ``out``, then the
+    operands in order. In ``v``: rows and columns; for ``out`` and each operand, the stride from row
+    to row and that within a row.
     """
     before: list[str] = []
     within: list[str] = []
@@ -80,7 +80,7 @@ def _times(index: str, stride: int, at: int) -> str:
 def update(
     program: str, kind: str, operands: tuple[tuple[str, str | None], ...], swept: frozenset[str]
 ) -> str:
-    """Return the kernel of a program. At ``p``: the operands in their order; in ``v``: the size.
+    """Return the kernel of a program. At ``p``: the operands in order; in ``v``: the size.
 
     The type of a number is None. Those ``swept`` are arrays, other arrays hold one number.
     """
@@ -112,10 +112,10 @@ _AHEAD = 8  # rows
 
 @lru_cache(maxsize=256)
 def gather(source: str, index: str, out: str) -> str:
-    """Return the kernel that copies the rows which an index names.
+    """Return the kernel that copies the rows that an index names.
 
-    At ``p``: the rows, the index, ``out``. In ``v``: how many, their length, and the strides of
-    the source and of ``out``; how many rows the source has.
+    At ``p``: the rows, the index, ``out``. In ``v``: how many, their length, the row strides of
+    the source and of ``out``, and how many rows the source has.
     """
     return f"""
 extern "C" void NAME(void** p, const long long* v) {{
@@ -125,7 +125,7 @@ extern "C" void NAME(void** p, const long long* v) {{
         return (const {source}*)p[0] + (at < 0 ? 0 : at < v[4] ? at : v[4] - 1) * v[2];
     }};
     for (long long i = 0; i < v[0]; i++) {{
-        if (i + {_AHEAD} < v[0]) {{  // they lie anywhere: sent for while others are copied
+        if (i + {_AHEAD} < v[0]) {{  // rows are scattered: prefetched while others are copied
             const char* next = (const char*)row(i + {_AHEAD});
             for (long long k = 0; k < v[1] * (long long)sizeof({source}); k += 64)
                 __builtin_prefetch(next + k);
@@ -170,8 +170,8 @@ static inline void leave(int) {{}}
 #endif
 """
 
-#: Plays kernels, for which denormals are zero: at ``p`` three pointers for each, its function and
-#: what that is called with; in ``v`` how many there are.
+#: Plays kernels, with denormals treated as zero. At ``p``: three pointers for each, its function
+#: and its two arguments. In ``v``: how many there are.
 PLAY = f"""{_CALL}{_FLUSH}
 extern "C" void NAME(void** p, const long long* v) {{
     const auto before = flush();
@@ -180,9 +180,9 @@ extern "C" void NAME(void** p, const long long* v) {{
 }}
 """
 
-#: Plays kernels several times. At ``p`` three pointers for each; then, for each number that is to
-#: grow from one time to the next, where it lies. In ``v`` how many times, how many kernels, how
-#: many numbers, and by how much each grows.
+#: Plays kernels several times. At ``p``: three pointers for each; then the addresses of the numbers
+#: that grow from one time to the next. In ``v``: how many times, how many kernels, how many such
+#: numbers, and by how much each grows.
 EACH = f"""{_CALL}
 extern "C" void NAME(void** p, const long long* v) {{
     for (long long time = 0; time < v[0]; time++) {{
@@ -192,8 +192,8 @@ extern "C" void NAME(void** p, const long long* v) {{
 }}
 """
 
-# A box holds a kernel that is to be called, for a thread that serves it. Whoever begins the kernel
-# takes it out first: the thread, or who put it there and has waited for nobody.
+# A box holds a kernel to be called by a thread that serves it. Whichever thread starts the kernel
+# takes it out first: that one, or else the one that put it there, once done with its own.
 _BOX = f"""{_CALL}
 enum : long long {{ EMPTY, FULL, TAKEN, DONE }};
 struct Box {{ long long state; void** kernel; }};
@@ -209,8 +209,8 @@ static inline void wait(long long turn) {{
 }}
 """
 
-#: Plays kernels at the same time. At ``p`` a box for each but the first, then three pointers for
-#: each as for `PLAY`; in ``v`` how many there are.
+#: Plays kernels concurrently. At ``p``: a box for each but the first, then three pointers for each
+#: as for `PLAY`. In ``v``: how many there are.
 LANES = f"""{_BOX}
 extern "C" void NAME(void** p, const long long* v) {{
     void** kernels = p + v[0] - 1;
@@ -232,7 +232,7 @@ extern "C" void NAME(void** p, const long long* v) {{
 }}
 """
 
-#: Serves a box until there is no more to come. At ``p``: the box, and a number that is then not 0.
+#: Serves a box until told to stop. At ``p``: the box, and a number that is then not 0.
 SERVE = f"""{_BOX}
 extern "C" void NAME(void** p, const long long* v) {{
     Box* box = (Box*)p[0];
@@ -250,7 +250,7 @@ extern "C" void NAME(void** p, const long long* v) {{
 
 @lru_cache(maxsize=8)
 def softmax(kind: str) -> str:
-    """Return the kernel; at ``p``: ``z`` and ``out``; in ``v``: rows, columns, their strides."""
+    """Return the kernel; at ``p``: ``z`` and ``out``; in ``v``: rows, columns, both strides."""
     return f"""{head(kind, "exp(")}
 extern "C" void NAME(void** p, const long long* v) {{
     const long long rows = v[0], columns = v[1];
@@ -261,7 +261,7 @@ extern "C" void NAME(void** p, const long long* v) {{
         for (long long j = 1; j < columns; j++) most = maximum(most, z[j]);
         for (long long j = 0; j < columns; j++) out[j] = z[j] - most;
     }}
-    const long long joined = v[3] == columns ? rows : 1;  // that a vector need not end with a row
+    const long long joined = v[3] == columns ? rows : 1;  // so that vectors may span rows
     for (long long row = 0; row < rows; row += joined) {{
         T* out = to(row);
 #pragma omp simd
@@ -299,9 +299,9 @@ extern "C" void NAME(void** p, const long long* v) {{
 
 @lru_cache(maxsize=8)
 def finite(kind: str) -> str:
-    """Return the kernel that adds 1 where not all numbers are finite.
+    """Return the kernel that adds 1 to a counter if not all numbers are finite.
 
-    At ``p``: values, and what it adds to. In ``v``: rows, columns, the stride.
+    At ``p``: values, and the counter. In ``v``: rows, columns, the stride.
     """
     return f"""
 extern "C" void NAME(void** p, const long long* v) {{
@@ -328,7 +328,7 @@ extern "C" void NAME(void** p, const long long* v) {{
     for (long long row = 0; row < v[0]; row++) {{
         const {kind}* values = (const {kind}*)p[0] + row * v[2];
         long long best = 0;
-        for (long long j = 1; j < v[1]; j++)  // what is not a number is the largest, as in NumPy
+        for (long long j = 1; j < v[1]; j++)  // NaN is the largest, as in NumPy
             if (!(values[j] <= values[best]) && values[best] == values[best]) best = j;
         (({index}*)p[1])[row] = best;
     }}
@@ -340,7 +340,7 @@ extern "C" void NAME(void** p, const long long* v) {{
 def uniform(kind: str) -> str:
     """Return the kernel of `xnn.backends.cpu_random`.
 
-    At ``p``: the state and ``out``. In ``v``: the size, the layer's number, and the first place.
+    At ``p``: the state and ``out``. In ``v``: the size, the layer's number, and the first position.
     """
     return f"""
 {cpu_random.cplusplus("static inline")}

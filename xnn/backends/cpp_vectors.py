@@ -1,13 +1,13 @@
-"""What kernels of matrix products begin with: vectors as long as the processor has them."""
+"""The preamble of matrix product kernels: vectors as long as the processor's."""
 
 from __future__ import annotations
 
-#: What they end with.
+#: The end of these kernels.
 END = "#pragma GCC pop_options"
 
 
 def begin(kind: str) -> str:
-    """Return the beginning of a kernel for numbers of a C type: T, V of L of them, and the like."""
+    """Return the preamble of a kernel for numbers of a C type: T, vectors V of L of them, etc."""
     integer, size = {"float": ("int", 4), "double": ("long long", 8)}[kind]
     return f"""
 #pragma GCC push_options
@@ -40,7 +40,7 @@ enum : I {{ L = BYTES / sizeof(T) }};
 
 
 def _mixes(size: int) -> str:
-    """Return LOW and HIGH, which take turns between the first or the last halves of two vectors."""
+    """Return LOW and HIGH, which interleave the first or the last halves of two vectors."""
     text = """
 #if defined(__clang__)
 #define MIX(x, y, ...) __builtin_shufflevector(x, y, __VA_ARGS__)

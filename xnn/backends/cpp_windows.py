@@ -1,8 +1,8 @@
 """C++ for windows over images on the CPU; see `xnn.backends.cpp_source`.
 
-A kernel is made for one window and one size of images, so that the compiler knows the length of
-every inner loop; how many images there are is ``v[0]``. Channels lie without gaps, and are what is
-gone through innermost.
+A kernel is specialised for one window and one size of images, so that the compiler knows the length
+of every inner loop; ``v[0]`` is the number of images. Channels are contiguous, and the innermost
+loop is over them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .windows import Window
 
 
 def _constants(window: Window, image: Placement, place: Placement) -> str:
-    """Return what all kernels know: the window, images (I), and what lies at its places (O)."""
+    """Return every kernel's constants: the window, images (I), and what is at its places (O)."""
     pairs = strides.named(window, image, place)
     told = "\n".join(f"const long long {name} = {value};" for name, value in pairs)
     return f"""{told}
@@ -41,7 +41,7 @@ _PIXELS = """
             if (!inside(py, px)) continue;"""
 
 
-# Zeros in all images, which lie at p[…].
+# Zeroes all images, which are at p[…].
 _ZERO = """
     for (long long s = 0; s < v[0]; s++)
     for (long long y = 0; y < I_HEIGHT; y++)
@@ -64,7 +64,7 @@ extern "C" void NAME(void** p, const long long* v) {{{body}
 def unfold(kind: str, window: Window, image: Placement, place: Placement, by_rows: bool) -> str:
     """Return the kernel; at ``p``: images, columns.
 
-    Rows lie without gaps where ``by_rows``, and else columns, of which one begins every ``v[1]``.
+    Rows are contiguous if ``by_rows``, otherwise columns, which start ``v[1]`` apart.
     """
     if by_rows:
         body = f"""{_PLACES} {{
@@ -106,7 +106,7 @@ def unfold(kind: str, window: Window, image: Placement, place: Placement, by_row
 
 @lru_cache(maxsize=256)
 def fold(kind: str, window: Window, image: Placement, place: Placement) -> str:
-    """Return the kernel; at ``p``: columns, whose rows lie without gaps, and images."""
+    """Return the kernel; at ``p``: columns, whose rows are contiguous, and images."""
     body = f"""{_ZERO.format(1)}{_PLACES} {{
         T* images = (T*)p[1] + s * I_IMAGE;
         const T* columns = (const T*)p[0] + s * O_IMAGE + y * O_ROW + x * O_PIXEL;
@@ -131,7 +131,7 @@ def fold(kind: str, window: Window, image: Placement, place: Placement) -> str:
 
 @lru_cache(maxsize=256)
 def max_pool(kind: str, index: str, window: Window, image: Placement, place: Placement) -> str:
-    """Return the kernel; at ``p``: images, ``out``, and ``index``, which lies without gaps."""
+    """Return the kernel; at ``p``: images, ``out``, and ``index``, which is contiguous."""
     body = f"""
     {index}* which = ({index}*)p[2];{_PLACES} {{
         T best[O_CHANNELS], *out = (T*)p[1] + s * O_IMAGE + y * O_ROW + x * O_PIXEL;
@@ -161,8 +161,8 @@ def max_pool(kind: str, index: str, window: Window, image: Placement, place: Pla
 def max_pool_backward(
     kind: str, index: str, window: Window, image: Placement, place: Placement
 ) -> str:
-    """Return the kernel; at ``p``: ``delta``, ``index``, which lies without gaps, and images."""
-    # Where each pixel is met once there is nothing to add to.
+    """Return the kernel; at ``p``: ``delta``, ``index``, which is contiguous, and images."""
+    # If each pixel is met once, there is nothing to add to.
     tiles = window == Window(window.size, window.size)
     once = tiles and all(image[i] == place[i] * window.size[i] for i in (0, 1))
     body = f"""{"" if once else _ZERO.format(2)}
@@ -217,13 +217,13 @@ def sum_pool_backward(kind: str, window: Window, image: Placement, place: Placem
 def resample(kind: str, image: Placement, out: Placement) -> str:
     """Return the kernel; at ``p``: images, rows and columns, and ``out``.
 
-    Rows and columns lie without gaps.
+    Rows and columns are contiguous.
     """
     body = f"""
     const T *down = (const T*)p[1], *across = (const T*)p[2];{_PLACES} {{
         const T* images = (const T*)p[0] + s * I_IMAGE;
         T* out = (T*)p[3] + s * O_IMAGE + y * O_ROW + x * O_PIXEL;
-        // What lies outside by more than a pixel is 0, as is what lies by as much as one.
+        // Positions outside by more than a pixel are clamped to one, where the result is 0 too.
         const T row = minimum(maximum(*down++, T(-1)), T(I_HEIGHT));
         const T column = minimum(maximum(*across++, T(-1)), T(I_WIDTH));
         const long long top = (long long)(row + 1) - 1, left = (long long)(column + 1) - 1;

@@ -20,11 +20,11 @@ from .windows import Window
 
 # Multiplications that are worth a lane.
 _WORTH_LANE = 2_000_000
-# Multiplications in a matrix product from which on BLAS's threads are worth waking.
+# From this many multiplications in a matrix product on, BLAS's threads are worth waking.
 _WORTH_THREADS = 8_000_000
-# Arrays are worked through in blocks of so many bytes: six of them and more stay in a cache.
+# Arrays are processed in blocks of this many bytes: six of them and more stay in a cache.
 _BLOCK = 128 * 1024
-# From this many elements on, BLAS uses threads for a scalar product.
+# From this many elements on, BLAS uses threads for a dot product.
 _MANY = 10_000
 
 
@@ -38,7 +38,7 @@ class CpuBackend(Backend):
         self.device = "cpu"
         self.xp = np
         self._blocks: dict[int, Array] = {}
-        self._more_blocks: dict[int, dict[int, Array]] = {}  # of what runs beside it, by its number
+        self._more_blocks: dict[int, dict[int, Array]] = {}  # of concurrent lanes, by number
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
         dtype = np.dtype(dtype)
@@ -50,8 +50,8 @@ class CpuBackend(Backend):
     def upload(self, array: Any) -> Array:
         if type(array) is np.ndarray and array.flags.c_contiguous and array.flags.aligned:
             return array
-        # asarray strips subclasses (a memory map stays mapped); take() would copy the whole of
-        # a source that is not contiguous at every call.
+        # asarray strips subclasses (a memory map stays mapped); take() would copy all of a
+        # non-contiguous source at every call.
         return np.require(np.asarray(array), requirements=["C", "A"])
 
     def download(self, array: Array) -> Any:
@@ -106,8 +106,8 @@ class CpuBackend(Backend):
     def finite(self, values: Array, most: float = math.inf) -> bool:
         if values.dtype.kind != "f":
             return True
-        # A sum that is finite is the quick answer, one that is not is none. That of squares is the
-        # quickest, but of many numbers NumPy's BLAS would make threads wait for each other.
+        # A finite sum is the quick answer, a non-finite one is inconclusive. The sum of squares is
+        # fastest, but for many numbers NumPy's BLAS would make threads wait for each other.
         if most == math.inf:
             with np.errstate(all="ignore"):
                 if values.size < _MANY:
@@ -187,7 +187,7 @@ class CpuBackend(Backend):
         checks: Array,
         improve: Callable[[Function], None] | None = None,
     ) -> Function:
-        # As in `Backend`, less what Python takes for it: a fifth of the time for a small network.
+        # As in `Backend`, less its Python overhead: a fifth of the time for a small network.
         slow, replay = super().function(step, takes, gives, checks), self.compile(step)
         copy, widest, result = np.copyto, takes.itemsize, gives.copy
         numbers, isfinite = checks.reshape(-1), math.isfinite
@@ -218,7 +218,7 @@ class CpuBackend(Backend):
         try:
             for number, lane in enumerate(lanes):
                 self._tape = []
-                if number:  # the first may use what the step uses before and after
+                if number:  # the first may share the blocks of the step itself
                     self._blocks = self._more_blocks.setdefault(number, {})
                 lane()
                 tapes.append(self._tape)
@@ -233,11 +233,11 @@ class CpuBackend(Backend):
         return
 
     def _threads(self) -> int:
-        """Return how many threads there are to be at most: as many as BLAS may have."""
+        """Return how many threads to use at most: as many as BLAS may have."""
         return ONE_THREAD.outside()
 
     def _scratch(self, taken: int, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Return memory for the calls of one formula, which those of the next use again."""
+        """Return memory for the calls of one formula, reused by those of the next."""
         size = math.prod(shape) * dtype.itemsize
         if size > _BLOCK:
             return np.empty(shape, dtype)
@@ -256,12 +256,12 @@ class CpuBackend(Backend):
 
 
 def _swept(operands: dict[str, Any]) -> dict[str, Array]:
-    """Return those of the operands that hold more than one number, or may."""
+    """Return the operands that hold, or may hold, more than one number."""
     arrays = ((n, operand) for n, operand in operands.items() if isinstance(operand, np.ndarray))
     return {name: array for name, array in arrays if array.ndim}
 
 
 def _blocks(size: int, itemsize: int) -> list[slice]:
-    """Return the parts in which to work through so many numbers."""
+    """Return the parts in which to process ``size`` numbers."""
     step = _BLOCK // itemsize
     return [slice(start, min(start + step, size)) for start in range(0, size, step)]

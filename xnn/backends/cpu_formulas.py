@@ -1,7 +1,7 @@
 """Formulas and programs as NumPy calls.
 
 Each is lowered once to a *plan*: NumPy's functions and the names of what they read and write, with
-registers for what lies between. With arrays for these names it is a list of calls.
+registers for intermediate results. Bound to arrays, it is a list of calls.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import numpy as np
 from . import formulas
 from .base import Array, Call
 
-#: From a register's number, a shape and a dtype to its memory.
+#: Maps a register's number, a shape and a dtype to memory.
 Registers = Callable[[int, tuple[int, ...], Any], Array]
 
-# Names that no operand has: they are no identifiers.
+# Names that no operand has, as they are not identifiers.
 _OUT = ".out"
 _CONSTANT, _REGISTER, _MASK = "=", "#", "?"
 
@@ -30,7 +30,7 @@ _SMALL = 300
 
 @dataclass(frozen=True)
 class Plan:
-    """What evaluates a formula or a program, in terms of names."""
+    """The calls that evaluate a formula or a program, in terms of names."""
 
     calls: tuple[tuple[Callable[..., Any], tuple[str, ...]], ...]
     constants: Mapping[str, float]
@@ -38,7 +38,7 @@ class Plan:
     masks: tuple[str, ...]
 
     def bound(self, out: Array, operands: Mapping[str, Any], registers: Registers) -> list[Call]:
-        """Return the calls for some operands, and ``out``, or an array like what comes out."""
+        """Return the calls for some operands, and ``out`` or an array like the result."""
         dtype, shape = out.dtype, out.shape
         found: dict[str, Any] = {_OUT: out}
         for numbers in (operands, self.constants):
@@ -52,14 +52,14 @@ class Plan:
 
 
 def formula(text: str, out: Array, operands: Mapping[str, Any]) -> Plan:
-    """Return the plan of a formula for arrays such as these."""
+    """Return the plan of a formula for arrays like these."""
     arrays = (o for o in operands.values() if isinstance(o, np.ndarray))
     free = out.flags.c_contiguous and not any(np.may_share_memory(out, o) for o in arrays)
     return _formula(text, free, out.size < _SMALL)
 
 
 def program(text: str, operands: Mapping[str, Any], size: int) -> Plan:
-    """Return the plan of a program for operands of these names, that goes over ``size`` numbers."""
+    """Return the plan of a program over ``size`` numbers, for operands of these names."""
     return _program(text, frozenset(operands), size < _SMALL)
 
 
@@ -80,9 +80,9 @@ def _program(text: str, operands: frozenset[str], small: bool) -> Plan:
         if name in written:
             lowering.assign(tree, name)
         elif isinstance(tree, ast.Name) and tree.id not in written | own:
-            lowering.names[name] = lowering.names.get(tree.id, tree.id)  # another name for it
+            lowering.names[name] = lowering.names.get(tree.id, tree.id)  # an alias
         else:
-            # Kept to the end of the program, and so no scratch any more.
+            # Kept to the end of the program, so no longer scratch.
             kept = lowering.take()
             lowering.scratch.remove(kept)
             lowering.assign(tree, kept)
@@ -91,15 +91,15 @@ def _program(text: str, operands: frozenset[str], small: bool) -> Plan:
 
 
 class _Lowering:
-    """Turns formulas into calls, which write into what is ``free`` and as few registers as can be.
+    """Turns formulas into calls that write into what is ``free`` and as few registers as possible.
 
-    Where it goes over few numbers, they are ``small``.
+    ``small`` says that they are over few numbers.
     """
 
     def __init__(self, free: list[str], small: bool) -> None:
         self.free, self.small = free, small
         self.scratch = set(free)
-        self.names: dict[str, str] = {}  # of a program's own names, where they are
+        self.names: dict[str, str] = {}  # where a program's own names are kept
         self.calls: list[tuple[Callable[..., Any], tuple[str, ...]]] = []
         self.constants: dict[str, float] = {}
         self.registers: list[str] = []
@@ -116,7 +116,7 @@ class _Lowering:
             self.value(tree, into)
 
     def value(self, node: ast.expr, into: str | None = None) -> str:
-        """Have something evaluated, ``into`` a place if one is given; return where it then is."""
+        """Evaluate a node, ``into`` a place if one is given; return where the result is."""
         if isinstance(node, ast.Constant):
             assert isinstance(node.value, int | float)
             name = f"{_CONSTANT}{node.value}"
@@ -170,7 +170,7 @@ class _Lowering:
 
 
 def _compares(node: ast.expr) -> bool:
-    """Return whether a comparison is at the root. As a factor its bits are quicker than numbers."""
+    """Return whether the root is a comparison. As a factor, booleans are faster than numbers."""
     return isinstance(node, ast.Compare)
 
 

@@ -1,4 +1,4 @@
-"""Random numbers that every device computes alike: a hash of a key, a counter and a place."""
+"""Random numbers that are the same on every device: a hash of a key, a counter and a position."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .base import Array, Call
 
 # Constants of a 32-bit hash of little bias (Wellons 2018, "Prospecting for hash functions").
 FIRST, SECOND = 0x7FEB352D, 0x846CA68B
-# The odd number next to 2³² divided by the golden ratio: neighbours lie far apart after it.
+# An odd number near 2³² divided by the golden ratio: multiplied by it, neighbours lie far apart.
 SPREAD = 0x9E3779B1
 
 
 def mix(value: int) -> int:
-    """Return a hash of 32 bits."""
+    """Return a 32-bit hash."""
     value ^= value >> 16
     value = value * FIRST & 0xFFFFFFFF
     value ^= value >> 15
@@ -26,7 +26,7 @@ def mix(value: int) -> int:
 
 
 def cplusplus(prefix: str) -> str:
-    """Return `mix` as a function of C++, with words before it."""
+    """Return `mix` as a C++ function, with ``prefix`` before it."""
     return f"""{prefix} unsigned mix(unsigned v) {{
     v = (v ^ v >> 16) * {FIRST}u;
     v = (v ^ v >> 15) * {SECOND}u;

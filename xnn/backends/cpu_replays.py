@@ -15,7 +15,7 @@ _SILENT = {"expit", "tanh"}
 
 
 def finished(tape: list[Call]) -> list[Call]:
-    """Return the calls of a tape as they are to be made: of lanes what plays each."""
+    """Return the calls of a tape as they are to be made, with a player for each lane."""
     return [
         (function, ([player(finished(lane)) for lane in arguments[0]],))
         if function is threads.together
@@ -38,12 +38,12 @@ def player(calls: list[Call]) -> Replay:
 
 
 def replay(calls: list[Call], kept: list[Any], loud: bool) -> Replay:
-    """Return a function that makes the calls, and keeps what is behind bare pointers."""
+    """Return a function that makes the calls, and keeps what raw pointers point to."""
     play = player(calls)
     flush, leave = denormals.switches()
 
     def quietly() -> None:
-        # Where training diverges the cost tells, and it is reported once.
+        # If training diverges, the cost shows it, which is reported once.
         with np.errstate(all="ignore"):
             flush()
             try:
@@ -51,14 +51,14 @@ def replay(calls: list[Call], kept: list[Any], loud: bool) -> Replay:
             finally:
                 leave()
 
-    # That takes 2.5 µs: much, where one sample is classified in as many.
+    # That takes 2.5 µs: a lot where classifying one sample takes as long.
     chosen: Any = quietly if loud else play
     chosen.kept = kept
     return chosen  # type: ignore[no-any-return]
 
 
 def loud(calls: list[Call]) -> bool:
-    """Return whether NumPy may warn in one of the calls, or one wants denormals to be zero."""
+    """Return whether NumPy may warn in one of the calls, or one needs denormals to be zero."""
     return any(
         function.__name__ not in _SILENT
         if isinstance(function, np.ufunc)

@@ -1,6 +1,6 @@
-"""Windows over images on the CPU, as NumPy calls that write into arrays made beforehand.
+"""Windows over images on the CPU, as NumPy calls that write into preallocated arrays.
 
-Each function yields calls, as `Backend.compile` notes them.
+Each function yields calls, as `Backend.compile` records them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def fold(columns: Array, out: Array, window: Window) -> Iterator[Call]:
     places = _places(columns, (n, down, across, *window.size, channels))
     yield out.fill, (0,)
     if window.dilation[1] == 1 and out.strides[2] == channels * out.itemsize:
-        # A row of the window lies on pixels that are neighbours: they are added in one go.
+        # A row of the window covers adjacent pixels: they are added in one go.
         for i in range(window.size[0]):
             rows, at = window.meets(0, i, height)
             for k in range(across):
@@ -76,7 +76,7 @@ def max_pool(
         pixels, best, is_greater = x[inside], out[place], greater[place]
         yield np.greater, (pixels, best, is_greater)
         yield _maximum, (pixels, best, best)
-        # The numbers grow, so the largest of those that won is the last.
+        # The numbers increase, so the largest of those that won is the last.
         yield np.multiply, (is_greater, number, mine[place])
         yield _maximum, (index[place], mine[place], index[place])
 
@@ -118,16 +118,16 @@ def sum_pool_backward(delta: Array, out: Array, window: Window) -> Iterator[Call
 
 
 def resample(x: Array, rows: Array, columns: Array, out: Array, scratch: Scratch) -> Iterator[Call]:
-    """``out[pixel] ← x`` between four neighbours; see `Backend.resample`."""
+    """``out[pixel] ← x`` interpolated between four pixels; see `Backend.resample`."""
     n, height, width, channels = x.shape
-    high, wide = height + 2, width + 2  # with a frame of zeros, in which all that is outside ends
+    high, wide = height + 2, width + 2  # with a border of zeros, to which all outside is clamped
     room = scratch((n, high, wide, channels), x.dtype)
     yield np.copyto, (room[:, 1:-1, 1:-1], x)
     shape = rows.shape
     low, parts, whole = [], [], scratch(shape, np.float64)
     for places, length in ((rows, height), (columns, width)):
         part, first = scratch(shape, x.dtype), scratch(shape, np.intp)
-        # Where it is, counted from the frame, and kept where it has a neighbour on either side.
+        # The position, counted from the border, and clamped to have a neighbour on either side.
         yield np.add, (places, x.dtype.type(1), part)
         yield _maximum, (part, x.dtype.type(0), part)
         yield _minimum, (part, x.dtype.type(length + 1), part)
@@ -145,7 +145,7 @@ def resample(x: Array, rows: Array, columns: Array, out: Array, scratch: Scratch
     total, one = out.reshape(*shape, channels), x.dtype.type(1)
     yield total.fill, (0,)
     for step, right, below in ((0, 0, 0), (1, 1, 0), (wide - 1, 0, 1), (1, 1, 1)):
-        # Neighbours in turn: right of it, below it, and right of that.
+        # In turn the pixel, the one right of it, the one below it, and the one right of that.
         yield np.add, (row, step, row)
         yield pixels.take, (row, 0, corner, "clip")
         yield (np.copyto, (weight, across)) if right else (np.subtract, (one, across, weight))

@@ -1,7 +1,7 @@
-"""cuBLAS on a handle of our own, by ctypes.
+"""cuBLAS on a handle of its own, through ctypes.
 
-Its numbers alpha and beta are read from device memory, so that a captured product follows a
-learning rate that changes; its workspace is given to it, so that it may be captured at all.
+alpha and beta are read from device memory, so that a captured product follows a changing learning
+rate; the workspace is supplied to the handle, so that products can be captured at all.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from .base import Array, DeviceError
 
 _POINTER_MODE_DEVICE = 1
 _TF32 = 3  # CUBLAS_TF32_TENSOR_OP_MATH
-#: Held while a stream captures, and in any thread by what waits for the whole GPU, which would end
-#: the capture: where handles are made and destroyed.
+#: Held while a stream captures, and by any thread that creates or destroys a handle: this waits for
+#: the whole GPU, which would end the capture.
 CAPTURING = threading.RLock()
-# NVIDIA's advice for Hopper is 32 MiB, for others 4; a workspace costs nothing else.
+# NVIDIA recommends 32 MiB for Hopper, 4 for others; a workspace has no other cost.
 _WORKSPACE = 32 * 1024 * 1024
 
 
 class Cublas:
-    """``cublasSgemm``, ``cublasDgemm``, and many of them at once, on one stream at a time."""
+    """``cublasSgemm``, ``cublasDgemm`` and their batched forms, on one stream at a time."""
 
     def __init__(self, library: Any, cupy: Any, stream: Any, tf32: bool = False) -> None:
         self._library = library
@@ -41,9 +41,9 @@ class Cublas:
             self._call("cublasSetMathMode", self._handle, ctypes.c_int(_TF32))
 
     def go_to(self, stream: Any) -> None:
-        """Work on ``stream`` from here on."""
+        """Work on ``stream`` from now on."""
         self._call("cublasSetStream_v2", self._handle, ctypes.c_void_p(stream.ptr))
-        # After the stream, which takes the workspace away.
+        # After the stream: setting that resets the workspace.
         workspace, size = ctypes.c_void_p(self._workspace.ptr), ctypes.c_size_t(_WORKSPACE)
         self._call("cublasSetWorkspace_v2", self._handle, workspace, size)
 
@@ -52,16 +52,16 @@ class Cublas:
     ) -> tuple[Callable[..., None], tuple[Any, ...]]:
         """Return the call that computes ``out ← alpha · a @ b + beta · out``.
 
-        Or so for ``count`` products of a longer one: each has the columns of ``a`` and the rows of
-        ``b`` that come next, and gives the next matrix behind ``out``, which lies without gaps.
+        Or ``count`` such products, parts of a longer one: each takes the next columns of ``a`` and
+        rows of ``b``, and gives the next matrix after ``out``, which is contiguous.
         """
         name = {"f": "cublasSgemm", "d": "cublasDgemm"}[out.dtype.char]
-        # cuBLAS counts by columns: out.T = b.T @ a.T.
+        # cuBLAS is column-major: out.T = b.T @ a.T.
         trans_b, ld_b = strides.transposed(b)
         trans_a, ld_a = strides.transposed(a)
         trans_out, ld_out = strides.transposed(out)
         if trans_out:
-            raise ValueError("gemm: out must be stored by rows")
+            raise ValueError("gemm: out must be row-major")
         arrays = [
             (b, ld_b, b.shape[0] * b.strides[0]),
             (a, ld_a, a.shape[1] * a.strides[1]),
@@ -91,7 +91,7 @@ class Cublas:
 
 
 def _renew() -> None:
-    """Make the lock anew in the copy of a process, where whoever held it is not."""
+    """Replace the lock in a forked process, which lacks the thread that held it."""
     global CAPTURING
     CAPTURING = threading.RLock()
 
@@ -106,7 +106,7 @@ def _destroy(library: Any, handle: ctypes.c_void_p) -> None:
 
 
 def load() -> ctypes.CDLL:
-    """Return the library. Raises `DeviceError` where it is not to be had."""
+    """Return the library. Raises `DeviceError` if it is unavailable."""
     try:
         from cuda.pathfinder import load_nvidia_dynamic_lib
 
@@ -114,7 +114,7 @@ def load() -> ctypes.CDLL:
     except Exception as error:
         raise DeviceError(
             f"no GPU can be used: cuBLAS cannot be loaded ({str(error).splitlines()[0]}); "
-            'pip install "cupy-cuda12x[ctk]" (or cuda13x) brings it'
+            'pip install "cupy-cuda12x[ctk]" (or cuda13x) installs it'
         ) from None
 
 

@@ -1,7 +1,7 @@
 """CUDA C++ for the operations of a backend. Text in, text out: nothing here needs a GPU.
 
-Each kernel is one ``extern "C"`` function. Matrices come as a pointer and two strides, counted in
-elements, so that views, transposes and broadcasts (a stride of 0) need no copies.
+Each kernel is one ``extern "C"`` function. Matrices are passed as a pointer and two strides,
+counted in elements, so that views, transposes and broadcasts (a stride of 0) need no copies.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 
 from . import cplusplus, formulas
 
-#: Threads of a block of `elementwise`, `update` and `gather`, which take one number each.
+#: Threads per block of `elementwise`, `update` and `gather`, which take one number each.
 BLOCK = 256
-#: Threads of a block of the others, each warp of which takes a row.
+#: Threads per block of the others, each warp of which takes a row.
 WARPS = 4 * 32
-#: Of a row to be summed, a warp takes so many numbers, and there are at most so many warps to it.
+#: A warp takes this many numbers of a row to be summed, and a row has at most this many warps.
 PART, PARTS = 1024, 1024
 
 _FUNCTIONS = (
@@ -40,7 +40,7 @@ _PLACE = """
 
 
 def ctype(dtype: np.dtype) -> str:
-    """Return the C++ name of a dtype. Raises `ValueError` where a GPU has no such numbers."""
+    """Return the C++ name of a dtype. Raises `ValueError` if a GPU has no such numbers."""
     name = cplusplus.TYPES.get(np.dtype(dtype).char)
     if name is None:
         raise ValueError(f"dtype {dtype} cannot be used on a GPU; convert it to float32")
@@ -79,12 +79,12 @@ def flat(
     steps: tuple[int, ...],
     each: int = 1,
 ) -> str:
-    """Return the kernel ``run`` that evaluates a formula over numbers that lie side by side.
+    """Return the kernel ``run`` that evaluates a formula over contiguous numbers.
 
-    As `elementwise`, but ``steps`` says of each array among the operands whether it has a number
-    for each of ``out``, 1, or one for all, 0. A thread takes one number; or ``each`` of them at a
-    time, where arrays begin and end at multiples of so many and those with steps are all of one
-    type. Parameters: the size; the pointers of ``out`` and of the arrays, in order; the numbers.
+    As `elementwise`, but ``steps`` has, for each array among the operands, 1 if it has a number for
+    each of ``out``, or 0 if it has one for all. A thread takes ``each`` numbers at a time: more
+    than one only if arrays start and end at multiples of ``each`` and those with step 1 are all of
+    one type. Parameters: the size; pointers of ``out`` and of the arrays, in order; the numbers.
     """
     arrays = [(name, kind) for name, kind in operands if kind is not None]
     numbers = [name for name, kind in operands if kind is None]
@@ -145,7 +145,7 @@ extern "C" __global__ void run({", ".join(parameters)}) {{
 
 @lru_cache(maxsize=256)
 def gather(source: str, index: str, out: str) -> str:
-    """Return the kernel ``run`` that copies the rows which an index names.
+    """Return the kernel ``run`` that copies the rows that an index names.
 
     Parameters: rows, columns; pointer and row stride of ``out``; of ``source``; the index.
     """
@@ -160,7 +160,7 @@ extern "C" __global__ void run(long long rows, long long columns, T* out, long l
 
 @lru_cache(maxsize=8)
 def beyond(kind: str) -> str:
-    """Return the kernel ``run`` that notes whether a number is NaN or not within ±``most``.
+    """Return the kernel ``run`` that sets ``found`` if a number is NaN or outside ±``most``.
 
     Parameters: rows, columns; pointer and strides of values; ``most``; the pointer of ``found``.
     """
@@ -213,7 +213,7 @@ extern "C" __global__ void run(long long rows, long long columns, const T* z, lo
 
 @lru_cache(maxsize=8)
 def row_sums(kind: str) -> str:
-    """Return the kernel ``run`` that sums rows in so many parts each, ``out`` (rows, parts).
+    """Return the kernel ``run`` that sums each row in parts, ``out`` (rows, parts).
 
     Parameters: rows, parts, columns; pointer and row stride of values; ``out``.
     """
@@ -251,7 +251,7 @@ extern "C" __global__ void run(long long rows, long long columns, long long dept
     a += row * a_r + first * a_c;
     b += column * b_c + first * b_r;
     out += row * out_r + column;
-    // All that is read is asked for at once: a launch takes as long as what it waits for.
+    // All loads are issued at once: a launch takes as long as what it waits for.
     T scale = *alpha, share = *beta, old = 0, sum = 0;
     if (share != 0 && !first) old = share * *out;
     for (int k = first; k < (int)depth; k += 8 * lanes) {{
@@ -298,7 +298,7 @@ extern "C" __global__ void run(long long rows, long long columns, long long part
 def argmax(kind: str) -> str:
     """Return the kernel ``run``: rows, columns; pointer and row stride of values; ``out``.
 
-    Of equals the first; NaN is the largest of all, as with NumPy.
+    The first of equals; NaN is the largest, as in NumPy.
     """
     return f"""{_head(kind)}{_ROWS}
 __device__ bool before(T a, long long i, T b, long long j) {{
@@ -334,5 +334,5 @@ def operand_types(operands: Mapping[str, Any]) -> tuple[tuple[str, str | None], 
 
 
 def is_array(operand: object) -> bool:
-    """Return whether an operand is an array. NumPy's numbers have a dtype too, and are none."""
+    """Return whether an operand is an array. NumPy's scalars have a dtype too, but are not."""
     return hasattr(operand, "dtype") and not isinstance(operand, np.generic)

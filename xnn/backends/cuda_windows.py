@@ -1,10 +1,10 @@
 """CUDA C++ for windows over images and for random numbers. Text in, text out.
 
-A kernel is made for one window and one size of images; their number is a parameter. No two threads
-write to one place: what is spread over pixels is gathered by each pixel.
+A kernel is specialised for one window and one size of images; their number is a parameter. No two
+threads write to the same place: instead of scattering to pixels, each pixel gathers.
 
-Places are counted in 32 bits where they fit, which `far` tells: a division by a constant takes a
-GPU three instructions then, and else some twenty, and a kernel does little beside.
+Indices are 32-bit where they fit, which `far` tells: dividing by a constant then takes a GPU three
+instructions, and some twenty otherwise, and a kernel does little else.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from .cpu_random import SPREAD
 from .strides import Placement
 from .windows import Window
 
-# From so many places on they are counted in 64 bits; a grid may reach beyond the last by a block.
+# From this many numbers on, indices need 64 bits; a grid may reach beyond the last by a block.
 _FAR = 2**31 - 1024
 
 
 def far(images: int, *placements: Placement) -> bool:
-    """Return whether the places of so many images, as they lie, need 64 bits to be counted."""
+    """Return whether indices into this many images, laid out like this, need 64 bits."""
     return any(images * placement[3] >= _FAR for placement in placements)
 
 
 def _head(kind: str, window: Window, image: Placement, place: Placement, wide: bool) -> str:
-    """Return what all kernels know.
+    """Return the declarations of all kernels.
 
-    The type T of numbers, and I and U, signed and unsigned, of places; the window; how images lie
-    (I), and what is at its places (O).
+    The types T of numbers and I and U, signed and unsigned, of indices; the window; the layouts of
+    images (I), and of what is at its places (O).
     """
     whole = "long long" if wide else "int"
     numbers = ", ".join(f"{name} = {value}" for name, value in strides.named(window, image, place))
@@ -40,7 +40,7 @@ enum : I {{ {numbers} }};
 """
 
 
-# Thread i has one number of the places (O) or of the images (I): its image, row, pixel, channel.
+# Thread i takes one number of the places (O) or of the images (I): its image, row, pixel, channel.
 _EACH = """
     U i = blockIdx.x * U(blockDim.x) + threadIdx.x;
     if (i >= U(n) * U({0}_HEIGHT * {0}_WIDTH * {0}_CHANNELS)) return;
@@ -57,7 +57,7 @@ _PIXELS = """
         I pixel = s * I_IMAGE + py * I_ROW + px * I_PIXEL + c;
 """
 
-# The places whose window lies on pixel (y, x).
+# The places whose window covers pixel (y, x).
 _PLACES = """
     for (int r = 0; r < HIGH; r++) for (int q = 0; q < WIDE; q++) {
         I oy = y + TOP - r * GAP_R, ox = x + LEFT - q * GAP_C;
@@ -104,7 +104,7 @@ extern "C" __global__ void run(long long n, const T* columns, T* images) {{{_EAC
 def max_pool(
     kind: str, index: str, window: Window, image: Placement, place: Placement, wide: bool
 ) -> str:
-    """Return the kernel ``run(n, images, out, index)``; ``index`` lies without gaps."""
+    """Return the kernel ``run(n, images, out, index)``; ``index`` is contiguous."""
     return f"""{_head(kind, window, image, place, wide)}
 extern "C" __global__ void run(long long n, const T* images, T* out, {index}* index) {{
 {_EACH.format("O")}
@@ -124,7 +124,7 @@ extern "C" __global__ void run(long long n, const T* images, T* out, {index}* in
 def max_pool_backward(
     kind: str, index: str, window: Window, image: Placement, place: Placement, wide: bool
 ) -> str:
-    """Return the kernel ``run(n, delta, index, images)``; ``index`` lies without gaps."""
+    """Return the kernel ``run(n, delta, index, images)``; ``index`` is contiguous."""
     return f"""{_head(kind, window, image, place, wide)}
 extern "C" __global__ void run(long long n, const T* delta, const {index}* index, T* images) {{
 {_EACH.format("I")}

@@ -1,8 +1,8 @@
-"""Numbers too small for their exponent (denormals): a processor may take them for zero.
+"""Numbers too small for a normal exponent (denormals): a processor can treat them as zero.
 
-Processors compute with them some hundred times slower. Training makes many: what a velocity or an
-average has of a pixel that is never lit again shrinks at each step and, once it is a denormal, does
-so no more, for rounding keeps it up.
+Processors compute with them some hundred times slower. Training makes many: the share of a pixel
+that is never lit again in a velocity or an average shrinks at each step until it is denormal, and
+then no further, because of rounding.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import Any
 
 import numpy as np
 
-#: By which bits a processor is told so: of MXCSR for results and for operands, or of FPCR.
+#: The control bits for that: of MXCSR, for results and for operands, or of FPCR.
 BITS = {"x86_64": 0x8040, "aarch64": 1 << 24}
-# Where they are in C's fenv_t, counted in words of 32 bits.
+# Their place in C's fenv_t, counted in 32-bit words.
 _PLACES = {"x86_64": 7, "aarch64": 0}
 
 Switch = Callable[[], object]
 
 
 def switches() -> tuple[Switch, Switch]:
-    """Return two functions: one has the calling thread take denormals for zero, one undoes that.
+    """Return two functions: one makes the calling thread treat denormals as zero, one undoes that.
 
-    They are for one thread at a time. Elsewhere than on Linux they do nothing.
+    They are for one thread at a time. Except on Linux they do nothing.
     """
     library = _library()
     return (_nothing, _nothing) if library is None else _switches(*library)
@@ -55,7 +55,7 @@ def _switches(ffi: Any, get: Any, put: Any) -> tuple[Switch, Switch]:
 
 @cache
 def _library() -> tuple[Any, Any, Any] | None:
-    """Return cffi, and C's fegetenv and fesetenv; None where they are not known to do it."""
+    """Return cffi, and C's fegetenv and fesetenv; None where these are not known to work."""
     if not sys.platform.startswith("linux") or platform.machine() not in _PLACES:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What of CuPy, driver and GPUs there is, what is missing, and what to do about it."""
+"""Which CuPy, driver and GPUs are present, what is missing, and what to do about it."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 
 from .base import DeviceError
 
-_OLDEST = 12  # the first CUDA that xnn's extras bring
+_OLDEST = 12  # the oldest CUDA that xnn's extras support
 
 
 def cupy_for(number: int) -> Any:
-    """Return CuPy, where GPU ``number`` can be used by it.
+    """Return CuPy, if it can use GPU ``number``.
 
-    Raises `DeviceError` that says what is missing and what to do.
+    Raises `DeviceError`, saying what is missing and what to do.
     """
     try:
         import cupy
-    except Exception as error:  # not there, or its libraries are not
+    except Exception as error:  # it or its libraries are missing
         missing = isinstance(error, ImportError) and error.name == "cupy"
         why = "CuPy is not installed" if missing else f"CuPy cannot be loaded ({first_line(error)})"
         raise DeviceError(f"no GPU can be used: {why}; {advice(driver())}") from None
     try:
         count = cupy.cuda.runtime.getDeviceCount()
-    except Exception as error:  # whatever CuPy meets here, the GPU is not to be had
+    except Exception as error:  # whatever fails here, the GPU is unavailable
         made_for = int(cupy.cuda.runtime.runtimeGetVersion())
         raise DeviceError(
             f"no GPU can be used: {_trouble(first_line(error), driver(), made_for)}"
@@ -34,13 +34,13 @@ def cupy_for(number: int) -> Any:
         has = f"{count} GPU{'s' if count != 1 else ''}"
         raise DeviceError(
             f"no GPU {number}: this machine has {has}, counted from 'gpu:0'"
-            + (f", of those that CUDA_VISIBLE_DEVICES={shown} shows" if (shown := _shown()) else "")
+            + (f", of those in CUDA_VISIBLE_DEVICES={shown}" if (shown := _shown()) else "")
         )
     return cupy
 
 
 def gpus() -> dict[str, Any]:
-    """Return what there is of CuPy, driver, CUDA and GPUs; see `xnn.info.facts`."""
+    """Return which CuPy, driver, CUDA and GPUs are present; see `xnn.info.facts`."""
     found = driver()
     facts: dict[str, Any] = {
         "CuPy": "not installed",
@@ -68,7 +68,7 @@ def _gpu(cupy: Any, number: int) -> dict[str, Any]:
     from .gpu import open_gpu
 
     backend = open_gpu(number)
-    backend.small_product = 0  # for cuBLAS is to be tried, too
+    backend.small_product = 0  # so that cuBLAS is tried, too
     square = backend.zeros((2, 2), "float32")
 
     def step() -> None:
@@ -91,7 +91,7 @@ def _gpu(cupy: Any, number: int) -> dict[str, Any]:
 
 
 def driver() -> int:
-    """Return the newest CUDA that NVIDIA's driver runs, such as 12080 for 12.8; 0 without one."""
+    """Return the newest CUDA that the NVIDIA driver runs, such as 12080 for 12.8; 0 without one."""
     version = ctypes.c_int(0)
     try:
         library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
@@ -103,31 +103,34 @@ def driver() -> int:
 
 
 def advice(found: int) -> str:
-    """Return advice: how to have a GPU, with a driver of CUDA ``found``."""
+    """Return advice on getting a GPU to work, with a driver for CUDA ``found``."""
     if found == 0:
         return (
             "there is no NVIDIA driver either: with an NVIDIA GPU, install the driver, then "
-            'pip install "cupy-cuda12x[ctk]", or cuda13x for a driver of CUDA 13'
+            'pip install "cupy-cuda12x[ctk]", or cuda13x for a CUDA 13 driver'
         )
     if found // 1000 < _OLDEST:
-        return f"the NVIDIA driver is of CUDA {dotted(found)}: update it to one of CUDA 12 or 13"
+        return (
+            f"the NVIDIA driver supports CUDA {dotted(found)} at most: "
+            "update it to one for CUDA 12 or 13"
+        )
     return f'pip install "cupy-cuda{min(found // 1000, 13)}x[ctk]"'
 
 
 def _trouble(said: str, found: int, made_for: int) -> str:
-    """Return what is wrong where CuPy, made for one CUDA, says something of a driver of another."""
+    """Return what is wrong, given CuPy's error and the CUDA of the driver and of CuPy."""
     if found == 0:
         return f"there is no NVIDIA driver ({said}); install it, or use device='cpu'"
     if found // 1000 < _OLDEST:
         return advice(found)
     if found // 1000 < made_for // 1000:
         return (
-            f"the NVIDIA driver is of CUDA {dotted(found)}, older than CuPy's CUDA "
+            f"the NVIDIA driver supports CUDA {dotted(found)} at most, but CuPy is built for CUDA "
             f"{dotted(made_for)}; update the driver, or pip uninstall "
             f"cupy-cuda{made_for // 1000}x and {advice(found)}"
         )
     hidden = f" (CUDA_VISIBLE_DEVICES={shown})" if (shown := _shown()) is not None else ""
-    return f"CuPy says {said!r}{hidden}; look at nvidia-smi, or use device='cpu'"
+    return f"CuPy reports {said!r}{hidden}; check nvidia-smi, or use device='cpu'"
 
 
 def _shown() -> str | None:
@@ -135,7 +138,7 @@ def _shown() -> str | None:
 
 
 def dotted(version: int) -> str:
-    """Return CUDA's number of a version as people write it: 12080 is 12.8."""
+    """Return CUDA's version number as people write it: 12080 is 12.8."""
     return f"{version // 1000}.{version % 1000 // 10}"
 
 

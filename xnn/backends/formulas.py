@@ -1,11 +1,11 @@
-"""Elementwise formulas: written once as text, read here, run by each backend in its own way.
+"""Elementwise formulas: written once as text, parsed here, run by each backend in its own way.
 
 A formula is a Python expression over array names, such as ``"a * (1 - a) * e"``. The CPU turns it
 into a list of NumPy calls that write into scratch memory; a GPU pastes it into one fused kernel.
-The language is small, so that both can speak it: numbers, names, ``+ - * /``, ``** 2``, unary
+The language is small, so that both can support it: numbers, names, ``+ - * /``, ``** 2``, unary
 minus, ``>`` and ``<`` (which give 1 or 0), and the functions in `FUNCTIONS`.
 
-A *program* is assignments of formulas to names, one after the other, such as
+A *program* is a list of assignments of formulas to names, such as
 ``"v = mu * v - rate * g; w = w + v"``: what an optimizer does to the numbers of a parameter.
 """
 
@@ -46,7 +46,7 @@ Node = ast.expr
 def parse(formula: str) -> Node:
     """Return the expression tree of ``formula``, checked against the language above.
 
-    Raises `ValueError` where the formula uses anything else.
+    Raises `ValueError` if the formula uses anything else.
     """
     try:
         tree = ast.parse(formula, mode="eval").body
@@ -58,14 +58,14 @@ def parse(formula: str) -> Node:
 
 @lru_cache(maxsize=512)
 def program(text: str) -> tuple[tuple[str, Node], ...]:
-    """Return the assignments of a program in their order: each a name, and what it is set to.
+    """Return the assignments of a program in order: each a name, and what it is set to.
 
-    Raises `ValueError` where there is anything else.
+    Raises `ValueError` if there is anything else.
     """
     try:
         statements = ast.parse(text).body
     except SyntaxError as error:
-        raise ValueError(f"program {text!r} is not assignments: {error.msg}") from None
+        raise ValueError(f"program {text!r} is not a list of assignments: {error.msg}") from None
     result = []
     for statement in statements:
         match statement:
@@ -73,7 +73,7 @@ def program(text: str) -> tuple[tuple[str, Node], ...]:
                 _check(value, text)
                 result.append((name, value))
             case _:
-                raise ValueError(f"program {text!r} is not assignments alone")
+                raise ValueError(f"program {text!r} is not a list of assignments")
     return tuple(result)
 
 
@@ -112,8 +112,6 @@ def _check(node: Node, formula: str) -> None:
         ) == len(arguments):
             parts = arguments
         case _:
-            raise ValueError(
-                f"formula {formula!r} holds what formulas do not have: {ast.unparse(node)}"
-            )
+            raise ValueError(f"formula {formula!r} has an unsupported part: {ast.unparse(node)}")
     for part in parts:
         _check(part, formula)

@@ -1,11 +1,11 @@
 """NVIDIA GPUs: CuPy's arrays and launches, cuBLAS, CUDA graphs.
 
-A step is recorded as on the CPU (`Backend.compile`); while it is, kernels are compiled and memory
-is made. The record is then captured into a CUDA graph by playing it once on a capturing stream, and
-a replay is one launch of the graph. Where the driver refuses that, a replay plays the record.
+A step is recorded as on the CPU (`Backend.compile`); meanwhile kernels are compiled and memory is
+allocated. The record is then captured into a CUDA graph by playing it once on a capturing stream,
+and a replay is one launch of the graph. If the driver refuses that, a replay plays the record.
 
 CuPy 14 refuses its own cuBLAS calls while a stream captures (cupy issue 6290), though cuBLAS itself
-does not, given a workspace: so products go to a handle of our own (`cublas`).
+does not, given a workspace: so products use a separate handle (`cublas`).
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from .discover import cupy_for, first_line
 from .strides import Placement
 from .windows import Window
 
-# Of a GPU's free memory, what a data set may take: the rest is for the workspaces of training.
+# The share of a GPU's free memory that a data set may take; the rest is for training's workspaces.
 _DATA_SHARE = 0.8
-# CuPy brings arrays over by way of pinned memory, which it keeps; those of more bytes go directly.
+# CuPy copies arrays through pinned memory, which it keeps; larger ones are copied directly.
 _STAGED = 64 * 1024 * 1024
-# Sums of more numbers are shared by a warp; those of so many, too, where there are few of them.
+# A warp shares each sum of more than _DEEP numbers, or of more than _SHALLOW if sums are few.
 _DEEP, _SHALLOW = 64, 8
-_THREADS = 64 * 1024  # that run at a time, on a GPU of middling size
-# cuBLAS gives each processor of a GPU a tile of so many numbers each way, or less. So many tiles
-# busy one, each summing at least so many numbers.
+_THREADS = 64 * 1024  # that run at a time on a mid-size GPU
+# cuBLAS gives each multiprocessor of a GPU a tile of at most this many numbers each way. This many
+# tiles fill a GPU, each summing at least this many numbers.
 _TILE, _TILES, _LEAST = 128, 128, 1024
-# So many numbers of a long formula are read at a time.
+# A thread reads this many numbers of a long formula at a time.
 _EACH = 4
-# So few bytes are quicker to bring to the host than to reduce.
+# Up to this many bytes are faster to copy to the host than to reduce.
 _FEW = 64 * 1024
-# Streams for work and for captures, by CuPy and the number of a GPU, that are free again. They are
-# kept: CuPy gives freed memory out to the stream that it was of, told by its handle, and a new
-# stream may get the handle of an old one whose work is not done.
+# Unused pairs of streams, for work and for captures, by CuPy and a GPU's number. They are kept, as
+# CuPy reuses freed memory on its former stream, identified by a handle, and a new stream may get
+# the handle of an old one whose work is not done.
 _STREAMS: defaultdict[tuple[Any, int], list[tuple[Any, Any]]] = defaultdict(list)
-# DLPack's kinds of device whose memory a kernel can read: CUDA's own, and managed memory.
+# DLPack's device types whose memory a kernel can read: CUDA, and CUDA managed.
 _DLPACK_CUDA = (2, 13)
 
 
@@ -61,16 +61,16 @@ def open_gpu(number: int, precision: str = "float32") -> GpuBackend:
 class GpuBackend(Backend):
     """One NVIDIA GPU."""
 
-    #: Of products of at most so many multiplications cuBLAS makes one or two slow launches: they
-    #: are a kernel of our own.
+    #: Products of at most this many multiplications have a kernel here: cuBLAS would need one or
+    #: two slow launches.
     small_product = 1_000_000
-    #: Sums of so many numbers are divided where there are too few of them to busy a GPU, as in the
+    #: Sums of this many numbers or more are split if there are too few to fill a GPU, as in the
     #: gradient of a convolution's weights, which is summed over all places of all images.
     long_product = 8192
-    #: Formulas over so many numbers take four of them at a time: it is memory that they wait for.
+    #: Formulas over this many numbers or more take four at a time: they are memory-bound.
     long_formula = 256 * 1024
-    # A graph of many steps hides the cost of its launch, and shares what is done once a chunk;
-    # memory is no concern. So many multiplications take a GPU some 50 ms.
+    # A graph of many steps hides its launch cost and spreads a chunk's overhead; memory is no
+    # concern. This many multiplications take a GPU some 50 ms.
     chunk_steps = 64
     chunk_multiplications = 400_000_000_000
     by_rows = True
@@ -80,7 +80,7 @@ class GpuBackend(Backend):
         super().__init__()
         self.device = f"gpu:{number}" if number else "gpu"
         self.xp = cupy
-        #: Why steps are not captured into CUDA graphs; None where they are.
+        #: Why steps are not captured into CUDA graphs; None if they are.
         self.uncaptured: str | None = None
         self._gpu = cupy.cuda.Device(number)
         self._tf32 = precision == "tf32"
@@ -102,7 +102,7 @@ class GpuBackend(Backend):
     def _cublas(self) -> Cublas:
         with self.here() as stream:
             made = Cublas(self._library, self.xp, stream, self._tf32)
-            # The first product loads what would else be loaded while a stream captures.
+            # The first product loads what would otherwise be loaded during a capture.
             a, out, number = (self.xp.zeros(shape, "f") for shape in ((64, 64), (64, 64), (1,)))
             function, arguments = made.gemm(a, a, out, number, number)
             function(*arguments)
@@ -136,12 +136,12 @@ class GpuBackend(Backend):
             lies_on = getattr(array, "__dlpack_device__", None)
             if isinstance(array, np.ndarray) or lies_on is None or lies_on()[0] not in _DLPACK_CUDA:
                 return None
-        # An event of the null stream comes after what all other streams have been given.
+        # An event on the null stream comes after all work given to other streams.
         with self._told():
             before = self.xp.cuda.get_current_stream().record()
         with self.here() as stream:
             if not isinstance(array, self.xp.ndarray):
-                array = self.xp.from_dlpack(array)  # which sees to the order
+                array = self.xp.from_dlpack(array)  # which handles the order
             stream.wait_event(before)
             return array if array.device == self._gpu else array.copy()
 
@@ -189,12 +189,12 @@ class GpuBackend(Backend):
     def _long_product(
         self, a: Array, b: Array, out: Array, parts: int, alpha: Array, beta: Array
     ) -> None:
-        """Compute a product in parts of its depth, all at a time, and add these up."""
+        """Compute a product in parts of its depth, all at once, and add them up."""
         each = a.shape[1] // parts
-        each -= each % 16  # so that each part begins where memory is read in one go
+        each -= each % 16  # so that each part starts aligned
         some = self.scratch((parts, *out.shape), out.dtype)
         one, zero = self._number(1.0, out.dtype), self._number(0.0, out.dtype)
-        last = slice((parts - 1) * each, None)  # with what is left
+        last = slice((parts - 1) * each, None)  # with the remainder
         self._call_cublas(a[:, :each], b[:each], some[0], one, zero, parts - 1)
         self._call_cublas(a[:, last], b[last], some[-1], one, zero)
         parameters = (*out.shape, parts, some, out, strides.row(out), alpha, beta)
@@ -245,7 +245,7 @@ class GpuBackend(Backend):
     def row_sums(self, values: Array, out: Array) -> None:
         text, (rows, columns) = cuda.row_sums(cuda.ctype(out.dtype)), values.shape
         parts = min(-(-columns // cuda.PART), cuda.PARTS)
-        if parts > 1:  # else a long row would keep one warp busy, and a GPU waiting
+        if parts > 1:  # else a long row would leave most of a GPU idle
             some = self.scratch((rows, parts), out.dtype)
             parameters = (rows, parts, columns, values, strides.row(values), some)
             self._launch_rows(text, parameters, rows * parts)
@@ -261,7 +261,7 @@ class GpuBackend(Backend):
         if values.dtype.kind != "f" or values.size == 0:
             return True
         most = min(most, float(np.finfo(values.dtype).max))
-        with self.here():  # what a kernel takes: CuPy has half precision, too
+        with self.here():  # to what kernels take: CuPy also has half precision
             values = values.astype(_kept(values.dtype), copy=False)
         if values.nbytes <= _FEW and values.flags.c_contiguous:
             return bool((np.abs(self.download(values)) <= most).all())
@@ -282,7 +282,7 @@ class GpuBackend(Backend):
             source = self.upload(source)
         alike = source.dtype == out.dtype and source.shape == out.shape
         if self._tape is None and alike and source.flags.c_contiguous and out.flags.c_contiguous:
-            # Between replays, where a kernel's launch from Python may take longer than a step.
+            # Between replays, where launching a kernel from Python may take longer than a step.
             with self.here() as stream:
                 out.data.copy_from_device_async(source.data, out.nbytes, stream)
         else:
@@ -334,7 +334,7 @@ class GpuBackend(Backend):
 
     def resample(self, x: Array, rows: Array, columns: Array, out: Array) -> None:
         if not rows.flags.c_contiguous or not columns.flags.c_contiguous:
-            raise ValueError("resample: rows and columns must lie without gaps")
+            raise ValueError("resample: rows and columns must be contiguous")
         text = windows.resample(cuda.ctype(x.dtype), *_placements(x, strides.placement(out)))
         self._launch(text, out.size, cuda.BLOCK, (len(x), x, rows, columns, out))
 
@@ -371,7 +371,7 @@ class GpuBackend(Backend):
         try:
             try:
                 graph = self._capture(tape)
-            except Exception:  # somebody may have waited for the whole GPU, which ends a capture
+            except Exception:  # another thread may have synchronised the GPU, ending the capture
                 graph = self._capture(tape)
         except Exception as error:  # a driver or a library that refuses: slower, not wrong
             self.uncaptured = first_line(error)
@@ -387,7 +387,7 @@ class GpuBackend(Backend):
         return launch
 
     def _capture(self, tape: list[Call]) -> Any:
-        """Return the graph of a tape, which is played without effect."""
+        """Return the graph of a tape, by playing it without effect."""
         with (
             cublas.CAPTURING,
             self._gpu,
@@ -400,7 +400,7 @@ class GpuBackend(Backend):
                 for function, arguments in tape:
                     function(*arguments)
             except BaseException:
-                with suppress(Exception):  # it fails for what failed here, which says more
+                with suppress(Exception):  # a consequence of the error raised below
                     stream.end_capture()
                 raise
             graph = stream.end_capture()
@@ -409,7 +409,7 @@ class GpuBackend(Backend):
 
     @contextmanager
     def _captured_products(self) -> Iterator[None]:
-        """Have cuBLAS work where it is captured, if it is there."""
+        """Move cuBLAS, if in use, to the capturing stream."""
         made = vars(self).get("_cublas")
         if made is not None:
             made.go_to(self._capturing)
@@ -419,7 +419,7 @@ class GpuBackend(Backend):
             if made is not None:
                 made.go_to(self._stream)
 
-    # How a GPU is spoken to.
+    # Launches, streams and errors.
 
     def _launch_rows(self, text: str, parameters: tuple[Any, ...], rows: int) -> None:
         self._launch(text, 32 * rows, cuda.WARPS, parameters)
@@ -430,7 +430,7 @@ class GpuBackend(Backend):
             kernel = self._kernels[text] = self._compiled(text)
         if threads:
             grid = -(-threads // block)
-            # CuPy takes a Python int for a 64-bit one, as the kernels do.
+            # CuPy passes a Python int as 64 bits, as the kernels expect.
             self._do(kernel, (grid,), (block,), parameters)
 
     def _compiled(self, text: str) -> Any:
@@ -438,34 +438,34 @@ class GpuBackend(Backend):
             try:
                 return _kernel(self.xp, self._gpu.id, text)
             except (self.xp.cuda.runtime.CUDARuntimeError, self.xp.cuda.driver.CUDADriverError):
-                raise  # which `here` tells
+                raise  # which `here` translates
             except Exception as error:
                 raise DeviceError(
                     f"{self.device}: CuPy cannot compile a kernel: {first_line(error)}; "
-                    'pip install "cupy-cuda12x[ctk]" (or cuda13x) brings what it needs'
+                    'pip install "cupy-cuda12x[ctk]" (or cuda13x) installs what it needs'
                 ) from None
 
     def _number(self, value: float | Array, dtype: Any) -> Array:
-        """Return a number as an array ``()`` of the device, made once."""
+        """Return a number as a device array of shape ``()``, made once."""
         if cuda.is_array(value):
             return value
         key = float(value), np.dtype(dtype).char
         if key not in self._numbers:
-            # Not as an array of no dimension, for which CuPy compiles a kernel.
+            # Not uploaded as a 0-d array, for which CuPy compiles a kernel.
             self._numbers[key] = self.upload(np.array([value], dtype)).reshape(())
         return self._numbers[key]
 
     def wait_for(self, event: Any) -> None:
-        """Have what comes next on this GPU's stream wait for an event."""
+        """Make further work on this GPU's stream wait for an event."""
         self._stream.wait_event(event)
 
     @contextmanager
     def here(self) -> Iterator[Any]:
-        """Work on this GPU's stream, after what the user's has been given; speak of what fails."""
+        """Work on this GPU's stream, after the work given to the user's; translate errors."""
         with self._told():
             api = self.xp.cuda
             theirs = api.get_current_stream()
-            # The null stream of this GPU is in order with ours by itself.
+            # This GPU's null stream is ordered with the backend's implicitly.
             alone = theirs.ptr in (self._stream.ptr, 0) and api.runtime.getDevice() == self._gpu.id
             before = None if alone else theirs.record()
             with self._gpu, self._stream:
@@ -485,18 +485,18 @@ class GpuBackend(Backend):
             ) from None
         except (
             self.xp.cuda.runtime.CUDARuntimeError,
-            self.xp.cuda.driver.CUDADriverError,  # what the launch of a kernel raises
+            self.xp.cuda.driver.CUDADriverError,  # what launching a kernel raises
         ) as error:
             raise DeviceError(
                 f"{self.device} failed: {first_line(error)}; "
-                "start a new process; if it happens again, look at nvidia-smi, or use device='cpu'"
+                "start a new process; if it happens again, check nvidia-smi, or use device='cpu'"
             ) from None
 
 
 class PinnedFeed(Feed):
-    """Two lots of rows, in pinned memory and on the device, that cross on a stream of their own.
+    """Two lots of rows, in pinned memory and on the device, copied on a stream of their own.
 
-    While a step reads one lot, the other is gathered and crosses.
+    While a step reads one lot, the other is gathered and copied.
     """
 
     def __init__(self, backend: GpuBackend, source: Any, rows: int) -> None:
@@ -507,7 +507,7 @@ class PinnedFeed(Feed):
         with backend.here():
             self._crossing = xp.cuda.Stream(non_blocking=True)
             self._lots = [_Lot(xp, shape, dtype) for _ in range(2)]
-            for lot in self._lots:  # whoever had this memory before may still be at work on it
+            for lot in self._lots:  # this memory's previous user may still be at work on it
                 lot.taken.record()
         self._next = 0
 
@@ -535,14 +535,14 @@ class PinnedFeed(Feed):
             lot.taken.record(stream)
 
     def __del__(self) -> None:
-        """Of lots under way, have the next user of their memory wait."""
+        """Make the next user of the lots' memory wait for copies in flight."""
         with suppress(Exception):  # such as at the end of the process
             for lot in self._lots:
                 self._gpu.wait_for(lot.crossed)
 
 
 class _Lot:
-    """Room for some rows on both sides, and when they have crossed and been taken."""
+    """Buffers for some rows on both sides, and events: when they were copied and taken."""
 
     def __init__(self, xp: Any, shape: tuple[int, ...], dtype: Any) -> None:
         size = int(np.prod(shape))
@@ -554,7 +554,7 @@ class _Lot:
 
 
 def _kept(dtype: Any) -> np.dtype[Any]:
-    """Return the dtype in which numbers of ``dtype`` lie on a GPU."""
+    """Return the dtype in which a GPU stores numbers of ``dtype``."""
     if dtype.kind == "f" and dtype.char not in "fd":
         return np.dtype(np.float32 if dtype.itemsize < 4 else np.float64)
     native: np.dtype[Any] = dtype.newbyteorder("=")
@@ -563,7 +563,7 @@ def _kept(dtype: Any) -> np.dtype[Any]:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Keep Python from collecting garbage: freeing a handle waits, which a capture forbids."""
+    """Suspend garbage collection: freeing a handle waits, which a capture forbids."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -574,14 +574,14 @@ def _uncollected() -> Iterator[None]:
 
 
 def _in_fours(arrays: list[Array], size: int) -> bool:
-    """Return whether arrays of so many float32 may be read and written four at a time."""
+    """Return whether arrays of ``size`` float32 can be read and written four at a time."""
     room = _EACH * 4  # bytes
     alike = all(array.dtype.char == "f" and array.data.ptr % room == 0 for array in arrays)
     return alike and size % _EACH == 0
 
 
 def _placements(images: Array, place: Placement) -> tuple[Placement, Placement, bool]:
-    """Return how images lie, how their places do, and whether these are many."""
+    """Return the layouts of images and of their places, and whether these need 64 bits."""
     image = strides.placement(images)
     return image, place, windows.far(len(images), image, place)
 

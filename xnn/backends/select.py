@@ -12,7 +12,7 @@ from .cpp import CppBackend
 _NAME = re.compile(r"([a-z]+)(?::(\d+))?")
 
 
-#: How exactly matrix products of float32 are computed.
+#: The precisions of float32 matrix products.
 PRECISIONS = ("float32", "tf32")
 
 
@@ -26,7 +26,7 @@ def _gpu(number: int, precision: str) -> Backend:
     return open_gpu(number, precision)
 
 
-#: What opens a device of each kind, by its number and the precision of its matrix products.
+#: Opens a device of each kind, given its number and the precision of its matrix products.
 KINDS: dict[str, Callable[[int, str], Backend]] = {"cpu": _cpu, "gpu": _gpu, "cuda": _gpu}
 
 
@@ -37,8 +37,8 @@ def select(device: str | None = None, precision: str = "float32") -> Backend:
     what the environment variable ``XNN_DEVICE`` names, else the CPU. ``precision`` is that of
     matrix products: ``"float32"``, or ``"tf32"`` with 10 bits instead of 23 where a device has it.
 
-    Raises `ValueError` for a name or precision that is none of these, and `DeviceError`, saying
-    what to install, for a GPU that is not to be had.
+    Raises `ValueError` for any other name or precision, and `DeviceError`, saying what to install,
+    for a GPU that is unavailable.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}, but must be 'float32' or 'tf32'")

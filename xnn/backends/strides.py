@@ -1,12 +1,12 @@
-"""How arrays lie in memory, as kernels are told: in elements, not in bytes."""
+"""Memory layouts of arrays as kernels take them: in elements, not in bytes."""
 
 from __future__ import annotations
 
 from .base import Array
 from .windows import Window
 
-#: Of images or of what lies on them: height, width and channels, then the strides of an image, a
-#: row and a pixel.
+#: The layout of images or of what lies on them: height, width and channels, then the strides of an
+#: image, a row and a pixel.
 Placement = tuple[int, int, int, int, int, int]
 
 
@@ -15,7 +15,7 @@ def flattened(
 ) -> tuple[tuple[int, int], list[tuple[int, int]]]:
     """Return a shape of two axes for a kernel, and each array's strides along them, in elements.
 
-    Arrays broadcast to ``shape``: a stride is then 0. Axes are joined where no array has a gap.
+    Arrays broadcast to ``shape``, with strides of 0. Axes are merged where no array has a gap.
     """
     each = [_strides(array, shape) for array in arrays]
     joined: list[tuple[int, list[int]]] = []  # axes from the last to the first
@@ -47,7 +47,7 @@ def _strides(array: Array, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def placement(images: Array) -> Placement:
-    """Return how images lie; their channels must be neighbours."""
+    """Return the layout of images; their channels must be contiguous."""
     _, height, width, channels = images.shape
     *steps, item = (stride // images.itemsize for stride in images.strides)
     if channels > 1 and item != 1:
@@ -56,7 +56,7 @@ def placement(images: Array) -> Placement:
 
 
 def named(window: Window, image: Placement, place: Placement) -> list[tuple[str, int]]:
-    """Return what kernels are told of a window, images (I) and what lies at its places (O)."""
+    """Return a kernel's constants: of a window, images (I) and what is at its places (O)."""
     names = ("HEIGHT", "WIDTH", "CHANNELS", "IMAGE", "ROW", "PIXEL")
     return [
         *zip(("HIGH", "WIDE"), window.size, strict=True),
@@ -70,9 +70,9 @@ def named(window: Window, image: Placement, place: Placement) -> list[tuple[str,
 
 
 def row(array: Array) -> int:
-    """Return from one row of ``array`` to the next, in elements; within it there are no gaps."""
+    """Return the row stride of ``array`` in elements; its rows must be contiguous."""
     if array.ndim > 1 and array.shape[1] > 1 and array.strides[1] != array.itemsize:
-        raise ValueError(f"strides {array.strides} are not by rows")
+        raise ValueError(f"strides {array.strides} are not row-major")
     return int(array.strides[0] // array.itemsize)
 
 
@@ -82,18 +82,18 @@ def by_columns(matrix: Array) -> bool:
 
 
 def matrix(array: Array) -> tuple[int, int]:
-    """Return from row to row and from column to column of a matrix; one of the two is 1."""
+    """Return the row and column strides of a matrix, in elements; one of the two is 1."""
     if not by_columns(array):
         return row(array), 1
     if array.shape[0] > 1 and array.strides[0] != array.itemsize:
-        raise ValueError(f"strides {array.strides} are neither by rows nor by columns")
+        raise ValueError(f"strides {array.strides} are neither row-major nor column-major")
     return 1, int(array.strides[1] // array.itemsize)
 
 
 def transposed(matrix: Array) -> tuple[bool, int]:
-    """Return whether BLAS has to transpose a matrix to have its transpose, and from line to line.
+    """Return whether BLAS must transpose a matrix to get its transpose, and the leading dimension.
 
-    BLAS counts by columns: the transpose of what lies by rows is that array as it lies.
+    BLAS is column-major: to it, a row-major array already is its transpose.
     """
     rows, columns = matrix.shape
     item = matrix.itemsize
@@ -102,14 +102,14 @@ def transposed(matrix: Array) -> tuple[bool, int]:
     elif matrix.strides[0] == item or rows == 1:
         turn, length, step = True, rows, matrix.strides[1] // item if columns > 1 else rows
     else:
-        raise ValueError(f"gemm: strides {matrix.strides} are neither by rows nor by columns")
+        raise ValueError(f"gemm: strides {matrix.strides} are neither row-major nor column-major")
     if step < length:
         raise ValueError(f"gemm: an array with strides {matrix.strides} overlaps itself")
     return turn, max(1, step)
 
 
 def places(columns: Array, images: Array, window: Window) -> Placement:
-    """Return how the rows of `unfold` lie: as images of a window's pixels."""
+    """Return the layout of `unfold`'s rows: as images of a window's pixels."""
     down, across = window.counts(*images.shape[1:3])
     row = columns.strides[0] // columns.itemsize
     return (down, across, columns.shape[1], down * across * row, across * row, row)

@@ -1,4 +1,4 @@
-"""Things that run at the same time, each in a thread."""
+"""Work that runs concurrently, in threads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from . import denormals
 
-#: Threads that wait for work. Where a process is copied, the copy has none of them.
+#: Threads that wait for work. A forked process has none of them.
 _idle: list[_Thread] = []
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_idle.clear)
@@ -19,7 +19,7 @@ if hasattr(os, "register_at_fork"):
 def together(lanes: list[Callable[[], None]]) -> None:
     """Run lanes, the first in this thread; return when all are done.
 
-    An exception in one of them is raised then.
+    An exception in one of them is then raised.
     """
     tasks: list[Task] = []
     try:
@@ -33,7 +33,7 @@ def together(lanes: list[Callable[[], None]]) -> None:
 
 
 def begin(work: Callable[[], object]) -> Task:
-    """Do some work in another thread, and do not wait for it."""
+    """Start some work in another thread, without waiting for it."""
     task = Task(work)
     try:
         thread = _idle.pop()
@@ -44,10 +44,10 @@ def begin(work: Callable[[], object]) -> Task:
 
 
 def join(tasks: list[Task]) -> None:
-    """Return when all are done; Ctrl-C is heard then."""
+    """Return when all are done, and only then raise Ctrl-C."""
     interrupt = None
     for task in tasks:
-        while not task.over:  # which tells what was acquired, if Ctrl-C came just then
+        while not task.over:  # tells what was acquired, if Ctrl-C comes just then
             try:
                 task.done.acquire()
             except KeyboardInterrupt as error:
@@ -57,7 +57,7 @@ def join(tasks: list[Task]) -> None:
 
 
 class Task:
-    """What a thread does.
+    """Work for a thread.
 
     ``done`` can be acquired when it is ``over``; ``error`` is what was raised in it.
     """
@@ -71,7 +71,7 @@ class Task:
 
 
 class _Thread(threading.Thread):
-    """Does one thing after another: threads are dear to make, and wake up in some 20 to 100 µs."""
+    """Runs one task after another: threads are slow to create, and wake up in some 20 to 100 µs."""
 
     def __init__(self) -> None:
         super().__init__(name="xnn", daemon=True)
@@ -86,7 +86,7 @@ class _Thread(threading.Thread):
 
     def run(self) -> None:
         flush, _ = denormals.switches()
-        with np.errstate(all="ignore"):  # as the replay that a lane is of
+        with np.errstate(all="ignore"):  # as in the replay that a lane is part of
             flush()
             while True:
                 self._ready.acquire()

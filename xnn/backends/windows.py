@@ -1,4 +1,4 @@
-"""Where the windows of a convolution or a pooling lie on images."""
+"""Where the windows of a convolution or pooling lie on images."""
 
 from __future__ import annotations
 
