@@ -1,6 +1,6 @@
-"""The experiments of Nielsen's *Neural Networks and Deep Learning*, by its own modules in xnn.
+"""The experiments of Nielsen's *Neural Networks and Deep Learning*, with its modules from xnn.
 
-python examples/book.py --list             # what there is
+python examples/book.py --list             # the experiments
 python examples/book.py chapter1           # 784-30-10, 30 epochs
 python examples/book.py chapter3 --device gpu --dtype float32
 """
@@ -36,7 +36,7 @@ def chapter3(data, where):
 
 
 def chapter3_overfitting(data, where, lmbda=0.0):
-    """784-30-10 on 1,000 images for 400 epochs, η = 0.5, large first weights."""
+    """784-30-10 on 1,000 images for 400 epochs, η = 0.5, large initial weights."""
     training_data, _, test_data = data
     net = network2.Network([784, 30, 10], cost=network2.CrossEntropyCost, **where)
     net.large_weight_initializer()
@@ -62,7 +62,7 @@ def chapter3_weights(data, where):
 
 
 def chapter5(data, where):
-    """How fast each hidden layer learns at first: the mean gradient of its biases, its norm."""
+    """How fast each hidden layer learns at first: the norm of the mean gradient of its biases."""
     for hidden in (2, 3, 4):
         net = network2.Network([784, *[30] * hidden, 10], **where)
         gradients = [net.backprop(x, y)[0] for x, y in data[0][:1000]]
@@ -85,7 +85,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("experiment", nargs="?", choices=EXPERIMENTS)
-    parser.add_argument("--list", action="store_true", help="show what there is")
+    parser.add_argument("--list", action="store_true", help="list the experiments")
     parser.add_argument("--seed", type=int, default=1, help="(default 1)")
     parser.add_argument("--device", help="cpu, gpu, gpu:N or auto (default: cpu)")
     parser.add_argument("--dtype", default="float64", choices=["float32", "float64"])

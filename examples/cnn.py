@@ -5,7 +5,7 @@ python examples/cnn.py --target 99.2 --epochs 10
 python examples/cnn.py --device gpu
 
 Two convolutions with pooling, a hidden layer, Adam with one cycle of the learning rate. Training
-ends when the accuracy on validation data reaches the target; the test images are looked at once, at
+ends when the accuracy on validation data reaches the target; the test images are used only once, at
 the end.
 """
 
@@ -78,7 +78,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--target", type=float, default=99.0, metavar="PERCENT", help="(default 99.0)")
-    add("--epochs", type=int, default=3, metavar="N", help="at most so many (default 3)")
+    add("--epochs", type=int, default=3, metavar="N", help="maximum number of epochs (default 3)")
     add("--lr", type=float, default=0.003, metavar="RATE", help="highest rate (default 0.003)")
     add("--device", help="cpu, gpu, gpu:N or auto (default: XNN_DEVICE, else cpu)")
     add("--data", metavar="PATH", help="a folder with MNIST's files, mnist.npz or mnist.pkl.gz")

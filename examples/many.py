@@ -1,11 +1,11 @@
-"""How much is chance? Train many small networks that differ in nothing but their seed.
+"""How much is chance? Train many small networks that differ only in their seed.
 
 python examples/many.py                        # 20 of the book's networks, 5 epochs each
 python examples/many.py --networks 100 --hidden 100
 python examples/many.py --threads 1            # one after another
 
-They are trained in threads of one program and share its images. Training is for the most part
-kernels and BLAS, which need no Python and so not its lock.
+They are trained in threads of one process and share its images. Most of the time is spent in
+kernels and BLAS, which do not hold Python's lock.
 """
 
 import argparse
@@ -58,9 +58,9 @@ def parse_arguments() -> argparse.Namespace:
     add("--networks", type=positive, default=20, metavar="N", help="how many (default 20)")
     add("--threads", type=positive, default=cores, metavar="N", help=f"(default {cores})")
     add("--hidden", type=int, default=30, metavar="N", help="hidden neurons (default 30)")
-    add("--epochs", type=int, default=5, metavar="N", help="of each (default 5)")
+    add("--epochs", type=int, default=5, metavar="N", help="epochs of each (default 5)")
     add("--data", metavar="PATH", help="a folder with MNIST's files, mnist.npz or mnist.pkl.gz")
-    add("--seed", type=int, default=0, metavar="N", help="of the first (default 0)")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the first (default 0)")
     return parser.parse_args()
 
 

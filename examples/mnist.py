@@ -3,7 +3,7 @@
 python examples/mnist.py                          # the book's 784-30-10
 python examples/mnist.py --hidden 100 --epochs 10
 python examples/mnist.py --device gpu
-python examples/mnist.py --checkpoint runs/1 --resume   # goes on where it was ended
+python examples/mnist.py --checkpoint runs/1 --resume   # continues where it stopped
 """
 
 import argparse
@@ -26,10 +26,10 @@ EXPECTED = (
 def main() -> int:
     args = parse_arguments()
     try:
-        # What cannot be is better told before a download and a training.
+        # Report errors before downloading and training.
         xnn.backends.select(args.device)
         if args.save and not Path(args.save).absolute().parent.is_dir():
-            raise FileNotFoundError(f"{args.save}: there is no such folder to save to")
+            raise FileNotFoundError(f"{args.save}: no such folder to save to")
         name, (train, validation, test) = load_data(args.dataset, args.data)
         net = xnn.Network(
             [train[0].shape[1], args.hidden, 10],
@@ -81,21 +81,21 @@ def parse_arguments() -> argparse.Namespace:
     add("--data", metavar="PATH", help="a folder with MNIST's files, mnist.npz or mnist.pkl.gz")
     add("--hidden", type=int, default=30, metavar="N", help="hidden neurons (default 30)")
     add("--epochs", type=int, default=30, metavar="N", help="(default 30)")
-    add("--batch-size", type=int, default=10, metavar="N", help="samples a step (default 10)")
+    add("--batch-size", type=int, default=10, metavar="N", help="samples per step (default 10)")
     add("--lr", type=float, default=3.0, metavar="RATE", help="learning rate (default 3.0)")
     add("--cost", help="quadratic (default), cross_entropy, mean_squared_error …")
     add("--seed", type=int, default=0, metavar="N", help="(default 0)")
     add("--dtype", default="float32", choices=["float32", "float64"])
-    add("--save", metavar="FILE", help="keep the trained network in FILE.safetensors")
+    add("--save", metavar="FILE", help="save the trained network to FILE.safetensors")
     add("--checkpoint", metavar="DIR", help="write checkpoints to a folder")
     add("--every", default="1 epoch", metavar="TIME", help="'2 epochs', '500 steps', '10 minutes'")
-    add("--resume", action="store_true", help="go on from the newest checkpoint, if there is one")
-    add("--quiet", action="store_true", help="print the last line only")
+    add("--resume", action="store_true", help="continue from the newest checkpoint, if any")
+    add("--quiet", action="store_true", help="print only the last line")
     args = parser.parse_args()
     if args.data and args.dataset == "digits":
-        parser.error("--data is for MNIST; the digits are inside scikit-learn")
+        parser.error("--data is for MNIST; the digits come with scikit-learn")
     if args.resume and not args.checkpoint:
-        parser.error("--resume goes on from checkpoints: name their folder by --checkpoint")
+        parser.error("--resume needs the folder of the checkpoints: --checkpoint DIR")
     return args
 
 

@@ -7,16 +7,16 @@ python examples/record.py --networks 5x5 3x3 --ensemble 2 --checkpoint runs --re
 
 On a CPU this is a small network, with --ensemble 3 three of them. On a GPU it is one of those of An
 et al. 2020 (arXiv 2008.10400), with --ensemble 3 one of each: convolutions of 5×5, 3×3 or 7×7 with
-batch normalisation and no pooling. Each takes two cores of a CPU about an hour. Where the paper has
-150 epochs, the learning rate goes up and down once in 20 here, and images are changed less.
+batch normalisation and no pooling. Each takes about an hour on two CPU cores. The paper trains for
+150 epochs; here the learning rate rises and falls once in 20, and images are changed less.
 
 Images are changed at random in training, and weights averaged. A network ends with the weights of
-the epoch that cost least on validation data, 5,000 images held back; training ends where 50 epochs
-have brought nothing better. The test images decide nothing.
+the epoch with the lowest cost on validation data, 5,000 images held out; training stops after 50
+epochs without improvement. The test images decide nothing.
 
-By --checkpoint runs a network is kept as runs/5x5-0/best.safetensors, which xnn.load reads, with
-the newest epoch beside it. With --resume as well, what was ended goes on from there, and what is
-done is not done again.
+With --checkpoint runs, a network is saved as runs/5x5-0/best.safetensors, which xnn.load reads, and
+the newest epoch beside it. With --resume too, interrupted trainings continue from there, and
+finished ones are not repeated.
 """
 
 import argparse
@@ -58,11 +58,11 @@ def main() -> int:
 def trained(name: str, seed: int, data, args: argparse.Namespace):
     """Return a network that has been trained, and the history of its training."""
     layers, options = RECIPES[name](args.epochs)
-    # A GPU's products in TF32 are exact enough here, and several times as fast; a CPU has none.
+    # On a GPU, TF32 is accurate enough here, and several times as fast; a CPU does not have it.
     shape, precision = (28, 28, 1), "tf32"
     net = xnn.Network([shape, *layers], seed=seed, device=args.device, precision=precision)
     print(f"{name}, seed {seed}, epochs: {options['epochs']}\n{net}", flush=True)
-    # Of 5,000 images some are right by chance; what they cost tells more.
+    # Of 5,000 images some are right by chance; their cost says more.
     stopping = xnn.EarlyStopping("validation_cost", patience=50)
     callbacks, resume = [print_epoch, stopping], None
     if args.checkpoint:
@@ -90,13 +90,13 @@ def print_epoch(training) -> None:
 
 
 def epochs_to(target: float, history: xnn.History) -> int | None:
-    """Return how many epochs it took to a percentage of validation data; None if it was not met."""
+    """Return the epochs to a target accuracy in percent on validation data; None if not reached."""
     accuracies = enumerate(history.validation_accuracy, start=1)
     return next((epoch for epoch, value in accuracies if 100 * value >= target), None)
 
 
 def small(epochs: int | None):
-    """A network that a CPU trains in minutes."""
+    """Return a network that a CPU trains in minutes."""
     epochs = 30 if epochs is None else epochs
     layers = [
         AUGMENTATION,
@@ -116,7 +116,7 @@ def small(epochs: int | None):
 
 
 def simple(kernel: int, filters: range, epochs: int | None):
-    """A network of An et al., of convolutions with so many filters each."""
+    """Return a network of An et al., with these numbers of filters in its convolutions."""
     layers: list[xnn.Layer] = [AUGMENTATION]
     for n in filters:
         layers += [xnn.Conv2D(n, kernel, bias=False), xnn.BatchNorm(), xnn.Activation("relu")]
@@ -127,7 +127,7 @@ def simple(kernel: int, filters: range, epochs: int | None):
     return layers, {"epochs": epochs, "batch_size": 120, "optimizer": optimizer}
 
 
-#: From a number of epochs, or None, to layers and to what `fit` is told.
+#: Functions of a number of epochs, or None, that return layers and arguments of `fit`.
 RECIPES = {
     "small": small,
     "3x3": partial(simple, 3, range(32, 177, 16)),
@@ -142,18 +142,18 @@ def parse_arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--target", type=float, default=99.5, metavar="PERCENT", help="(default 99.5)")
-    add("--ensemble", type=int, default=1, metavar="N", help="train so many (default 1)")
+    add("--ensemble", type=int, default=1, metavar="N", help="number of networks (default 1)")
     kinds = "taken in turn (default: small on a CPU, else 5x5 3x3 7x7)"
     add("--networks", nargs="+", choices=RECIPES, help=kinds)
-    add("--epochs", type=int, metavar="N", help="at most so many (default 30 of small, else 20)")
+    add("--epochs", type=int, metavar="N", help="maximum epochs (default 30 for small, else 20)")
     add("--device", help="cpu, gpu, gpu:N or auto (default: XNN_DEVICE, else cpu)")
     add("--data", metavar="PATH", help="a folder with MNIST's files, mnist.npz or mnist.pkl.gz")
-    add("--seed", type=int, default=0, metavar="N", help="of the first (default 0)")
-    add("--checkpoint", metavar="DIR", help="write checkpoints to folders in this one")
-    add("--resume", action="store_true", help="go on from the newest checkpoints, if there are any")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the first (default 0)")
+    add("--checkpoint", metavar="DIR", help="write checkpoints to subfolders of this one")
+    add("--resume", action="store_true", help="continue from the newest checkpoints, if any")
     args = parser.parse_args()
     if args.resume and not args.checkpoint:
-        parser.error("--resume goes on from checkpoints: name their folder by --checkpoint")
+        parser.error("--resume needs the folder of the checkpoints: --checkpoint DIR")
     return args
 
 

@@ -1,4 +1,4 @@
-"""A script of scikit-learn, and the same with one import changed: timed, and compared.
+"""A scikit-learn script, and the same with one import changed: timed and compared.
 
 python examples/sklearn_swap.py
 python examples/sklearn_swap.py --dataset mnist --epochs 10
@@ -34,14 +34,14 @@ def main() -> int:
 
 
 def load_data(name):
-    """Return images as float64 from 0 to 1 and labels, to train on and to test."""
+    """Return images as float64 from 0 to 1 and labels, for training and test."""
     train, _, test = getattr(xnn.datasets, name)()
     most = 255 if name == "mnist" else 1
     return [(x.astype("float64") / most, y) for x, y in (train, test)]
 
 
 def fit(module, train, test, epochs, **beyond) -> float:
-    """Train, print what came of it, and return the seconds that it took."""
+    """Train, print the results, and return the seconds it took."""
     if module == "xnn.estimators":
         from xnn.estimators import MLPClassifier
     else:
@@ -49,7 +49,7 @@ def fit(module, train, test, epochs, **beyond) -> float:
 
     model = MLPClassifier(max_iter=epochs, random_state=0, **beyond)
     began = time.perf_counter()
-    with warnings.catch_warnings(action="ignore"):  # that it could go on
+    with warnings.catch_warnings(action="ignore"):  # about convergence
         model.fit(*train)
     seconds = time.perf_counter() - began
     score = model.score(*test)

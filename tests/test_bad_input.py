@@ -132,15 +132,15 @@ BOOK = {
     ),
     "exhausted zip": (
         lambda: book(spent(PAIRS)),
-        "training_data is empty, or a zip or generator that has been gone through; the book's form",
+        "training_data is empty, or an exhausted zip or generator; the book's form",
         "list(zip(xs, ys))",
     ),
-    "no pairs": (lambda: book([]), "training_data is empty, or a zip"),
+    "no pairs": (lambda: book([]), "training_data is empty, or an exhausted zip"),
     "images alone": (
         lambda: book(COLUMNS),
-        "training_data has entries of 4 things; the book's form is a list of pairs",
+        "training_data has entries of length 4; the book's form is a list of pairs",
     ),
-    "one array": (lambda: book(X), "training_data has entries of 4 things; the book's form"),
+    "one array": (lambda: book(X), "training_data has entries of length 4; the book's form"),
     "no data": (lambda: book(None), "training_data has no pairs (x, y); the book's form is"),
     "numbers": (lambda: book([1, 2, 3]), "training_data has no pairs (x, y); the book's form is"),
     "NaN in a column": (
@@ -157,7 +157,7 @@ BOOK = {
     ),
     "arrays of another width": (
         lambda: book((X[:, :3], np.eye(3)[Y])),
-        "training_data's x has shape (6, 3), 3 numbers a sample, but the network has 4 inputs",
+        "training_data's x has shape (6, 3), 3 numbers per sample, but the network has 4 inputs",
     ),
     "wrong mini-batch": (
         lambda: network.Network([4, 5, 3]).update_mini_batch(LABELLED, 1.0),
@@ -169,7 +169,10 @@ BOOK = {
         "test_data has y of shape (3, 1) in pair 0; the book's form is a list of pairs (x, y): "
         "x a column (4, 1), y the label itself, such as 7",
     ),
-    "exhausted test data": (lambda: book(test=spent(LABELLED)), "test_data is empty, or a zip"),
+    "exhausted test data": (
+        lambda: book(test=spent(LABELLED)),
+        "test_data is empty, or an exhausted zip",
+    ),
     "label too large to test with": (
         lambda: book(test=[(COLUMNS[0], 3)]),
         "test_data's y has labels up to 3, but the network has 3 outputs",
@@ -180,7 +183,7 @@ BOOK = {
     ),
     "labels for one output": (
         lambda: network.Network([4, 1]).evaluate(LABELLED),
-        "test_data has labels, for the largest output, but there is only one output",
+        "test_data has labels, which need several outputs, but there is only one",
     ),
     "flat test images": (
         lambda: network.Network([4, 5, 3]).evaluate([(np.zeros(4), 1)]),
@@ -234,7 +237,7 @@ BOOK = {
     ),
     "nothing to evaluate": (
         lambda: book2(evaluation=None, monitor_evaluation_cost=True),
-        "evaluation_data is None, but is to be monitored",
+        "evaluation_data is None, but monitoring needs it",
     ),
     "no accuracy to stop by": (
         lambda: book2(early_stopping_n=3),
@@ -311,7 +314,7 @@ WRONG = BOOK | {
     # x
     "other width": (
         lambda: fit(np.zeros((6, 5))),
-        "x has shape (6, 5), 5 numbers a sample, but the network has 4 inputs",
+        "x has shape (6, 5), 5 numbers per sample, but the network has 4 inputs",
     ),
     "one sample without a batch": (
         lambda: net().predict(np.zeros(4)),
@@ -329,11 +332,11 @@ WRONG = BOOK | {
     "complex x": (lambda: fit(X + 1j), "x has dtype complex128, but must hold real numbers"),
     "ragged x": (
         lambda: fit([[1, 2, 3, 4], [1, 2]]),
-        "x is not an array of numbers, nor can it be made one",
+        "x is not an array of numbers and cannot be converted to one",
     ),
     "masked x": (
         lambda: fit(np.ma.masked_array(X, mask=X == 0)),
-        "x has masked elements, but must have all its numbers",
+        "x has masked elements, but must have none",
     ),
     "None as x": (lambda: fit(None), "x is None, but must be an array of numbers"),
     "no y": (lambda: fit(X, None), "y is None, but must be an array of numbers"),
@@ -390,7 +393,10 @@ WRONG = BOOK | {
         "x has shape (6, 3, 2, 2), but must have shape (n, 12) or (n, 2, 2, 3); channels come last",
     ),
     # y
-    "fewer targets": (lambda: fit(y=Y[:5]), "y has 5 rows, but x has 6: give one target a sample"),
+    "fewer targets": (
+        lambda: fit(y=Y[:5]),
+        "y has 5 rows, but x has 6: give one target per sample",
+    ),
     "a number as y": (lambda: fit(y=1), "y has a single number, but x has 6"),
     "label too large": (
         lambda: fit(y=Y + 10),
@@ -416,21 +422,21 @@ WRONG = BOOK | {
     "NaN in y": (lambda: one_output(np.full(6, np.nan)), "y has NaN or infinity in row 0"),
     "no distribution": (
         lambda: Network([4, Dense(3, "softmax")]).fit(X, np.tile([0.0, 1, 1], (6, 1))),
-        "y has numbers that add up to 2 in row 0, but cost log_likelihood wants rows that add up",
+        "y has numbers that add up to 2 in row 0, but cost log_likelihood needs rows that add up",
     ),
     "no probability": (
         lambda: one_output(np.full(6, 2.0), "cross_entropy"),
-        "y has values from 2 to 2, but cost cross_entropy wants 0 to 1",
+        "y has values from 2 to 2, but cost cross_entropy needs 0 to 1",
     ),
     "negative count": (
         lambda: one_output(np.arange(6.0) - 1, "poisson", "exp"),
-        "y has values from -1 to 4, but cost poisson wants at least 0",
+        "y has values from -1 to 4, but cost poisson needs at least 0",
     ),
     "negative count in validation": (
         lambda: Network([4, Dense(1, "exp")], "poisson").fit(
             X, np.arange(6), validation_data=(X, -np.ones(6))
         ),
-        "validation y has values from -1 to -1, but cost poisson wants at least 0",
+        "validation y has values from -1 to -1, but cost poisson needs at least 0",
     ),
     "empty evaluation": (lambda: net().evaluate(X[:0], Y[:0]), "x is empty, but must hold"),
     "label too large for backprop": (lambda: net().backprop(X, Y + 1), "y has labels up to 3, but"),
@@ -440,7 +446,7 @@ WRONG = BOOK | {
     ),
     "one sample a mini-batch and BatchNorm": (
         lambda: normalised(batch_size=1),
-        "layers[2]: BatchNorm wants more than 1 value per channel in training, "
+        "layers[2]: BatchNorm needs more than 1 value per channel in training, "
         "so at least 2 samples at a time, but mini-batches have 1",
     ),
     "one sample left for BatchNorm": (
@@ -470,13 +476,16 @@ WRONG = BOOK | {
     ),
     "validation of another width": (
         lambda: fit(validation_data=(X[:, :3], Y)),
-        "validation x has shape (6, 3), 3 numbers a sample, but the network has 4 inputs",
+        "validation x has shape (6, 3), 3 numbers per sample, but the network has 4 inputs",
     ),
     "validation with other labels": (
         lambda: fit(validation_data=(X, Y + 1)),
         "validation y has labels up to 3, but the network has 3 outputs",
     ),
-    "callback that is none": (lambda: fit(callbacks=["log"]), "callbacks has 'log', which is no"),
+    "callback that is none": (
+        lambda: fit(callbacks=["log"]),
+        "callbacks has 'log', neither a callback",
+    ),
     "one callback without a list": (
         lambda: fit(callbacks=EarlyStopping()),
         "callbacks is <xnn.callbacks.EarlyStopping",
@@ -581,7 +590,7 @@ WRONG = BOOK | {
     ),
     "a number for all weights": (
         lambda: assign("weights", 5),
-        "weights is 5, but must be arrays, one a layer",
+        "weights is 5, but must be arrays, one per layer",
     ),
     "four things to validate with": (
         lambda: fit(validation_data=(X, Y, np.ones(6), 1)),
@@ -595,7 +604,7 @@ WRONG = BOOK | {
         lambda: fit(type("Made", (), {"__len__": lambda _: 6, "__getitem__": lambda *_: X[0]})()),
         "x is a Made, but must be an array of numbers",
     ),
-    "NaN to be saved": (save_nan, "0.weights hold NaN or infinity; set them anew"),
+    "NaN to be saved": (save_nan, "0.weights hold NaN or infinity; set finite values first"),
     "nothing to watch": (
         lambda: fit(callbacks=[EarlyStopping()]),
         "there is nothing to watch: give validation_data, or name a monitor",
@@ -647,7 +656,7 @@ WRONG = BOOK | {
     "callback as a class": (lambda: fit(callbacks=[EarlyStopping]), "callbacks has <class"),
     "half a callback": (
         lambda: fit(callbacks=[type("Duck", (), {"epoch_end": None})()]),
-        "which is no callback and no function",
+        "neither a callback nor a function",
     ),
     "rate too large for float32": (lambda: fit(optimizer=1e39), "learning_rate is too large for"),
     "rate beyond all numbers": (lambda: fit(optimizer=10**400), "learning_rate is 1000"),
@@ -685,7 +694,7 @@ WRONG = BOOK | {
     ),
     "the same network to cross-validate": (
         lambda: xnn.cross_validate(functools.cache(net), X, Y, k=2, epochs=1),
-        "make returned the same network again, which is trained by now",
+        "make returned the same network again, which is already trained",
     ),
     "no network to cross-validate": (
         lambda: xnn.cross_validate(lambda: 3, X, Y, k=2),
@@ -703,7 +712,7 @@ WRONG = BOOK | {
     "NaN among the weights": (nan_weights, "the network's weights or biases hold NaN or infinity"),
     "weights for one layer": (
         lambda: assign("weights", [np.zeros((5, 4))]),
-        "weights has 1 arrays, but must have 2, one a layer",
+        "weights has 1 arrays, but must have 2, one per layer",
     ),
     "weights the other way round": (
         lambda: assign("weights", [np.zeros((4, 5)), np.zeros((5, 3))]),

@@ -235,7 +235,7 @@ def test_data_in_the_books_form(mnist, tmp_path, monkeypatch):
         (lambda: FullyConnectedLayer(3, 2, p_dropout=1), "p_dropout is 1"),
         (lambda: SoftmaxLayer(3, 1), "n_out is 1"),
         (lambda: Network(layers(), 10).SGD(data(20)[0], 1, 10, 0.1, data(20), None),
-         "training_data is not of the book's form: a pair of images"),
+         "training_data is not in the book's form: a pair of images"),
         (lambda: Network(layers(), 10).SGD(data(20), 1, 10, 0.1, data(5), None),
          "validation_data has 5 samples, less than a mini-batch"),
         (lambda: three_maps((20, 6, 6, 3)),

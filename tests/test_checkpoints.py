@@ -438,7 +438,9 @@ def test_a_folder_that_cannot_be_read_does_not_end_training(tmp_path, monkeypatc
         return real(folder)
 
     monkeypatch.setattr(Path, "iterdir", iterdir)
-    with pytest.warns(RuntimeWarning, match="could not be written.*Permission.*goes on") as told:
+    with pytest.warns(
+        RuntimeWarning, match="could not be written.*Permission.*training continues"
+    ) as told:
         history = fit(plain("cpu"), RUNS["plain"], [xnn.Checkpoints(tmp_path)])
     assert len(told) == 1
     assert len(history) == EPOCHS
@@ -501,12 +503,12 @@ def test_a_checkpoint_of_another_training_is_refused(options, words, tmp_path):
     [
         (lambda arrays, told: told.pop("epoch"), "'epoch' is missing"),
         (lambda arrays, told: told.update(epoch=-1), "epoch is -1"),
-        (lambda arrays, told: told.update(epoch=3), "history of cost is not one of 3 epochs"),
+        (lambda arrays, told: told.update(epoch=3), "history of cost does not have 3 epochs"),
         (lambda arrays, told: told.update(step=11), "step is 11, but an epoch has 11"),
         (lambda arrays, told: told.update(step=4), "costs has shape (3,)"),
-        (lambda arrays, told: told["history"]["cost"].append(1.0), "history of cost is not one of"),
+        (lambda arrays, told: told["history"]["cost"].append(1.0), "history of cost does not have"),
         (lambda arrays, told: told["history"].update(loss=[]), "loss"),
-        (lambda arrays, told: told["history"].update(stopped=3), "history ended because of 3"),
+        (lambda arrays, told: told["history"].update(stopped=3), "history has stopped 3"),
         (lambda arrays, told: told.update(rate_factor=-1), "rate_factor is -1"),
         (lambda arrays, told: told.update(rate_factor=1e40), "rate_factor is 1e+40, too large"),
         (lambda arrays, told: told["random"].update(bit_generator="MT19937"), "PCG64"),
@@ -515,16 +517,16 @@ def test_a_checkpoint_of_another_training_is_refused(options, words, tmp_path):
         (lambda arrays, told: told.update(callbacks=3), "not this training's"),
         (
             lambda arrays, told: told["callbacks"].append({"kind": "EarlyStopping", "values": {}}),
-            "callbacks had EarlyStopping, but have no more of that kind",
+            "callbacks had another EarlyStopping, which is missing now",
         ),
         (lambda arrays, told: arrays.pop("training.dice"), "'dice' is missing"),
         (
             lambda arrays, told: arrays.update({"training.order": np.zeros(N, np.int64)}),
-            "order has not each sample once",
+            "order does not have each sample exactly once",
         ),
         (
             lambda arrays, told: arrays.update({"training.order": np.arange(N) + 10**9}),
-            "order has not each sample once",
+            "order does not have each sample exactly once",
         ),
         (
             lambda arrays, told: arrays.update({"training.more": np.zeros(1, np.float32)}),
@@ -544,19 +546,23 @@ def test_a_checkpoint_that_is_wrong_is_refused(change, words, tmp_path):
 def test_what_cannot_be_gone_on_with(tmp_path):
     x, y = data()
     net = plain("cpu")
-    with pytest.raises(FileNotFoundError, match="no checkpoint in this folder"):
+    with pytest.raises(FileNotFoundError, match=": no checkpoint in this folder"):
         net.fit(x, y, resume=tmp_path)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         net.fit(x, y, resume=tmp_path / "nowhere")
     net.save(tmp_path / "net")
-    with pytest.raises(ValueError, match="net: a network, but not one to go on training with"):
+    with pytest.raises(
+        ValueError, match="net: a network, but not a checkpoint to resume training from"
+    ):
         net.fit(x, y, resume=tmp_path / "net")
     keeps = xnn.Checkpoints(tmp_path / "a")
     net.fit(x, y, epochs=1, callbacks=[keeps])
-    with pytest.raises(ValueError, match="a: has checkpoints already; go on from them by resume"):
+    with pytest.raises(
+        ValueError, match="a: already has checkpoints; continue from them with resume"
+    ):
         net.fit(x, y, epochs=1, callbacks=[keeps])
     other = xnn.Network([(6, 6, 1), xnn.Flatten(), 7, 3], device="cpu")
-    with pytest.raises(ValueError, match="of another network: layers is"):
+    with pytest.raises(ValueError, match="from another network: layers is"):
         other.fit(x, y, epochs=1, resume=keeps.newest())
 
 

@@ -104,7 +104,7 @@ def test_train_goes_on():
     options = [*TRAIN[:3], "--lr", "0.5", "--device", "cpu"]
     done(*options, "whole", "--epochs", "3")
     done(*options, "net", "--epochs", "1", "--checkpoint", "runs")
-    assert "has checkpoints already" in invoke(*options, "--checkpoint", "runs").stderr
+    assert "already has checkpoints" in invoke(*options, "--checkpoint", "runs").stderr
     said = done(*options, "net", "--epochs", "3", "--checkpoint", "runs", "--resume")
     assert "epoch 1/" not in said
     assert "epoch 3/" in said
@@ -114,7 +114,7 @@ def test_train_goes_on():
         assert result.exit_code == 0
         (line,) = result.stderr.splitlines()
         assert line.startswith("xnn: nothing to train: ")
-        assert "checkpoint-000003.safetensors has 3 epochs already" in line
+        assert "checkpoint-000003.safetensors already has 3 epochs" in line
         assert Path("net").read_bytes() == Path("whole").read_bytes()
 
 
@@ -171,7 +171,7 @@ def test_export():
         ([], "Missing argument '[MODEL] OUT'"),
         (["net"], "net: OUT, the file to write, must be named .onnx"),
         (["net.onnx", "net"], "net: OUT, the file to write, must be named .onnx"),
-        (["net", "a.onnx", "b.onnx"], "one MODEL and one OUT"),
+        (["net", "a.onnx", "b.onnx"], "at most one MODEL and one OUT"),
     ],
 )
 def test_export_writes_over_no_network(files, words):
@@ -279,7 +279,7 @@ def test_predict_reads_the_good_pictures_beside_bad_ones(reader, mnist):
         (["predict", "a.png"], "digits.safetensors"),
         (["predict", "none.png", "-m", "net"], "none.png"),
         (["predict", "text.png", "-m", "net"], "text.png: not a picture that can be read"),
-        (["predict", "white.png", "-m", "net"], "white.png: a picture without a digit"),
+        (["predict", "white.png", "-m", "net"], "white.png: no digit found in this picture"),
         (["predict", "huge.png", "-m", "net"], "huge.png: not a picture that can be read"),
         (["predict", "white.png", "-m", "small"], "small: takes 4 numbers, but digits are 28"),
         (["evaluate", "text.png", "--dataset", "digits"], "text.png: not a safetensors file"),
@@ -289,10 +289,10 @@ def test_predict_reads_the_good_pictures_beside_bad_ones(reader, mnist):
         ),
         (["evaluate", "tiny"], "images of mnist have 784 pixels; try --dataset digits"),
         (["evaluate", "small"], "small: takes 4 numbers, but images of mnist have 784 pixels"),
-        (["train", "no/where", "--dataset", "digits"], "no/where: there is no such folder"),
-        (["train", ".", "--dataset", "digits"], ".: is a folder, and no file to save to"),
-        (["evaluate", "gone"], "gone: there is no such model; xnn train gone makes one"),
-        (["info", "gone"], "gone: there is no such model; xnn train gone makes one"),
+        (["train", "no/where", "--dataset", "digits"], "no/where: no such folder to save to"),
+        (["train", ".", "--dataset", "digits"], ".: is a folder, not a file to save to"),
+        (["evaluate", "gone"], "gone: no such model; train one with xnn train gone"),
+        (["info", "gone"], "gone: no such model; train one with xnn train gone"),
         (["train", "--dataset", "digits", "--data", "x"], "--data is for MNIST"),
         (["train", "--dataset", "digits", "--hidden", "0"], "units is 0"),
         (["train", "--dataset", "digits", "--device", "tpu"], "device is 'tpu'"),

@@ -206,7 +206,7 @@ WRONG = {
         {NAMES[0]: IMAGES[:8] + struct.pack(">2I", 2**31, 2**31) + IMAGES[16:]},
         "promises 138350580552821637120 bytes of data",
     ),
-    "goes on": ({NAMES[0]: IMAGES + b"\0"}, "goes on after its end"),
+    "goes on": ({NAMES[0]: IMAGES + b"\0"}, "has further data after its end"),
     "fewer labels": (
         {NAMES[1]: idx(SETS[0][1][:29])},
         r"has 30 images, but labels of shape \(29,\)",
@@ -219,7 +219,7 @@ WRONG = {
         {NAMES[2]: idx(np.zeros((10, 8, 8), np.uint8))},
         r"images of shape \(8, 8\), but MNIST's are 28 x 28",
     ),
-    "no npz": ({"mnist.npz": b"PK\x03\x04 no"}, "mnist.npz: not a whole npz file"),
+    "no npz": ({"mnist.npz": b"PK\x03\x04 no"}, "mnist.npz: not a complete npz file"),
     "npz cut off": ({"mnist.npz": npz()[:-40]}, "mnist.npz"),
     "npz without an array": ({"mnist.npz": npz()[:0]}, "mnist.npz"),
     "npz of floats": (
@@ -240,11 +240,11 @@ WRONG = {
     ),
     "npz with code in its header": (
         {"mnist.npz": npz(x_train=npy_header("__import__('os').abort()"))},
-        "mnist.npz: not a whole npz",
+        "mnist.npz: not a complete npz",
     ),
     "npz with a header that Python cannot read": (
         {"mnist.npz": npz(x_train=npy_header("{'descr': ("))},
-        "mnist.npz: not a whole npz",
+        "mnist.npz: not a complete npz",
     ),
     "npz of 2**31 images": (
         {
@@ -361,7 +361,7 @@ def test_gzip_bombs(tmp_path, zeros):
     refuse(tmp_path, "begins with 00000000")
     # A header that fits, followed by endless zeros: gzip files may be joined.
     (tmp_path / f"{NAMES[0]}.gz").write_bytes(gzip.compress(IMAGES[:16]) + zeros)
-    refuse(tmp_path, "goes on after its end")
+    refuse(tmp_path, "has further data after its end")
     most = bytes((0, 0, 8, 3)) + struct.pack(">3I", 70_000, 28, 28)
     (tmp_path / f"{NAMES[0]}.gz").write_bytes(gzip.compress(most) + zeros[: len(zeros) // 4])
     refuse(tmp_path, "promises 54880000 bytes of data, more than a file of its size can hold")
@@ -453,7 +453,7 @@ def test_no_mirror_answers(mirrors, monkeypatch):
 def test_a_cache_that_cannot_be_written_to(mirrors, monkeypatch, tmp_path):
     (tmp_path / "home").touch()
     monkeypatch.setattr(module, "_cache", lambda: tmp_path / "home" / "xnn")
-    with pytest.raises(OSError, match=r"xnn: MNIST cannot be kept there \(.*XNN_DATA"):
+    with pytest.raises(OSError, match=r"xnn: MNIST cannot be stored there \(.*XNN_DATA"):
         xnn.datasets.mnist()
     assert mirrors.asked == []
 

@@ -121,12 +121,12 @@ def test_cross_validation_tells_on_what_was_held_out(device):
         (lambda: xnn.folds(3, 1), "k is 1"),
         (lambda: xnn.folds(3.5, 2), "n is 3.5, but must be a whole number"),
         (lambda: xnn.folds(3, 2, seed=-1), "seed is -1, but must be a whole number"),
-        (lambda: PAIR.accuracy(X, [1]), "y has 1 rows, but x has 3: give one target a sample"),
+        (lambda: PAIR.accuracy(X, [1]), "y has 1 rows, but x has 3: give one target per sample"),
         (lambda: PAIR.accuracy(X, [0, 1, 2]), "y has labels up to 2, but the network has 2"),
         (lambda: PAIR.accuracy(X, [0.0, 1.0, 1.0]), "give labels as integers from 0 to 1"),
         (lambda: PAIR.accuracy(X, np.eye(3)), "y has shape (3, 3), but the network has 2 outputs"),
-        (lambda: PAIR.accuracy(X, np.full((3, 2), 0.5)), "y has numbers that are no classes"),
-        (lambda: xnn.Ensemble([constant(1.0)]).accuracy(X, [0, 1, 2]), "are no classes"),
+        (lambda: PAIR.accuracy(X, np.full((3, 2), 0.5)), "y has numbers that are not classes"),
+        (lambda: xnn.Ensemble([constant(1.0)]).accuracy(X, [0, 1, 2]), "are not classes"),
     ],
 )
 def test_wrong_calls(make, message):
@@ -156,7 +156,7 @@ def test_each_fold_has_the_weights_of_its_samples(device):
 def test_checkpoints_are_not_for_several_trainings(how, tmp_path):
     x, y = np.random.default_rng(0).random((20, 4)), np.arange(20) % 2
     options = {"callbacks": [xnn.Checkpoints(tmp_path)]} if how == "write" else {"resume": tmp_path}
-    with pytest.raises(ValueError, match="checkpoints are of one training"):
+    with pytest.raises(ValueError, match="checkpoints belong to a single training"):
         xnn.cross_validate(lambda: xnn.Network([4, 2]), x, y, **options)
 
 

@@ -179,7 +179,7 @@ def test_counts_are_not_negative(solver):
     with pytest.raises(ValueError):
         PoissonRegressor().fit(X, y)
     model = MLPRegressor("poisson", solver=solver, max_iter=2)
-    with pytest.raises(ValueError, match=r"y has values from -1 to .*poisson wants at least 0"):
+    with pytest.raises(ValueError, match=r"y has values from -1 to .*poisson needs at least 0"):
         model.fit(X, y)
     assert not hasattr(model, "coefs_")
 
@@ -260,7 +260,9 @@ def test_class_weights_are_weights_of_samples():
     other = MLPClassifier(random_state=0, max_iter=5).fit(X, Y, sample_weight=1.0 + Y)
     assert one.loss_curve_ == other.loss_curve_
     balanced = MLPClassifier(class_weight="balanced")
-    with pytest.raises(ValueError, match="class_weight is 'balanced', which partial_fit cannot"):
+    with pytest.raises(
+        ValueError, match="class_weight is 'balanced', which partial_fit cannot compute"
+    ):
         balanced.partial_fit(X, Y, classes=range(10))
 
 
@@ -375,7 +377,7 @@ def test_single_rows_are_checked_like_all():
         ({"hidden_layer_sizes": (5, 0)}, r"hidden_layer_sizes must be > 0, got \[5, 0\]"),
         ({"layers": [10]}, r"layers is \[10\], but must be a list of xnn's layers"),
         ({"layers": [xnn.Dense(5)], "dropout": 0.5}, "dropout is for hidden_layer_sizes"),
-        ({"solver": "lbfgs", "dropout": 0.5}, "solver is 'lbfgs', which has neither dropout"),
+        ({"solver": "lbfgs", "dropout": 0.5}, "solver is 'lbfgs', which supports neither dropout"),
         ({"device": "tpu"}, "device is 'tpu', but must be"),
     ],
 )

@@ -102,7 +102,7 @@ def test_without_mnist_and_network_auto_takes_the_digits(no_network):
         (["--dataset", "digits", "--epochs", "0"], "epochs is 0"),
         (["--dataset", "digits", "--lr", "-1"], "learning_rate is -1.0"),
         (["--dataset", "digits", "--cost", "mse"], "cost is 'mse'"),
-        (["--dataset", "digits", "--save", "no/where"], "no/where: there is no such folder"),
+        (["--dataset", "digits", "--save", "no/where"], "no/where: no such folder to save to"),
     ],
     ids=lambda v: "-".join(v) if isinstance(v, list) else "",
 )
@@ -166,10 +166,10 @@ def test_the_record_goes_on_from_checkpoints(scribbles, tmp_path):
 
     again = run(*options, example="record.py")
     assert again.returncode == 2
-    assert "has checkpoints already; go on from them" in again.stderr
+    assert "already has checkpoints; continue from them" in again.stderr
     alone = run("--resume", example="record.py")
     assert alone.returncode == 2
-    assert "--resume goes on from checkpoints" in alone.stderr
+    assert "--resume needs the folder of the checkpoints" in alone.stderr
 
 
 def test_what_the_record_cannot_do_is_told(scribbles):

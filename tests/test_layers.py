@@ -279,7 +279,7 @@ def test_augmentation_is_for_training_alone(layer, device):
     assert (in_training(layer, x) != x).any()
     net = xnn.Network([36, Reshape((6, 6, 1)), layer, Conv2D(2, 2), Flatten(), Dense(2)])
     net.fit(x, [0, 1, 0, 1], epochs=1)
-    with pytest.raises(ValueError, match="goes before all layers that learn"):
+    with pytest.raises(ValueError, match="must come before all layers that learn"):
         xnn.Network([(6, 6, 1), Conv2D(2, 2), layer])
 
 
@@ -566,7 +566,7 @@ def test_a_network_as_a_person_would_draw_it(device):
         ([(5, 5, 3), Conv2D(2, 3, groups=2)],
          "layers[1]: groups is 2, but the images have 3 channels"),
         ([(5, 5, 1), MaxPool2D(6)], "MaxPool2D's window spans 6×6 pixels"),
-        ([(4, 4, 1), Reshape((5,))], "layers[1]: Reshape to 5, 5 numbers, "
+        ([(4, 4, 1), Reshape((5,))], "layers[1]: Reshape to 5 needs 5 numbers, "
          "but the samples are 4×4×1, 16 numbers"),
         ([(4, 4), Flatten()], "layers[0] is (4, 4), but must be a number of inputs, or (height,"),
         ([(4, 0, 1), Flatten()], "layers[0] is 0, but must be a whole number"),
@@ -587,7 +587,7 @@ def test_layers_that_do_not_fit(layers, message):
         (lambda: Conv2D(2, (3, 3, 3)), "kernel_size is (3, 3, 3), but must be a number or"),
         (lambda: Conv2D(3, 3, groups=2), "filters is 3, but must be a multiple of groups"),
         (lambda: Conv2D(2, 3, "sine"), "activation is 'sine'"),
-        (lambda: Conv2D(2, 3, "softmax"), "activation is 'softmax', but that is for"),
+        (lambda: Conv2D(2, 3, "softmax"), "activation is 'softmax', but that is only for Dense"),
         (lambda: Conv2D(2, 3, padding="full"), "padding is 'full', but must be 'valid', 'same'"),
         (lambda: Conv2D(2, 3, padding=-1), "padding is -1"),
         (lambda: Conv2D(2, 3, stride=0), "stride is 0"),
@@ -636,7 +636,7 @@ def test_batch_norm_wants_as_many_samples_as_that_of_pytorch(shape, batch_size, 
         net.fit(x, np.arange(11) % 2, epochs=1, batch_size=batch_size)
         return
     before = parameters(net)
-    with pytest.raises(ValueError, match=r"layers\[1\]: BatchNorm wants more than 1 value"):
+    with pytest.raises(ValueError, match=r"layers\[1\]: BatchNorm needs more than 1 value"):
         net.fit(x, np.arange(11) % 2, epochs=1, batch_size=batch_size)
     np.testing.assert_array_equal(parameters(net), before)
 

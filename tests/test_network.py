@@ -121,7 +121,7 @@ def test_some_layers_can_be_assigned(device):
     both = net.weights[:1] + net.weights
     assert [w.shape for w in both] == [(3, 2), (3, 2), (3, 3), (3, 3)]
     assert len(net.weights + net.weights) == 6
-    with pytest.raises(ValueError, match=r"weights\[:2\] has 1 arrays, but must have 2, one a"):
+    with pytest.raises(ValueError, match=r"weights\[:2\] has 1 arrays, but must have 2, one per"):
         net.weights[:2] = [first]
 
 

@@ -169,7 +169,7 @@ def test_an_activation_of_ones_own_has_no_form(tmp_path, monkeypatch):
     monkeypatch.setitem(
         xnn.activations.ACTIVATIONS, "cube", xnn.activations.Activation("cube", "z", "1")
     )
-    with pytest.raises(ValueError, match=r"layers\[1\]: activation cube has no form in ONNX"):
+    with pytest.raises(ValueError, match=r"layers\[1\]: activation cube has no ONNX equivalent"):
         xnn.Network([4, Dense(3, "cube")], device="cpu").export_onnx(tmp_path / "net")
 
 
@@ -185,7 +185,7 @@ def test_a_layer_of_ones_own_has_no_form(tmp_path):
 
     checked(xnn.Network([4, Mine(), 3], device="cpu"), tmp_path / "net")
     old = (tmp_path / "net").read_bytes()
-    with pytest.raises(ValueError, match=r"layers\[1\]: Other has no form in ONNX"):
+    with pytest.raises(ValueError, match=r"layers\[1\]: Other has no ONNX equivalent"):
         xnn.Network([4, Other(), 3], device="cpu").export_onnx(tmp_path / "net")
     assert (tmp_path / "net").read_bytes() == old
 

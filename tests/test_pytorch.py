@@ -104,16 +104,20 @@ def test_the_number_of_inputs_is_that_of_the_first_layer(device):
     ("module", "inputs", "words"),
     [
         (nn.Linear(3, 2), None, "module is Linear, but must be a torch.nn.Sequential"),
-        (nn.Sequential(nn.ReLU()), None, "only a Linear tells how many there are"),
+        (nn.Sequential(nn.ReLU()), None, "can only be inferred from a Linear"),
         (nn.Sequential(nn.Linear(3, 2), nn.GELU()), 3, "module 1, GELU.*xnn has no such layer"),
         (nn.Sequential(nn.LeakyReLU(0.2)), 3, "negative_slope other than 0.01"),
         (nn.Sequential(nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect")), (4, 4, 1), "zeros"),
-        (nn.Sequential(nn.AvgPool2d(3, padding=1)), (4, 4, 1), "padding that is counted"),
+        (
+            nn.Sequential(nn.AvgPool2d(3, padding=1)),
+            (4, 4, 1),
+            "average pooling that counts padding",
+        ),
         (nn.Sequential(nn.MaxPool2d(3, ceil_mode=True)), (4, 4, 1), "ceil_mode"),
         (nn.Sequential(nn.MaxPool2d(2, dilation=2)), (4, 4, 1), "dilation"),
         (nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False)), 3, "track_running_stats"),
         (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(3, 2)), (4, 4, 1), "Dense takes vectors"),
-        (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten()), (4, 4, 1), "order is another in xnn"),
+        (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten()), (4, 4, 1), "order differs in xnn"),
         (nn.Sequential(nn.Linear(3, 2), nn.Linear(3, 2)), 3, "must have shape"),
         (nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2).double()), 3, "dtypes"),
         (nn.Sequential(nn.Linear(3, 2).half()), 3, "dtype is 'float16'"),
@@ -169,10 +173,12 @@ def test_state_dicts_have_copies(device):
 
 def test_layers_that_pytorch_has_none_for(device):
     net = xnn.Network([12, xnn.Reshape((2, 3, 2)), xnn.Conv2D(2, 2)], device=device)
-    with pytest.raises(ValueError, match=r"layers\[1\]: Reshape to images has another order"):
+    with pytest.raises(
+        ValueError, match=r"layers\[1\]: Reshape to images orders numbers differently"
+    ):
         xnn.to_torch(net)
     net = xnn.Network([(2, 3, 2), xnn.Flatten()], device=device)
-    with pytest.raises(ValueError, match="ends with images as vectors"):
+    with pytest.raises(ValueError, match="ends with flattened images"):
         xnn.to_torch(net)
     net = xnn.Network([12, xnn.Reshape((2, 6, 1)), xnn.Conv2D(2, 2), xnn.Flatten(), 3])
     x = np.random.default_rng(0).random((3, 12)).astype(np.float32)
@@ -218,7 +224,7 @@ def test_dropout_that_does_not_scale_in_training_scales_the_next_weights(layers,
 @pytest.mark.parametrize(
     ("layers", "words"),
     [
-        ([4, 3, UNSCALED], "the network ends with no weights behind Dropout"),
+        ([4, 3, UNSCALED], "the network ends without weights after Dropout"),
         ([4, 3, UNSCALED, xnn.Activation("tanh"), 2], r"layers\[3\]: there are no weights"),
     ],
 )

@@ -142,17 +142,17 @@ def header(**tensor):
     ("told", "message"),
     [
         (header(shape=[2**40, 2**40]), "has shape .* but 48 bytes"),
-        (header(shape=[2**40, 3], data_offsets=[0, 3 * 2**42]), "lies outside of the file"),
+        (header(shape=[2**40, 3], data_offsets=[0, 3 * 2**42]), "lies outside the file"),
         (header(shape=[-3, -4]), "has dtype F32 and shape"),
         (header(shape=[0, 10**40], data_offsets=[0, 0]), "not a safetensors file that xnn can"),
         (header(shape=[1] * 100, data_offsets=[0, 4]), "not a safetensors file that xnn can"),
         (header(shape=[3.0, 4]), "has dtype F32 and shape"),
         (header(dtype="F8_E4M3"), "has dtype F8_E4M3"),
-        (header(data_offsets=[48, 0]), "lies outside of the file"),
-        (header(data_offsets=[0]), "is no array"),
-        ({"0.weights": 7}, "is no array"),
-        ({"__metadata__": []}, "metadata are no object"),
-        ([], "header is no object"),
+        (header(data_offsets=[48, 0]), "lies outside the file"),
+        (header(data_offsets=[0]), "is not an array"),
+        ({"0.weights": 7}, "is not an array"),
+        ({"__metadata__": []}, "metadata are not an object"),
+        ([], "header is not an object"),
     ],
 )
 def test_headers_that_promise_what_is_not_there(told, message, tmp_path):

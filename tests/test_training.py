@@ -446,7 +446,7 @@ def test_divergence_brings_back_the_best_where_early_stopping_has_it(device):
     net = xnn.Network([4, xnn.Dense(3, "linear")], seed=0, device=device)
     stopping, weights = xnn.EarlyStopping("cost", patience=50), []
     rates = [0.01, 0.01, 1.0, 1e20]  # the third gets worse, the fourth diverges
-    with pytest.raises(FloatingPointError, match=r"epoch 4/4.*those that callbacks ended with"):
+    with pytest.raises(FloatingPointError, match=r"epoch 4/4.*those that callbacks restored"):
         net.fit(
             x,
             y,
@@ -553,7 +553,7 @@ def test_ctrl_c_between_epochs_keeps_what_there_is(device, capsys):
 
     # … unless a callback brings others back.
     net.fit(x, y, epochs=9, callbacks=[xnn.EarlyStopping("cost"), spoil])
-    assert "has the weights that callbacks ended with" in capsys.readouterr().err
+    assert "has the weights that callbacks restored" in capsys.readouterr().err
 
 
 class Notes(xnn.Callback):
@@ -715,7 +715,7 @@ def test_targets_that_an_activation_cannot_give_are_warned_of(device):
 def test_bytes_that_are_no_pixels_are_warned_of(device):
     x, y = problem()
     bits = (x > 0.5).astype(np.uint8)
-    with pytest.warns(UserWarning, match="x is uint8 and has nothing but 0 and 1"):
+    with pytest.warns(UserWarning, match="x is uint8 and has only 0 and 1"):
         network(device).fit(bits, y, epochs=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -729,7 +729,7 @@ def test_one_early_stopping_is_for_one_training_at_a_time(device):
     stopping, refused = xnn.EarlyStopping("cost"), []
 
     def another(training):
-        with pytest.raises(ValueError, match="this EarlyStopping is at work in another training"):
+        with pytest.raises(ValueError, match="this EarlyStopping is in use by another training"):
             network(device).fit(x, y, epochs=1, callbacks=[stopping])
         refused.append(training.epoch)
 
@@ -743,7 +743,7 @@ def test_bytes_as_targets_of_bytes_are_warned_of(device):
     """Those of x are scaled, those of y are not."""
     x = np.random.default_rng(0).integers(0, 256, (30, 6), np.uint8)
     net = xnn.Network([6, xnn.Dense(6, "linear")], seed=0, device=device)
-    with pytest.warns(UserWarning, match="y has bytes up to 255, which are taken as the numbers"):
+    with pytest.warns(UserWarning, match="y has bytes up to 255, which are not scaled"):
         net.fit(x, np.maximum(x, [255, 0, 0, 0, 0, 0]).astype(np.uint8), epochs=1, optimizer=1e-5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -1082,5 +1082,5 @@ def test_weights_that_are_none(options, message):
 def test_classes_are_wanted_where_classes_are_weighed():
     net = xnn.Network([4, xnn.Dense(1, "linear")], device="cpu")
     for options in ({"class_weight": "balanced"}, {"label_smoothing": 0.1}):
-        with pytest.raises(ValueError, match="but the targets are no classes"):
+        with pytest.raises(ValueError, match="but the targets are not classes"):
             net.fit(np.ones((3, 4)), [0.5, 1.5, 2.0], **options)

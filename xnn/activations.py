@@ -1,6 +1,6 @@
-"""Activation functions a = σ(z), each beside its derivative.
+"""Activation functions a = σ(z), each with its derivative.
 
-The derivative is written in terms of a, not z, which for these functions takes less arithmetic.
+The derivative is written in terms of a, not z, which takes less arithmetic for these functions.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from .parameters import Rows
 
 @dataclass(frozen=True)
 class Activation:
-    """A function of each number alone, as formulas of ``xnn.backends.formulas``."""
+    """An elementwise function, as formulas of ``xnn.backends.formulas``."""
 
     name: str
     value: str
-    derivative: str | None  # σ'(z) in terms of a; None where it is 1
-    one: float = 1.0  # a z for which a is 1, to the last bit
-    least: float = -inf  # what a may come near, downwards and …
-    most: float = inf  # … upwards
+    derivative: str | None  # σ'(z) in terms of a; None if it is 1
+    one: float = 1.0  # a z for which a is exactly 1
+    least: float = -inf  # the infimum of a, and …
+    most: float = inf  # … its supremum
 
     def forward(self, backend: Backend, z: Rows, out: Rows) -> None:
         """``out ← σ(z)``."""
@@ -49,7 +49,7 @@ class Softmax(Activation):
     def backward(
         self, backend: Backend, a: Rows, out: Rows, error: str, **operands: float | Rows
     ) -> None:
-        """``out ← a ⊙ (e - Σ_j e_j a_j)``, the Jacobian's product with the error e = ∂C/∂a."""
+        """``out ← a ⊙ (e - Σ_j e_j a_j)``, the product of the Jacobian and the error e = ∂C/∂a."""
         batch, units = out.values.shape
         weighted = backend.scratch((batch, units), out.values.dtype)
         sums = backend.scratch((batch,), out.values.dtype)
@@ -84,7 +84,7 @@ ACTIVATIONS = {
 
 
 def get(name: str) -> Activation:
-    """Return the activation called ``name``. Raises `ValueError` where there is none."""
+    """Return the activation called ``name``. Raises `ValueError` if there is none."""
     if not isinstance(name, str) or name not in ACTIVATIONS:
         raise ValueError(f"activation is {name!r}, but must be one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]

@@ -1,4 +1,4 @@
-"""What may happen between epochs, or between some steps and the next.
+"""Callbacks, which run between epochs or between groups of steps.
 
 A callback is a `Callback`, or a plain function that is called with the `Training` after each epoch.
 """
@@ -19,40 +19,40 @@ __all__ = ["Callback", "EarlyStopping", "ReduceOnPlateau", "Training"]
 
 
 class Training(Protocol):
-    """What a callback sees of the training under way.
+    """What a callback sees of the running training.
 
-    It does not know the network: a function given as a callback has it from where it was made.
+    It does not hold the network: a function given as a callback gets it from its own scope.
 
     Attributes
     ----------
     epoch, epochs
-        The epoch that has ended, from 0, and how many there are to be.
+        The epoch that has ended, from 0, and the total number of epochs.
     step, steps
-        How many steps of the epoch are done, and how many it has.
+        The number of steps done in the epoch, and its total.
     resumed
-        Whether it goes on from a checkpoint.
+        Whether training was resumed from a checkpoint.
     history, figures
-        The figures so far, and the names of those that it records.
+        The figures so far, and the names of those recorded.
     rate_factor
-        What learning rates are multiplied by, 1 at first; a callback may set it.
+        The factor applied to learning rates, initially 1; a callback may set it.
     """
 
     epoch: int
     """The epoch that has ended, from 0."""
     epochs: int
-    """How many there are to be."""
+    """The total number of epochs."""
     step: int
-    """How many steps of the epoch are done."""
+    """The number of steps done in the epoch."""
     steps: int
-    """How many steps the epoch has."""
+    """The total number of steps in the epoch."""
     resumed: bool
-    """Whether it goes on from a checkpoint."""
+    """Whether training was resumed from a checkpoint."""
     history: History
     """The figures so far."""
     figures: frozenset[str]
-    """Which of ``History.FIGURES`` it records."""
+    """Which of ``History.FIGURES`` are recorded."""
     rate_factor: float
-    """What learning rates are multiplied by, 1 at first; a callback may set it."""
+    """The factor applied to learning rates, initially 1; a callback may set it."""
 
     def stop(self, reason: str) -> None:
         """End training after this epoch; ``reason`` becomes ``history.stopped``."""
@@ -61,18 +61,18 @@ class Training(Protocol):
         """Return a copy of all parameters."""
 
     def restore(self, snapshot: Any) -> None:
-        """Set all parameters to a copy made before."""
+        """Set all parameters to those of a snapshot."""
 
     def save(self, path: str | os.PathLike[str]) -> bool:
-        """Write a checkpoint, for `Callback.steps_end`: `Network.fit` can go on from it.
+        """Write a checkpoint from which `Network.fit` can resume; for `Callback.steps_end`.
 
-        Nothing is written, and False returned, where parameters are not finite. Raises `OSError`
-        where the file cannot be written, `ValueError` where a callback's state cannot be in one.
+        Returns False, and writes nothing, if parameters are not finite. Raises `OSError` if the
+        file cannot be written, `ValueError` if a callback's state cannot be stored.
         """
 
 
 class Callback:
-    """Something that happens around epochs; each method does nothing unless it is written anew.
+    """Base class of callbacks; each method does nothing unless overridden.
 
     Examples
     --------
@@ -90,31 +90,32 @@ class Callback:
     """
 
     def begin(self, training: Training) -> None:
-        """Do something before the first epoch."""
+        """Run before the first epoch."""
 
     def epoch_end(self, training: Training) -> None:
-        """Do something after an epoch, when its figures are in ``training.history``."""
+        """Run after each epoch, when its figures are in ``training.history``."""
 
     def steps_end(self, training: Training) -> None:
-        """Do something between some steps and the next, and after an epoch's `epoch_end` of all.
+        """Run between groups of steps, and after `epoch_end` of all callbacks.
 
-        Steps run some dozens in a row; between them the network is as it is trained, not averaged.
+        A group is some dozens of steps. Within an epoch the network has the parameters being
+        trained, not their averages.
         """
 
     def end(self, training: Training) -> None:
-        """Do something when training has ended, however it did, if `begin` has been called."""
+        """Run when training has ended, for whatever reason, if `begin` has been called."""
 
     def state(self) -> dict[str, Any]:
-        """Return what goes from epoch to epoch, for a checkpoint.
+        """Return what a checkpoint must keep of this callback.
 
-        Values are arrays of numbers, or what JSON can hold.
+        Values are arrays of numbers, or JSON-serialisable.
         """
         return {}
 
     def resume(self, training: Training, state: Mapping[str, Any]) -> None:
-        """Go on, after `begin`, from what `state` of another was. Raises `ValueError` if it cannot.
+        """Continue, after `begin`, from a `state` that was saved. Raises `ValueError` if it cannot.
 
-        Called where that was not empty.
+        Called only if that state was not empty.
         """
 
 
@@ -123,12 +124,12 @@ CallbackLike = Callback | Callable[[Training], object]
 
 
 def checked(given: Sequence[CallbackLike]) -> list[Callback]:
-    """Return callbacks as they were given, functions among them as such. Raises `ValueError`."""
+    """Return the callbacks, with functions wrapped. Raises `ValueError` for anything else."""
     if not isinstance(given, list | tuple):
         raise ValueError(f"callbacks is {given!r}, but must be a list")
     for callback in given:
         if isinstance(callback, type) or not (isinstance(callback, Callback) or callable(callback)):
-            raise ValueError(f"callbacks has {callback!r}, which is no callback and no function")
+            raise ValueError(f"callbacks has {callback!r}, neither a callback nor a function")
     return [c if isinstance(c, Callback) else _AfterEpoch(c) for c in given]
 
 
@@ -143,7 +144,7 @@ class _AfterEpoch(Callback):
 
 
 def figure_name(monitor: str | None) -> str | None:
-    """Return the name of a figure, or None as it is; or raise `ValueError`."""
+    """Return ``monitor`` if it is None or names a figure, else raise `ValueError`."""
     if monitor is not None and monitor not in History.FIGURES:
         known = ", ".join(History.FIGURES)
         raise ValueError(f"monitor is {monitor!r}, but must be one of {known}")
@@ -151,13 +152,13 @@ def figure_name(monitor: str | None) -> str | None:
 
 
 def usual(training: Training) -> str | None:
-    """Return the figure that tells how good a network is: of validation data, if there are any."""
+    """Return the default figure to monitor, one of validation data; None without any."""
     names = ("validation_accuracy", "validation_cost")
     return next((name for name in names if name in training.figures), None)
 
 
 def recorded(monitor: str, training: Training) -> str:
-    """Return the name of a figure that a training records, or raise `ValueError`."""
+    """Return ``monitor`` if the training records it, else raise `ValueError`."""
     if monitor not in training.figures:
         raise ValueError(
             f"monitor is {monitor!r}, but this training records no such figure; "
@@ -167,7 +168,7 @@ def recorded(monitor: str, training: Training) -> str:
 
 
 class _Watching(Callback):
-    """What acts when a figure has not got better for some epochs."""
+    """Base class of what acts when a figure has stopped improving."""
 
     def __init__(self, monitor: str | None, patience: int, min_delta: float) -> None:
         self.monitor = figure_name(monitor)
@@ -175,12 +176,12 @@ class _Watching(Callback):
         self.min_delta = checks.not_negative("min_delta", min_delta)
         self.best: float | None = None
         self.best_epoch: int | None = None
-        self._busy = False  # whether a training is under way
+        self._busy = False  # whether a training is running
 
     def begin(self, training: Training) -> None:
         if self._busy:  # in another thread
             kind = type(self).__name__
-            raise ValueError(f"this {kind} is at work in another training: give each one its own")
+            raise ValueError(f"this {kind} is in use by another training: give each its own")
         given = self.monitor
         found = usual(training) if given is None else recorded(given, training)
         if found is None:
@@ -193,9 +194,9 @@ class _Watching(Callback):
         self._busy = False
 
     def better(self, training: Training) -> bool:
-        """Note the figure of the epoch that has ended, and return whether it is the best.
+        """Note the figure of the epoch that has ended, and return whether it is the best so far.
 
-        After NaN any number is.
+        Any number is better than NaN.
         """
         figure = getattr(training.history, self._figure)[-1]
         best = self.best
@@ -220,35 +221,35 @@ class _Watching(Callback):
 
 
 class EarlyStopping(_Watching):
-    """Stop when a figure has not got better for some epochs, and go back to the best weights.
+    """Stop when a figure has stopped improving, and restore the best weights.
 
-    A training that this has ended goes on, by ``fit(resume=…)``, where there is more patience now.
+    With a larger patience, ``fit(resume=…)`` continues a training that this callback has stopped.
 
     Parameters
     ----------
     monitor
-        ``"validation_accuracy"`` or ``"accuracy"``, which should grow, or ``"validation_cost"`` or
-        ``"cost"``, which should fall; None is the validation accuracy, or else, as of a regression,
-        the validation cost.
+        ``"validation_accuracy"`` or ``"accuracy"``, which should rise, or ``"validation_cost"`` or
+        ``"cost"``, which should fall. None is the validation accuracy if it is recorded, else (as
+        in a regression) the validation cost.
     patience
-        Stop after so many epochs in a row without a better figure.
+        Stop after this many epochs in a row without improvement.
     min_delta
-        How much better counts.
+        Only changes by more than this count as improvement.
     restore
-        Whether the network ends with the weights that it had at its best.
+        Whether the network ends with the weights of the best epoch.
 
     Attributes
     ----------
     best
-        The best figure of the last training; None before.
+        The best figure of the last training; None before any.
     best_epoch
-        The epoch in which it was met, from 0; None before.
+        The epoch in which it was reached, from 0; None before any.
 
     Raises
     ------
     ValueError
-        For values out of range, and before the first epoch where the training will not record the
-        figure, or None finds none.
+        For values out of range; before the first epoch, if the training does not record the
+        figure, or, with None, has no validation data.
     """
 
     def __init__(
@@ -264,7 +265,7 @@ class EarlyStopping(_Watching):
     def begin(self, training: Training) -> None:
         super().begin(training)
         self._snapshot: Any = None
-        self._stopped: str | None = None  # why, where this has ended training
+        self._stopped: str | None = None  # why, if this has ended training
 
     def epoch_end(self, training: Training) -> None:
         if self.better(training):
@@ -306,32 +307,32 @@ class EarlyStopping(_Watching):
 
 
 class ReduceOnPlateau(_Watching):
-    """Multiply the learning rate when a figure has not got better for some epochs, and again.
+    """Reduce the learning rate whenever a figure has stopped improving.
 
-    Whatever schedule there is goes on, times this factor.
+    A learning rate schedule, if any, continues, multiplied by the factor.
 
     Parameters
     ----------
     monitor
         As in `EarlyStopping`.
     factor
-        What to multiply by: above 0 and below 1.
+        What to multiply the learning rate by: above 0 and below 1.
     patience
-        Multiply after so many epochs in a row without a better figure, and count anew.
+        Multiply after this many epochs in a row without improvement, then restart the count.
     min_delta
-        How much better counts.
+        Only changes by more than this count as improvement.
 
     Attributes
     ----------
     best
-        The best figure of the last training; None before.
+        The best figure of the last training; None before any.
     best_epoch
-        The epoch in which it was met, from 0; None before.
+        The epoch in which it was reached, from 0; None before any.
 
     Raises
     ------
     ValueError
-        For values out of range, and before the first epoch where the training will not record the
+        For values out of range; before the first epoch, if the training does not record the
         figure.
     """
 

@@ -1,4 +1,4 @@
-"""Checkpoints: files from which a training that was ended, by whatever, goes on."""
+"""Checkpoints: files from which an interrupted training can be resumed."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ BEST = "best.safetensors"
 
 
 class Checkpoints(Callback):
-    """Write checkpoints of a training to a folder as it goes on.
+    """Write checkpoints of a training to a folder.
 
-    One is all that it takes to go on, by ``fit(resume=…)``, as if there had been no end: a network
-    file, which `xnn.load` reads, with the optimizer's state, the random generators, the place
-    within the epoch, the history and the callbacks' state. They are numbered,
-    ``checkpoint-000001.safetensors`` and so on; ``best.safetensors`` is that of the best epoch.
-    There is one too when training ends of itself. One that cannot be written, because a disk is
-    full for instance, is told by a `RuntimeWarning`, once, and training goes on.
+    A checkpoint holds all that ``fit(resume=…)`` needs to continue as if uninterrupted: it is a
+    network file, which `xnn.load` reads, with the optimizer's state, the random generators, the
+    position within the epoch, the history and the callbacks' state. Checkpoints are numbered,
+    ``checkpoint-000001.safetensors`` and so on; ``best.safetensors`` is that of the best epoch. One
+    is also written when training ends normally. If one cannot be written, because the disk is full
+    for instance, a single `RuntimeWarning` is issued and training continues.
 
     Parameters
     ----------
     folder
-        Where to; made where it is not there. It is for one training at a time.
+        The folder to write to; created if missing. It serves one training at a time.
     every
-        ``"2 epochs"``, ``"500 steps"``, ``"10 minutes"``, or a number of epochs. Steps are looked
-        at some dozens at a time.
+        ``"2 epochs"``, ``"500 steps"``, ``"10 minutes"``, or a number of epochs. Steps and minutes
+        are checked every few dozen steps.
     keep
-        How many to keep, beside the best.
+        How many to keep, besides the best.
     monitor
-        What tells the best epoch, as in `EarlyStopping`; None is the validation accuracy, or else
-        the validation cost, where there is one.
+        The figure that decides the best epoch, as in `EarlyStopping`; None is the validation
+        accuracy if it is recorded, else the validation cost, if any.
 
     Raises
     ------
     ValueError
-        For values that are none of these, and before the first epoch where the training will not
-        record the figure, or is a new one but the folder has checkpoints.
+        For values that are none of these; before the first epoch, if the training does not record
+        the figure, or if it is a new training but the folder has checkpoints.
     OSError
-        Where the folder cannot be made.
+        If the folder cannot be created.
 
     Examples
     --------
@@ -86,7 +86,7 @@ class Checkpoints(Callback):
         self.monitor = figure_name(monitor)
 
     def newest(self) -> Path | None:
-        """Return the newest checkpoint in the folder, for ``fit(resume=…)``; None without any."""
+        """Return the newest checkpoint in the folder, for ``fit(resume=…)``; None if none."""
         return newest(self.folder)
 
     def begin(self, training: Training) -> None:
@@ -94,8 +94,8 @@ class Checkpoints(Callback):
         self._figure = usual(training) if given is None else recorded(given, training)
         if not training.resumed and self.newest() is not None:
             raise ValueError(
-                f"{self.folder}: has checkpoints already; go on from them by resume, "
-                "or take another folder"
+                f"{self.folder}: already has checkpoints; continue from them with resume, "
+                "or use another folder"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         saving.sweep(self.folder)
@@ -138,36 +138,36 @@ class Checkpoints(Callback):
 
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:
-        """Warn, once, of what the file system does not do, and go on."""
+        """Warn, once, of a failure of the file system, and continue."""
         try:
             yield
         except OSError as error:
             if not self._failed:
                 self._failed = True
-                warnings.warn(f"{what} ({error}); training goes on", RuntimeWarning, stacklevel=4)
+                warnings.warn(f"{what} ({error}); training continues", RuntimeWarning, stacklevel=4)
 
 
 def newest(folder: str | os.PathLike[str]) -> Path | None:
-    """Return the newest checkpoint in a folder, None where there is none."""
+    """Return the newest checkpoint in a folder; None if there is none."""
     found = _numbered(Path(folder))
     return found[max(found)] if found else None
 
 
 def find(path: str | os.PathLike[str]) -> Path:
-    """Return a file that is given, or the newest checkpoint of a folder that is given.
+    """Return ``path`` if it is a file, or the newest checkpoint in it if it is a folder.
 
-    Raises `FileNotFoundError` where there is none.
+    Raises `FileNotFoundError` if the folder has none.
     """
     if not Path(os.fsdecode(path)).is_dir():
         return Path(os.fsdecode(path))
     found = newest(path)
     if found is None:
-        raise FileNotFoundError(f"{os.fsdecode(path)}: there is no checkpoint in this folder")
+        raise FileNotFoundError(f"{os.fsdecode(path)}: no checkpoint in this folder")
     return found
 
 
 def _numbered(folder: Path) -> dict[int, Path]:
-    """Return the checkpoints in a folder, if it is there, by their numbers."""
+    """Return the checkpoints in a folder, if it exists, by number."""
     try:
         paths = list(folder.iterdir())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Arguments that are numbers: checked, and refused with what came and what is wanted."""
+"""Validation of arguments; errors say what was given and what is expected."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def number(
 ) -> float:
     """Return a finite real ``value`` as a float, if it is within all bounds.
 
-    Those are ``above < value < below`` and ``least ≤ value ≤ most``.
+    The bounds are ``above < value < below`` and ``least ≤ value ≤ most``.
 
     Raises `ValueError`: ``argument`` is …, but must be ``wanted``.
     """

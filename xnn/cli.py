@@ -20,13 +20,13 @@ from .version import __version__
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
 _MODEL = "digits.safetensors"
-#: What was asked for cannot be had, and what went wrong while it was done.
+#: Errors in what was asked for, and failures while doing it.
 _REFUSED = (DeviceError, ImportError, OSError, ValueError)
 _FAILED = (FloatingPointError, MemoryError)
-#: Data sets, and how many pixels an image of each has.
+#: Data sets, and the number of pixels per image.
 _PIXELS = {"mnist": images.SIDE**2, "digits": 64}
 _ACTIVATIONS = click.Choice(["sigmoid", "tanh", "relu", "leaky_relu", "linear"])
-#: Costs, and the activation of the output layer that goes with each.
+#: Costs, each with the activation of its output layer.
 _OUTPUTS = {"quadratic": "sigmoid", "cross_entropy": "sigmoid", "log_likelihood": "softmax"}
 _OPTIMIZERS: dict[str, Callable[..., optimizers.Optimizer]] = {
     "sgd": optimizers.SGD,
@@ -38,11 +38,11 @@ _RATES = (
     "0.01 for rmsprop]"
 )
 _POSITIVE = click.IntRange(min=1)
-_INTERRUPTED = 130  # the status that shells give for Ctrl-C
+_INTERRUPTED = 130  # the shells' exit status for Ctrl-C
 
 
 class _Commands(click.Group):
-    """Commands whose errors are one line, and a status: 2 for what cannot be, 1 for what failed."""
+    """Commands whose errors are one line and an exit status: 2 if refused, 1 if failed."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -56,37 +56,39 @@ class _Commands(click.Group):
 
 
 def _line(error: BaseException) -> str:
-    """Return what an error tells, as one line."""
+    """Return an error's message as one line."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
 
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_device = click.option("--device", help="cpu, gpu, gpu:N or auto; else XNN_DEVICE, or the CPU.")
+_device = click.option(
+    "--device", help="cpu, gpu, gpu:N or auto; default XNN_DEVICE, else the CPU."
+)
 _model = click.argument("model", type=click.Path(path_type=Path), default=_MODEL)
 
 
 def _data(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that name a data set."""
     kinds = click.Choice(list(_PIXELS))
-    where = "A folder with MNIST's files, mnist.npz or mnist.pkl.gz; else XNN_DATA, or a download."
+    where = "Folder of MNIST's files, mnist.npz or mnist.pkl.gz; default XNN_DATA, else a download."
     command = click.option("--data", metavar="PATH", help=where)(command)
-    told = "MNIST, or scikit-learn's digits of 8 × 8."
+    told = "MNIST, or scikit-learn's 8 × 8 digits."
     return click.option("--dataset", type=kinds, default="mnist", help=told)(command)
 
 
 def _network(model: str | Path, device: str | None) -> Network:
-    """Return the network of a file, or say how to make one where there is none."""
+    """Return the network in a file. Raises `FileNotFoundError`, which says how to train one."""
     if not Path(model).exists():
-        raise FileNotFoundError(f"{model}: there is no such model; xnn train {model} makes one")
+        raise FileNotFoundError(f"{model}: no such model; train one with xnn train {model}")
     return load(model, device=device)
 
 
 def _load(dataset: str, data: str | None) -> Any:
     """Return training, validation and test pairs."""
     if dataset == "digits" and data is not None:
-        raise ValueError("--data is for MNIST; the digits are inside scikit-learn")
+        raise ValueError("--data is for MNIST; the digits come with scikit-learn")
     return datasets.digits() if dataset == "digits" else datasets.mnist(data)
 
 
@@ -96,9 +98,9 @@ def main() -> None:
     """Neural networks on a CPU or an NVIDIA GPU.
 
     \b
-    Completion of commands and options, for bash (zsh and fish alike):
+    Completion of commands and options, in bash (zsh and fish are similar):
         eval "$(_XNN_COMPLETE=bash_source xnn)"
-    """  # noqa: D301 - click's mark of lines that stay as they are
+    """  # noqa: D301 - click's mark for a paragraph not to rewrap
 
 
 @main.command()
@@ -108,7 +110,7 @@ def main() -> None:
     type=int,
     multiple=True,
     default=[30],
-    help="Neurons of a hidden layer; give it once for each.",
+    help="Neurons of a hidden layer; repeat for more layers.",
 )
 @click.option("--activation", type=_ACTIVATIONS, default="sigmoid", help="Of the hidden layers.")
 @click.option(
@@ -118,14 +120,14 @@ def main() -> None:
     help="The outputs are softmax for log_likelihood, else sigmoid.",
 )
 @click.option("--epochs", type=_POSITIVE, default=30)
-@click.option("--batch-size", type=_POSITIVE, default=10, help="Samples a step.")
+@click.option("--batch-size", type=_POSITIVE, default=10, help="Samples per step.")
 @click.option("--optimizer", type=click.Choice(list(_OPTIMIZERS)), default="sgd")
 @click.option("--lr", type=float, help=_RATES)
-@click.option("--seed", type=int, default=0, help="Of weights and shuffles.")
+@click.option("--seed", type=int, default=0, help="For weights and shuffles.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32")
 @click.option("--checkpoint", metavar="DIR", help="Write checkpoints to a folder.")
 @click.option("--every", help="How often: '500 steps', '10 minutes' …  [default: 1 epoch]")
-@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint, if there is one.")
+@click.option("--resume", is_flag=True, help="Continue from the newest checkpoint, if any.")
 @_data
 @_device
 @_as_json
@@ -150,18 +152,18 @@ def train(
 ) -> None:
     """Train a network on digits and save it to MODEL.
 
-    MODEL is digits.safetensors if none is named.
+    MODEL defaults to digits.safetensors.
 
     Example: xnn train --hidden 100 --epochs 10
     """
     if not model.absolute().parent.is_dir():
-        raise FileNotFoundError(f"{model}: there is no such folder to save to")
+        raise FileNotFoundError(f"{model}: no such folder to save to")
     if model.is_dir():
-        raise IsADirectoryError(f"{model}: is a folder, and no file to save to")
+        raise IsADirectoryError(f"{model}: is a folder, not a file to save to")
     if resume and checkpoint is None:
-        raise click.UsageError("--resume goes on from checkpoints: name their folder, --checkpoint")
+        raise click.UsageError("--resume needs the folder of the checkpoints: --checkpoint DIR")
     if every and checkpoint is None:
-        raise click.UsageError("--every is of checkpoints: name a folder for them, --checkpoint")
+        raise click.UsageError("--every needs a folder for the checkpoints: --checkpoint DIR")
     (x, y), validation, test = _load(dataset, data)
     layers = [Dense(units, activation) for units in hidden]
     outputs = Dense(10, _OUTPUTS[cost])
@@ -190,8 +192,8 @@ def train(
         resume=newest,
     )
     if newest is not None and not trained and not history.interrupted:
-        already = f"{newest} has {len(history.cost)} epochs already"
-        click.echo(f"xnn: nothing to train: {already}, and --epochs counts them all", err=True)
+        already = f"{newest} already has {len(history.cost)} epochs"
+        click.echo(f"xnn: nothing to train: {already}, and --epochs is the total", err=True)
     net.save(model)
     found = net.evaluate(*test)
     if as_json:
@@ -220,7 +222,7 @@ def evaluate(
 ) -> None:
     """Show the cost and accuracy of MODEL on test images.
 
-    MODEL is digits.safetensors if none is named.
+    MODEL defaults to digits.safetensors.
 
     Example: xnn evaluate digits.safetensors
     """
@@ -244,11 +246,11 @@ def evaluate(
 @_device
 @_as_json
 def predict(files: tuple[Path, ...], model: str, device: str | None, as_json: bool) -> None:
-    """Read the handwritten digit on each picture.
+    """Read the handwritten digit in each picture.
 
-    A picture shows one digit, of any size, dark on light or light on dark. Printed are the digit
-    and, in brackets, the network's output for it, 1 where it is sure. Where some pictures cannot be
-    read, the others are, and the exit status is 2.
+    A picture shows one digit, of any size, dark on light or light on dark. The digit is printed
+    with, in brackets, the network's output for it: 1 if it is certain. If some pictures cannot be
+    read, the others still are, and the exit status is 2.
 
     Example: xnn predict three.png seven.png --model digits.safetensors
     """
@@ -284,14 +286,14 @@ def predict(files: tuple[Path, ...], model: str, device: str | None, as_json: bo
 def export(files: tuple[Path, ...], as_json: bool) -> None:
     """Write MODEL to OUT as ONNX.
 
-    MODEL is digits.safetensors if none is named.
+    MODEL defaults to digits.safetensors.
 
     Example: xnn export digits.safetensors digits.onnx
     """
     *models, out = files
     if len(models) > 1:
-        raise click.UsageError("one MODEL and one OUT are the most")
-    if out.suffix.lower() != ".onnx":  # rather a MODEL, which must not be written over
+        raise click.UsageError("give at most one MODEL and one OUT")
+    if out.suffix.lower() != ".onnx":  # perhaps a MODEL, which must not be overwritten
         raise click.UsageError(f"{out}: OUT, the file to write, must be named .onnx")
     model = models[0] if models else Path(_MODEL)
     net = _network(model, "cpu")
@@ -306,7 +308,7 @@ def export(files: tuple[Path, ...], as_json: bool) -> None:
 def info(model: Path | None, as_json: bool) -> None:
     """Show what xnn runs on, or what MODEL is.
 
-    Without MODEL: the versions and devices that there are, and what a GPU still needs.
+    Without MODEL: versions, available devices, and what is missing to use a GPU.
 
     Example: xnn info digits.safetensors
     """

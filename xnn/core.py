@@ -1,7 +1,7 @@
 """`Core`: what a network consists of and does, for samples that have been checked.
 
-A `Network` is this and the face that users see; whatever else is built on networks uses the core,
-where samples are checked once, and then used as often as one likes.
+A `Network` wraps it for users; whatever else is built on networks uses the core, where samples are
+checked once and can then be used repeatedly.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from .samples import Samples, check_samples, check_weights
 from .steps import Recipe, Trainer
 from .training import Options, Saved, train
 
-_SMALL = 8 * 1024 * 1024  # bytes of samples that are worth a copy of them, to compile nothing anew
-_OFTEN = 10  # times that samples of a kind will come, which have come twice
-_TRAINING = "training"  # what is a checkpoint's of a file, and not the network's
+_SMALL = 8 * 1024 * 1024  # bytes of samples that are cheaper to copy than to recompile for
+_OFTEN = 10  # expected further uses of samples of a kind that has come twice
+_TRAINING = "training"  # the prefix of what a checkpoint has beyond the network
 
 
 class Core:
     """An engine, what runs it, and how all of it is stored.
 
-    Engine and `inference` are new ones where the network goes to another device.
+    Moving the network to another device replaces `engine` and `inference`.
     """
 
     engine: Engine
@@ -55,9 +55,9 @@ class Core:
     ) -> None:
         kind = as_dtype(dtype)
         if precision == "tf32" and kind == np.float64:
-            raise ValueError("precision is 'tf32', which is one of float32, but dtype is float64")
+            raise ValueError("precision is 'tf32', which needs float32, but dtype is float64")
         self.rng, self.precision = rng, precision
-        self._last: tuple[Any, Trainer | None] = None, None  # of what kind, and for the next one
+        self._last: tuple[Any, Trainer | None] = None, None  # the last kind, and its trainer
         chosen = costs.get(cost, described[-1].function)
         self.engine = Engine(described, inputs, chosen, select(device, precision), kind)
         self.inference = Inference(self.engine)
@@ -65,7 +65,7 @@ class Core:
     # What it does.
 
     def samples(self, x: Any, y: Any, names: tuple[str, str] = ("x", "y")) -> Samples:
-        """Return inputs and targets, checked, see `check_samples`."""
+        """Return inputs and targets, checked; see `check_samples`."""
         engine = self.engine
         function = engine.layers[-1].function
         shapes = engine.shapes[0], engine.shapes[-1]
@@ -80,28 +80,28 @@ class Core:
         class_weight: Any = None,
         name: str = "sample_weight",
     ) -> Samples:
-        """Return samples with weights, checked, see `check_weights`."""
+        """Return samples with weights, checked; see `check_weights`."""
         engine = self.engine
         how = sample_weight, class_weight, engine.outputs, engine.dtype
         return check_weights(engine.backend, samples, *how, name)
 
     def settle(self, samples: Samples) -> Samples:
-        """Return samples on the network's device, where they fit."""
+        """Return samples on the network's device, if they fit."""
         with self.engine.lock:
             return self.engine.settle(samples)
 
     def evaluate(self, samples: Samples) -> Evaluation:
-        """Return cost and accuracy, see `Inference.evaluate`."""
+        """Return cost and accuracy; see `Inference.evaluate`."""
         with self.engine.lock:
             return self.inference.evaluate(samples)
 
     def train(
         self, samples: Samples, *, recipe: Recipe, again: bool = False, **options: Unpack[Options]
     ) -> History:
-        """Train as `xnn.training.train` does; where the device fails, go to the CPU.
+        """Train as `xnn.training.train` does; if the device fails, move to the CPU.
 
-        Where it is ``again`` with the same recipe, its optimizer goes on from where it ended, and
-        nothing is compiled anew for samples of the same kind.
+        With ``again`` and the same recipe, the optimizer continues from where it ended, and nothing
+        is recompiled for samples of the same kind.
         """
         try:
             return train(
@@ -118,13 +118,13 @@ class Core:
             if error.parameters is None:  # before the first step
                 raise
             self._become({**self._state_of(self.engine, error.parameters), "device": "cpu"})
-            what = "the network is on the CPU now, with the weights"
+            what = "the network is now on the CPU, with the weights"
             told = DeviceError(f"{error}; {what} {error.parameters_of}")
             told.history = error.history
             raise told from None
 
     def _trainer(self, samples: Samples, recipe: Recipe) -> Trainer | None:
-        """Return the `Trainer` for samples of this kind, if they have come before; else None."""
+        """Return the `Trainer` for samples of this kind if they have come before, else None."""
         engine, kind, (last, trainer) = self.engine, (recipe, samples.kind()), self._last
         if kind != last:
             trainer = None
@@ -135,29 +135,28 @@ class Core:
         return trainer
 
     def go_to(self, device: str) -> None:
-        """Go to a device, unless it is there."""
+        """Move to a device, unless already there."""
         if select(device, self.precision).device != self.engine.backend.device:
-            # Not while this engine's lock is held: to make another takes `engine._adding`, and who
-            # forks takes that first, and then the engines'.
+            # Not while holding this engine's lock: making another takes `engine._adding`, and a
+            # fork takes that first and then the locks of the engines.
             self._become({**self.state(), "device": device})
 
     # How it is stored.
 
     def state(self) -> dict[str, Any]:
-        """Return all that the network is: what `restored` takes."""
+        """Return the complete state of the network, which `restored` takes."""
         engine = self.engine
         return self._state_of(engine, _flat(engine))
 
     def arrays(self) -> list[dict[str, NDArray[Any]]]:
-        """Return copies of each layer's arrays, by their names, on the host."""
+        """Return copies of each layer's arrays, by name, on the host."""
         engine = self.engine
         return _arrays(engine, _flat(engine))
 
     def put(self, named: Mapping[str, Any], *, strict: bool = True) -> None:
-        """Set all arrays to those that `state` names so; unless ``strict``, those that are given.
+        """Set all arrays, named as in `state`; if not ``strict``, those that are given.
 
-        Raises `ValueError` if names do not match, unless not ``strict``, or if arrays do not fit,
-        before any is set.
+        Raises `ValueError` if arrays do not fit or, if ``strict``, names differ, before any is set.
         """
         engine = self.engine
         on_host = {
@@ -170,9 +169,9 @@ class Core:
                 engine.put(i, own)
 
     def _state_of(self, engine: Engine, flat: NDArray[Any]) -> dict[str, Any]:
-        """Return the state, with parameters from a flat buffer that is laid out as by ``engine``.
+        """Return the state, with parameters from a flat buffer laid out as by ``engine``.
 
-        That is the network's engine, or was until another thread took the network elsewhere.
+        That is the network's engine, or was until another thread moved the network.
         """
         shape = engine.shapes[0]
         description = {
@@ -197,20 +196,20 @@ class Core:
         vars(self).update(vars(restored(state)))
 
     def _write(self, path: str | os.PathLike[str], saved: Saved) -> None:
-        """Write a checkpoint: the network's file, and the training in it."""
+        """Write a checkpoint: a network file that also holds the training."""
         state = self._state_of(self.engine, saved.flat)
         training = {f"{_TRAINING}.{name}": array for name, array in saved.arrays.items()}
         description = {**state["description"], _TRAINING: dict(saved.facts)}
         saving.write(path, {**state["arrays"], **training}, description)
 
     def saved(self, path: Path) -> Saved:
-        """Return the training in this network's checkpoint. Raises `ValueError` for any other."""
+        """Return the training in a checkpoint of this network. Raises `ValueError` for another."""
         name, engine = str(path), self.engine
         arrays, description = saving.read(path)
         facts = description.pop(_TRAINING, None)
         if not isinstance(facts, dict):
-            raise ValueError(f"{name}: a network, but not one to go on training with")
-        try:  # with what layers have come to say of themselves since it was written
+            raise ValueError(f"{name}: a network, but not a checkpoint to resume training from")
+        try:  # older files may describe layers with fewer arguments
             made = [layers.from_description(layer) for layer in description["layers"]]
             description["layers"] = [layer.describe() for layer in made]
         except (KeyError, TypeError, ValueError) as error:
@@ -218,7 +217,7 @@ class Core:
         for told, value in self.state()["description"].items():
             if description.get(told) != value:
                 came = f"{description.get(told)!r} there, but {value!r} here"
-                raise ValueError(f"{name}: of another network: {told} is {came}")
+                raise ValueError(f"{name}: from another network: {told} is {came}")
         own, training = _parted(arrays)
         flat = np.zeros(engine.flat.shape, engine.dtype)
         try:
@@ -239,18 +238,18 @@ def _flat(engine: Engine) -> NDArray[Any]:
 
 
 def _arrays(engine: Engine, flat: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
-    """Return each layer's arrays, by their names, of a flat buffer of the host."""
+    """Return each layer's arrays, by name, from a flat buffer on the host."""
     views = (engine.views(i, flat) for i in range(len(engine.layers)))
     return [{name: np.ascontiguousarray(view) for name, view in own.items()} for own in views]
 
 
 def restored(state: dict[str, Any]) -> Core:
-    """Return the network whose `Core.state` that was. Raises `ValueError` where it was none's."""
+    """Return the network with this `Core.state`. Raises `ValueError` if the state is invalid."""
     described = state["description"]
     made = [layers.from_description(layer) for layer in described["layers"]]
     inputs, made = stack([described["inputs"], *made])
     dtype = as_dtype(described["dtype"])
-    # Shapes first: no memory on a description's word alone.
+    # Shapes first: allocate no memory just because a description says so.
     placed = _placed(array_shapes(made, inputs), state["arrays"], dtype)
     how = {name: state[name] for name in ("rng", "device", "precision")}
     core = Core(made, inputs, described["cost"], dtype=dtype, **how)
@@ -265,10 +264,10 @@ def _placed(
     dtype: Any,
     strict: bool = True,
 ) -> list[dict[str, NDArray[Any]]]:
-    """Return each layer's arrays, checked, of all that there are, named ``"0.weights"`` and so on.
+    """Return each layer's arrays, checked, from arrays named ``"0.weights"`` and so on.
 
     Raises `ValueError` if one does not fit; if ``strict``, also if one is missing or belongs to no
-    layer, else if none belongs to any.
+    layer; if not, only if none belongs to any layer.
     """
     left, placed = dict(named), []
     for i, shapes in enumerate(wanted):
@@ -288,7 +287,7 @@ def _placed(
 def _parted(
     arrays: Mapping[str, NDArray[Any]],
 ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
-    """Return the network's arrays of a file, and those of a training, by their names."""
+    """Split a file's arrays into the network's and the training's, by name."""
     own, training, prefix = {}, {}, f"{_TRAINING}."
     for name, array in arrays.items():
         if name.startswith(prefix):
@@ -299,7 +298,7 @@ def _parted(
 
 
 def revived(state: dict[str, Any]) -> Core:
-    """Return the network that was pickled: on its device, or the CPU where that is not there."""
+    """Return the network that was pickled: on its device, or on the CPU if that is unavailable."""
     try:
         return restored(state)
     except DeviceError:
@@ -307,10 +306,10 @@ def revived(state: dict[str, Any]) -> Core:
 
 
 def read(path: str | os.PathLike[str], dtype: Any = None, **how: Any) -> Core:
-    """Return the network of a file, or of a checkpoint; ``how`` are rng, device and precision.
+    """Return the network in a file or checkpoint; ``how`` holds rng, device and precision.
 
-    It has the file's dtype, or the one that is given.
-    Raises `ValueError` that names the file where it holds none, `OSError` where it cannot be read.
+    ``dtype`` defaults to that of the file.
+    Raises `ValueError`, naming the file, if it holds no network, `OSError` if it cannot be read.
     """
     arrays, description = saving.read(path)
     if dtype is not None:
@@ -323,9 +322,9 @@ def read(path: str | os.PathLike[str], dtype: Any = None, **how: Any) -> Core:
 
 
 def stack(given: Any) -> tuple[Shape, list[Layer]]:
-    """Return the shape of the inputs and the layers, from what `Network` was given.
+    """Return the input shape and the layers, from the list that `Network` was given.
 
-    Raises `ValueError` where that is no such list.
+    Raises `ValueError` if the list is invalid.
     """
     wanted = "a list such as [784, 30, 10]: the number of inputs, then the layers"
     if not isinstance(given, list | tuple):
@@ -351,7 +350,7 @@ def stack(given: Any) -> tuple[Shape, list[Layer]]:
 
 
 def as_dtype(given: Any) -> np.dtype[Any]:
-    """Return float32 or float64, as given. Raises `ValueError` for any other."""
+    """Return float32 or float64, as given. Raises `ValueError` for anything else."""
     try:
         kind: np.dtype[Any] = np.dtype(given)
     except (TypeError, ValueError):

@@ -1,9 +1,9 @@
-"""Cost functions, and the error that each gives the output layer.
+"""Cost functions, and the error of the output layer for each.
 
 A cost is the mean over samples of a sum over outputs. ``value`` is a summand and ``gradient`` its
 derivative ∂C/∂a, as formulas in the outputs ``a``, their weighted inputs ``z`` and the targets
-``y``; ``k`` is the number of outputs, ``tiny`` the smallest normal number, under which a
-logarithm's argument is not let, and ``eps`` the distance from 1 to the next number.
+``y``; ``k`` is the number of outputs, ``tiny`` the smallest normal number, to which arguments of
+logarithms are clipped, and ``eps`` the distance from 1 to the next number.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class Cost:
 
     name: str
     value: str
-    gradient: str | None  # None where only the simplified delta is used
+    gradient: str | None  # None if only the simplified delta is used
     simplifies: str | None = None  # the activation after which ∂C/∂z is a - y
-    least: float = -inf  # what targets must lie between …
+    least: float = -inf  # the range of the targets, …
     most: float = inf
     distribution: bool = False  # … and whether those of a sample must add up to 1
 
     def values(self, backend: Backend, z: Array, a: Array, y: Array, out: Array) -> None:
-        """``out ←`` what each output adds to its sample's cost; all ``(batch, outputs)``."""
+        """``out ←`` each output's share of its sample's cost; all ``(batch, outputs)``."""
         info = backend.xp.finfo(out.dtype)
         limits = {"tiny": float(info.tiny), "eps": float(info.eps)}
         backend.elementwise(self.value, out, z=z, a=a, y=y, k=float(a.shape[1]), **limits)
@@ -50,17 +50,17 @@ class Cost:
 _QUADRATIC = Cost("quadratic", "0.5 * (a - y)**2", "a - y", simplifies="linear")
 _SQUARED = Cost("mean_squared_error", "(a - y)**2 / k", "2 * (a - y) / k")
 _ABSOLUTE = Cost("mean_absolute_error", "abs(a - y) / k", "sign(a - y) / k")
-# Every output its own yes or no (Nielsen, eq. 63) …
+# Each output is a separate yes or no (Nielsen, eq. 63) …
 _BERNOULLI = Cost(
     "cross_entropy",
-    # -y ln a - (1 - y) ln(1 - a), where a is σ(z), rearranged so that nothing is lost far out
+    # -y ln a - (1 - y) ln(1 - a) with a = σ(z), rearranged to stay accurate for large |z|
     "maximum(z, 0) - y * z + log1p(exp(-abs(z)))",
     None,
     simplifies="sigmoid",
     least=0.0,
     most=1.0,
 )
-# … or all outputs together one choice (Nielsen, eq. 80).
+# … or all outputs together are one choice (Nielsen, eq. 80).
 _CATEGORICAL = Cost(
     "log_likelihood",
     "-y * log(maximum(a, tiny))",
@@ -70,7 +70,7 @@ _CATEGORICAL = Cost(
     most=1.0,
     distribution=True,
 )
-# Both once more as scikit-learn has them: probabilities are cut off at ε and 1 - ε.
+# Both as in scikit-learn: probabilities are clipped to ε and 1 - ε.
 _CUT = "maximum(minimum(a, 1 - eps), eps)"
 _CUT_BERNOULLI = Cost(
     "log_loss",
@@ -111,14 +111,13 @@ NAMES = (
 def get(name: Any, activation: Activation) -> Cost:
     """Return the cost called ``name`` for an output layer with ``activation``.
 
-    ``"cross_entropy"`` is that of the distribution which the outputs describe: after sigmoid, each
-    output is a yes or no of its own; after softmax, all are one choice, and it is the same as
-    ``"log_likelihood"``; ``"log_loss"`` is the same with probabilities cut off at ε, the dtype's
+    ``"cross_entropy"`` depends on the distribution that the outputs describe: after sigmoid, each
+    output is a separate yes or no; after softmax, all are one choice, and it is the same as
+    ``"log_likelihood"``. ``"log_loss"`` is the same with probabilities clipped by ε, the dtype's
     distance from 1 to the next number. ``"poisson"`` is half the Poisson deviance, after exp.
-    ``None`` gives log-likelihood after softmax and else the quadratic cost.
+    ``None`` gives log-likelihood after softmax, else the quadratic cost.
 
-    Raises `ValueError` for a name that is not known, and for a cost that takes the logarithm of
-    outputs which are no probabilities.
+    Raises `ValueError` for an unknown name, and for a cost that does not fit the activation.
     """
     softmax = activation.name == "softmax"
     match name:

@@ -1,8 +1,8 @@
 """Layers bound to a device: their parameters, forward and backward.
 
-All parameters are one flat buffer. Activations and deltas come from a workspace. A training step is
-written as a reader would write it, layer by layer, and compiled by the backend
-(`Backend.compile`), so that none of this Python runs while training does.
+All parameters are in one flat buffer. Activations and deltas come from a workspace. A training step
+is written in plain Python, layer by layer, and compiled by the backend (`Backend.compile`), so that
+none of this Python runs during training.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from .layers import Augmentation, Gradient, Layer, Meeting, Memory
 from .parameters import Layout, Parameter, Rows, Shape
 from .samples import Samples, SparseRows
 
-# How often is many times.
+# Uses of a weight per sample from which on it counts as reused.
 _REUSE = 4
-# A pass forward alone wakes threads that steps of training find waiting: it must be so much longer.
+# A forward pass has to wake threads that training steps find waiting: it must be this much longer.
 _WAKING = 5
 
 
 class _Pause(threading.local):
-    """Keeps networks from computing, between two chunks, but for this thread.
+    """Pauses the networks of all other threads, between two chunks.
 
-    That is while the process is copied: the copy has no other thread, and what one was at would
-    stay as it was, locks as well. And when the process ends: OpenBLAS waits for its own threads
-    then, and for ever where it is given work meanwhile.
+    This is done while the process forks: the child has no other threads, so that whatever they were
+    doing, and their locks, would stay as they were. And when the process exits: OpenBLAS then waits
+    for its own threads, for ever if it is given work meanwhile.
     """
 
     def __init__(self) -> None:
         self.held: list[Any] = []
 
     def begin(self, seconds: float = -1) -> None:
-        """Begin; those that do not come to a pause within so many seconds are left alone."""
+        """Begin; networks that do not pause within ``seconds`` are left running."""
         self._take(_adding, seconds)
         for engine in list(_engines):
             self._take(engine.lock, seconds)
@@ -86,18 +86,18 @@ class Engine:
         self.cost = cost
         self.backend = backend
         self.dtype = np.dtype(dtype)
-        #: The shape of a sample before the first layer, and behind each.
+        #: The shape of a sample before the first layer, and after each.
         self.shapes = shapes(self.layers, inputs)
         self.sizes = [prod(shape) for shape in self.shapes]
         layout = Layout(lambda columns: backend.padded(columns, self.dtype))
-        #: Each layer's, in its place in `flat`.
+        #: Each layer's parameters, with their places in `flat`.
         self.parameters = [
             layer.parameters(shape, layout)
             for layer, shape in zip(self.layers, self.shapes, strict=False)
         ]
         self.flat = backend.zeros((layout.size,), self.dtype)
-        #: Held by whatever computes, chunk by chunk: a device is for one thread at a time, and what
-        #: another did while a step is compiled would become a part of it.
+        #: Held while computing, chunk by chunk: a device serves one thread at a time, and the work
+        #: of another during the compilation of a step would become part of that step.
         self.lock = threading.RLock()
         with _adding:
             _engines.add(self)
@@ -112,17 +112,17 @@ class Engine:
         return self.backend.upload(np.eye(self.outputs, dtype=self.dtype))
 
     def upload(self, samples: Samples) -> Samples:
-        """Return samples as arrays of the device."""
+        """Return samples as arrays on the device."""
         up = {name: self.backend.upload(array) for name, array in samples.arrays().items()}
         return replace(samples, **up)
 
     @property
     def random(self) -> bool:
-        """Whether training takes random numbers."""
+        """Whether training uses random numbers."""
         return any(layer.random for layer in self.layers)
 
     def fits(self, samples: Samples) -> bool:
-        """Return whether samples may lie on the device as a whole; some may lie there already."""
+        """Return whether all samples fit on the device, or some arrays are there already."""
         arrays = samples.arrays().values()
         if isinstance(samples.x, SparseRows):
             return False
@@ -130,24 +130,24 @@ class Engine:
         return there or self.backend.fits(samples.nbytes)
 
     def settle(self, samples: Samples) -> Samples:
-        """Return samples on the device where they fit, else as they are."""
+        """Return samples on the device if they fit, else as they are."""
         return self.upload(samples) if self.fits(samples) else samples
 
     @property
     def multiplications(self) -> list[int]:
-        """How many multiplications a sample takes in each layer's matrix product."""
+        """The multiplications per sample in each layer's matrix product."""
         pairs = zip(self.layers, self.shapes, strict=False)
         return [layer.multiplications(shape) for layer, shape in pairs]
 
     def stage(self, batch: int) -> AbstractContextManager[None]:
-        """Return a context manager to train in, by such mini-batches; see `Backend.stage`."""
+        """Return a context manager for training on such mini-batches; see `Backend.stage`."""
         return self.backend.stage(batch * max(self.multiplications))
 
     def lanes(self, rows: int, *, backward: bool) -> int:
-        """Return into how many lanes a pass over so many samples is to be divided.
+        """Return into how many lanes a pass over ``rows`` samples is to be divided.
 
-        Backward each lane has gradients of its own. Where weights are used once a sample these are
-        as large as the work, and BLAS divides the products instead.
+        Backward, each lane has gradients of its own. If weights are used only once per sample,
+        these are as large as the work, and BLAS divides the products instead.
         """
         if backward and not self.reuses:
             return 1
@@ -157,16 +157,16 @@ class Engine:
 
     @property
     def reuses(self) -> bool:
-        """Whether a sample uses each weight many times, as at each place of a convolution."""
+        """Whether a sample uses each weight many times, as convolutions do."""
         return bool(sum(self.multiplications) >= _REUSE * self.flat.size)
 
     @property
     def trained(self) -> list[Parameter]:
-        """What optimizers change."""
+        """The parameters that optimizers change."""
         return [parameter for own in self.parameters for parameter in own if parameter.trained]
 
     def forward(self, lanes: Sequence[Sequence[Memory]], number: int = 0) -> Iterator[Meeting]:
-        """Run a lane of a mini-batch forward, see `Layer.forward_lane` and `meet`."""
+        """Run a lane of a mini-batch forward; see `Layer.forward_lane` and `meet`."""
         first = lanes[number][0]
         if first.scale != 1 and not self.layers[0].scales:
             inputs = first.inputs.values
@@ -182,10 +182,9 @@ class Engine:
         weights: Array | None = None,
         number: int = 0,
     ) -> Iterator[Meeting]:
-        """Run a lane backward, after `forward`; hand each gradient to ``gradient``.
+        """Run a lane backward, after `forward`; pass each gradient to ``gradient``.
 
-        ``targets`` are those of the lane; ``weights`` ``(batch, 1)`` says how much each of its
-        samples counts.
+        ``targets`` are those of the lane; ``weights`` ``(batch, 1)`` are its sample weights.
         """
         last, function = lanes[number][-1], self.layers[-1].function
         assert last.delta is not None
@@ -199,11 +198,11 @@ class Engine:
             yield from layer.backward_lane(self.backend, places, number, gradient)
 
     def views(self, number: int, flat: Array) -> dict[str, Array]:
-        """Return views of a layer's arrays in a flat buffer, by their names."""
+        """Return views of a layer's arrays in a flat buffer, by name."""
         return self.layers[number].views(self.shapes[number], self.parameters[number], flat)
 
     def put(self, number: int, arrays: Mapping[str, Any]) -> None:
-        """Set a layer's arrays to some of the host, which have been checked."""
+        """Set a layer's arrays from checked arrays on the host."""
         views = self.views(number, self.flat)
         with self.lock:
             for name, values in arrays.items():
@@ -211,7 +210,7 @@ class Engine:
 
 
 def meet(backend: Backend, lanes: Sequence[Iterator[Meeting]]) -> None:
-    """Run lanes at the same time, but for what they do together where they meet."""
+    """Run lanes in parallel, except for what is done once for all where they meet."""
     met: dict[int, Meeting | None] = {}
 
     def go_on(number: int) -> None:
@@ -226,15 +225,15 @@ def meet(backend: Backend, lanes: Sequence[Iterator[Meeting]]) -> None:
 
 
 def shapes(layers: Sequence[Layer], inputs: Shape) -> list[Shape]:
-    """Return the shape of a sample before the first layer, and behind each.
+    """Return the shape of a sample before the first layer, and after each.
 
-    Raises `ValueError` that names the layer which does not fit.
+    Raises `ValueError`, naming the layer that does not fit.
     """
     found, learning = [inputs], False
     for number, layer in enumerate(layers, start=1):
         try:
             if isinstance(layer, Augmentation) and learning:
-                raise ValueError(f"{type(layer).__name__} goes before all layers that learn")
+                raise ValueError(f"{type(layer).__name__} must come before all layers that learn")
             outputs = layer.outputs(found[-1])
         except ValueError as error:
             raise ValueError(f"layers[{number}]: {error}") from None
@@ -244,9 +243,9 @@ def shapes(layers: Sequence[Layer], inputs: Shape) -> list[Shape]:
 
 
 def array_shapes(layers: Sequence[Layer], inputs: Shape) -> list[dict[str, Shape]]:
-    """Return the names and shapes of each layer's arrays, for which no memory is taken.
+    """Return the names and shapes of each layer's arrays, without allocating memory.
 
-    Raises `ValueError` where layers do not fit.
+    Raises `ValueError` if layers do not fit.
     """
     layout = Layout(lambda columns: columns)
     pairs = list(zip(layers, shapes(layers, inputs), strict=False))

@@ -1,4 +1,4 @@
-"""Several networks as one, and networks trained on parts of the data in turn."""
+"""Ensembles of networks, and cross-validation."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from .samples import classes
 
 
 class Ensemble:
-    """Networks that answer together.
+    """Several networks whose outputs are combined.
 
     Parameters
     ----------
     networks
         At least one, all with the same number of outputs.
     vote
-        ``"average"``: of their outputs; or ``"majority"``: a network has one vote for a class, and
-        of classes with as many votes the one with the larger average wins.
+        ``"average"``: of their outputs; or ``"majority"``: each network votes for one class, and
+        the larger average output breaks ties.
 
     Raises
     ------
@@ -58,7 +58,7 @@ class Ensemble:
         outputs = {net.shapes[-1] for net in self.networks}
         if len(outputs) > 1:
             raise ValueError(
-                f"networks have outputs of shapes {sorted(outputs)}, but must be alike"
+                f"networks have outputs of shapes {sorted(outputs)}, but must all have the same"
             )
         if vote not in ("average", "majority"):
             raise ValueError(f"vote is {vote!r}, but must be 'average' or 'majority'")
@@ -71,7 +71,7 @@ class Ensemble:
         return "\n".join([f"Ensemble of {len(told)} by {self.vote}{alike}:", *each])
 
     def predict(self, x: ArrayLike) -> NDArray[Any]:
-        """Return the networks' outputs for samples as `Network.predict` takes them, averaged."""
+        """Return the average of the networks' outputs, for samples as in `Network.predict`."""
         found: list[Any] = [net.predict(x) for net in self.networks]
         if isinstance(found[0], np.ndarray):
             return _mean(found)
@@ -85,7 +85,7 @@ class Ensemble:
         return averaged
 
     def classify(self, x: ArrayLike) -> NDArray[np.intp]:
-        """Return for each sample the class that is voted for, shape ``(n,)``."""
+        """Return the elected class of each sample, shape ``(n,)``."""
         found: list[Any] = [net.predict(x) for net in self.networks]
         pairs = zip(self.networks, found, strict=True)
         voted = self._count([net.core.engine.backend.host(outputs) for net, outputs in pairs])
@@ -96,21 +96,21 @@ class Ensemble:
         return there
 
     def accuracy(self, x: ArrayLike, y: ArrayLike) -> float:
-        """Return the share of samples classified as ``y`` says, labels ``(n,)`` or one-hot rows.
+        """Return the share of samples classified as in ``y``, labels ``(n,)`` or one-hot rows.
 
-        Raises `ValueError` as `Network.evaluate` does, and for targets that are no classes.
+        Raises `ValueError` as `Network.evaluate` does, and for targets that are not classes.
         """
         engine = self.networks[0].core.engine
         backend, samples = engine.backend, self.networks[0].core.samples(x, y)
         if engine.outputs == 1 and np.isin(backend.host(samples.values), (0, 1)).all():
-            samples = replace(samples, scoring="threshold")  # after whichever activation
+            samples = replace(samples, scoring="threshold")  # after any activation
         wanted = classes(backend, samples)
         if wanted is None:
-            raise ValueError("y has numbers that are no classes: give labels (n,) or one-hot rows")
+            raise ValueError("y has numbers that are not classes: give labels (n,) or one-hot rows")
         return float((backend.host(self.classify(x)) == wanted).mean())
 
     def _count(self, outputs: list[NDArray[Any]]) -> NDArray[np.intp]:
-        """Return the class that is voted for by each network's outputs ``(n, …)``."""
+        """Return the elected class of each sample, from each network's outputs ``(n, …)``."""
         n, count = len(outputs[0]), self.networks[0].core.engine.outputs
         votes = np.zeros((n, max(2, count)))
         for one in outputs:
@@ -120,13 +120,13 @@ class Ensemble:
             average = np.hstack([1 - average, average])
         if self.vote == "average" or n == 0:
             return np.asarray(average.argmax(axis=1))
-        # An average is part of a vote, so that it decides between equals alone.
+        # Averages add less than one vote, so that they only break ties.
         spread = np.ptp(average) or 1.0
         return np.asarray((votes + (average - average.min()) / (2 * spread)).argmax(axis=1))
 
 
 def _mean(outputs: list[NDArray[Any]]) -> NDArray[Any]:
-    """Return the mean of some arrays, in the memory of the first."""
+    """Return the mean of arrays, computed in the memory of the first."""
     total, *others = outputs
     for one in others:
         total += one
@@ -135,11 +135,11 @@ def _mean(outputs: list[NDArray[Any]]) -> NDArray[Any]:
 
 
 def folds(n: int, k: int = 5, seed: int | None = None) -> Iterator[tuple[Any, Any]]:
-    """Return k pairs of indices, one by one: of samples to train on, and of those held out.
+    """Return an iterator over k pairs of indices: of samples to train on, and of those held out.
 
     Each sample is held out once.
 
-    Raises `ValueError` where there are fewer samples than folds.
+    Raises `ValueError` if there are fewer samples than folds.
     """
     checks.whole("k", k, least=2)
     if checks.whole("n", n, least=0) < k:
@@ -153,16 +153,15 @@ def folds(n: int, k: int = 5, seed: int | None = None) -> Iterator[tuple[Any, An
 def cross_validate(
     make: Callable[[], Network], x: Any, y: Any, k: int = 5, seed: int | None = None, **options: Any
 ) -> list[tuple[Network, Evaluation]]:
-    """Train k networks, each without another part of the samples, and evaluate them on that part.
+    """Train k networks, each with a different part of the samples held out, and evaluate on it.
 
-    ``make`` makes a network that is not trained, ``options`` are those of `Network.fit`, with
-    ``sample_weight`` for all samples; an evaluation is on the samples that its network was trained
-    without. ``x`` and ``y`` are arrays of the host.
+    ``make`` returns an untrained network. ``options`` are those of `Network.fit`, with
+    ``sample_weight`` for all samples; the evaluations do not use these weights. ``x`` and ``y`` are
+    arrays on the host.
 
-    Raises `ValueError` where ``make`` makes no network, for checkpoints, which are of one training,
-    and as `folds` and `Network.fit` do; and
-    `KeyboardInterrupt` at Ctrl-C, for a network that was interrupted cannot be compared with the
-    others.
+    Raises `ValueError` if ``make`` does not return a new network, for checkpoints, which belong to
+    a single training, and as `folds` and `Network.fit` do. Ctrl-C raises `KeyboardInterrupt`, since
+    an interrupted network cannot be compared with the others.
 
     Examples
     --------
@@ -185,7 +184,7 @@ def cross_validate(
         isinstance(callback, Checkpoints) for callback in callbacks
     )
     if written or options.get("resume") is not None:
-        raise ValueError("checkpoints are of one training: write none in cross_validate")
+        raise ValueError("checkpoints belong to a single training: use none in cross_validate")
     results: list[tuple[Network, Evaluation]] = []
     for train, held_out in folds(len(x), k, seed):
         net = make() if callable(make) else None
@@ -195,7 +194,7 @@ def cross_validate(
                 "lambda: xnn.Network([784, 30, 10])"
             )
         if any(net is other for other, _ in results):
-            raise ValueError("make returned the same network again, which is trained by now")
+            raise ValueError("make returned the same network again, which is already trained")
         own = None if weights is None else np.asarray(weights)[train]
         history = net.fit(x[train], y[train], sample_weight=own, **options)
         if history.interrupted:

@@ -9,24 +9,24 @@ from typing import Any, ClassVar
 
 @dataclass
 class History:
-    """One figure an epoch, in lists.
+    """Lists of figures, one per epoch.
 
-    A cost is that of the data: weight decay is not in it. Lists stay empty where there is nothing
-    to record: no validation data, or no accuracy in a regression.
+    Costs do not include weight decay. Lists stay empty if there is nothing to record: without
+    validation data, or accuracies in a regression.
 
     Attributes
     ----------
     cost, accuracy
-        Of the training data as it was met during the epoch, by weights that were still changing.
-        There is an accuracy where targets are labels or one-hot rows, or yes and no for one output.
+        On the training data, accumulated during the epoch while the weights change. There is an
+        accuracy if targets are labels or one-hot rows, or yes and no for a single output.
     validation_cost, validation_accuracy
-        Of the validation data, at the epoch's end.
+        On the validation data, at the end of the epoch.
     seconds
-        Of each epoch, validation included.
+        The duration of each epoch, including validation.
     stopped
-        Why training ended before its last epoch; None where it did not.
+        Why training ended before its last epoch; None if it did not.
     interrupted
-        Whether that was Ctrl-C.
+        Whether Ctrl-C ended it.
     """
 
     FIGURES: ClassVar[tuple[str, ...]] = (
@@ -45,7 +45,7 @@ class History:
     interrupted: bool = False
 
     def __repr__(self) -> str:
-        """Return the last epoch's figures; the lists themselves hold one an epoch."""
+        """Return the figures of the last epoch."""
         epochs = "1 epoch" if len(self) == 1 else f"{len(self)} epochs"
         figures = [f"{epochs} in {sum(self.seconds):.3g} s"]
         figures += [
@@ -55,29 +55,29 @@ class History:
         return f"<History: {', '.join(figures)}>"
 
     def __len__(self) -> int:
-        """Return how many epochs were completed."""
+        """Return the number of completed epochs."""
         return len(self.cost)
 
     def table(self) -> dict[str, list[float]]:
-        """Return the lists that are not empty, by name: what ``pandas.DataFrame`` takes."""
+        """Return the lists that are not empty, by name, as ``pandas.DataFrame`` takes them."""
         lists = {name: getattr(self, name) for name in (*self.FIGURES, "seconds")}
         return {name: list(values) for name, values in lists.items() if values}
 
     def record(self, prefix: str, cost: float, accuracy: float | None) -> None:
-        """Append a cost, and an accuracy where there is one."""
+        """Append a cost, and an accuracy if there is one."""
         getattr(self, f"{prefix}cost").append(cost)
         if accuracy is not None:
             getattr(self, f"{prefix}accuracy").append(accuracy)
 
     def saved(self) -> dict[str, Any]:
-        """Return all of it as what JSON can hold."""
+        """Return a JSON-serialisable copy."""
         return asdict(self)
 
     @classmethod
     def restored(cls, saved: Mapping[str, Any], epochs: int, figures: Collection[str]) -> History:
-        """Return the history that `saved` gave after so many epochs with these figures.
+        """Return the history that `saved` returned after ``epochs`` epochs with these figures.
 
-        Raises `ValueError` or `TypeError` where it is anything else.
+        Raises `ValueError` or `TypeError` for anything else.
         """
         history = cls(**saved)
         for name in (*cls.FIGURES, "seconds"):
@@ -85,9 +85,9 @@ class History:
             count = epochs if name in figures or name == "seconds" else 0
             numbers = isinstance(values, list) and all(isinstance(v, float) for v in values)
             if not numbers or len(values) != count:
-                raise ValueError(f"its history of {name} is not one of {count} epochs")
+                raise ValueError(f"its history of {name} does not have {count} epochs")
         if not isinstance(history.stopped, str | None):
-            raise ValueError(f"its history ended because of {history.stopped!r}")
+            raise ValueError(f"its history has stopped {history.stopped!r}")
         if not isinstance(history.interrupted, bool):
-            raise ValueError(f"its history has interrupted as {history.interrupted!r}")
+            raise ValueError(f"its history has interrupted {history.interrupted!r}")
         return history

@@ -1,7 +1,7 @@
-"""Pictures of digits, made into images as MNIST has them.
+"""Pictures of digits, converted to images like MNIST's.
 
-MNIST's digits were fitted into a box of 20 × 20 pixels, with the proportions that they had, and
-laid on 28 × 28 with their centre of mass in the middle; ink is bright (yann.lecun.com/exdb/mnist).
+MNIST's digits were scaled to fit a box of 20 × 20 pixels, keeping their aspect ratio, and placed on
+28 × 28 pixels with their centre of mass in the middle; ink is bright (yann.lecun.com/exdb/mnist).
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from numpy.typing import NDArray
 
 SIDE = 28
 _BOX = 20
-_INK = 0.25  # of the darkest ink: what is less is paper, and its grain
+_INK = 0.25  # of the darkest ink: anything less is paper and its grain
 _MOST = 50_000_000  # pixels
 
 
 def digit(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Return the digit in a picture as ``(28, 28)``, ink bright, whatever the paper is.
+    """Return the digit in a picture as ``(28, 28)``, with bright ink whatever the paper.
 
-    Raises `ImportError` where Pillow is not installed, `ValueError` that names the file where it is
-    no picture or is blank, `OSError` where it cannot be read.
+    Raises `ImportError` if Pillow is not installed, `ValueError`, naming the file, if it is not a
+    picture or is blank, `OSError` if it cannot be read.
     """
     try:
         from PIL import Image, ImageOps
     except ImportError:
         raise ImportError("reading pictures needs Pillow: pip install pillow") from None
     name = os.fsdecode(path)
-    with open(path, "rb") as file:  # an OSError from here on is of what is in it
+    with open(path, "rb") as file:  # an OSError from here on is due to its contents
         try:
             with Image.open(file) as picture:
                 if picture.width * picture.height > _MOST:
                     raise ValueError(f"{picture.width} × {picture.height} pixels are too many")
-                light = _light(ImageOps.exif_transpose(picture))  # as it was held
+                light = _light(ImageOps.exif_transpose(picture))  # upright
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError(f"{name}: not a picture that can be read: {error}") from None
     return _fitted(_ink(light, name), Image)
 
 
 def _light(picture: Any) -> NDArray[np.float64]:
-    """Return how light each pixel is, from 0 to 1; what is transparent is white paper."""
+    """Return the lightness of each pixel, from 0 to 1; transparent pixels are white paper."""
     picture = picture.convert("RGBA")
     paper = picture.copy()
     paper.paste((255, 255, 255, 255), (0, 0, *picture.size))
@@ -50,14 +50,14 @@ def _light(picture: Any) -> NDArray[np.float64]:
 
 
 def _ink(light: NDArray[np.float64], name: str) -> NDArray[np.float64]:
-    """Return the box with ink in it, from 0, paper, to 1. The edge of a picture is paper."""
+    """Return the bounding box of the ink, from 0 (paper) to 1. The picture's edge is paper."""
     edge = np.concatenate([light[0], light[-1], light[:, 0], light[:, -1]])
     ink = light - np.median(edge)
     if -ink.min() > ink.max():  # dark on light
         ink = -ink
     most = ink.max()
     if most < 0.1:
-        raise ValueError(f"{name}: a picture without a digit, as far as can be seen")
+        raise ValueError(f"{name}: no digit found in this picture")
     ink = np.clip(ink / most, 0, 1)
     rows, columns = (np.flatnonzero((ink > _INK).any(axis)) for axis in (1, 0))
     box = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -65,7 +65,7 @@ def _ink(light: NDArray[np.float64], name: str) -> NDArray[np.float64]:
 
 
 def _fitted(ink: NDArray[np.float64], image: Any) -> NDArray[np.uint8]:
-    """Return ink fitted into the box, its centre of mass in the middle of the image."""
+    """Return the ink scaled to the box, with its centre of mass in the middle of the image."""
     height, width = ink.shape
     scale = _BOX / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))

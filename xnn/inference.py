@@ -1,4 +1,4 @@
-"""A network as it is: outputs, cost and accuracy, gradients."""
+"""Outputs, cost and accuracy, and gradients of a network, without training."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from .workspace import Interior, Score, Workspace
 
 _MOST = 64 * 1024 * 1024  # bytes of a block, however many parameters there are
 _SPAN = 3_000_000_000  # multiplications
-_KEPT = 4  # sizes for which what runs backward is kept: whoever asks once often asks again
+_KEPT = 4  # sizes for which a compiled `Backward` is kept, as calls often repeat
 
 
 class Evaluation(NamedTuple):
-    """How good a network is on some samples."""
+    """Cost and accuracy of a network on some samples."""
 
     cost: float
-    """The mean over samples, by their weights where they have some; without weight decay."""
+    """The mean over samples, weighted if they have weights; without weight decay."""
     accuracy: float | None
-    """The share classified right, weighted too; None where targets are values of a regression."""
+    """The share classified correctly, likewise weighted; None in a regression."""
 
 
 class Inference:
@@ -38,14 +38,14 @@ class Inference:
         self.engine = engine
         self._forwards: dict[tuple[Any, ...], Forward] = {}
         self._backwards: dict[tuple[int, float, bool], Backward] = {}
-        #: What takes one sample as it comes, by its shape ``(1, inputs)`` and dtype.
+        #: Fast functions for single samples, by shape ``(1, inputs)`` and dtype.
         self.ready: dict[tuple[tuple[int, ...], Any], Callable[[Any], Any | None]] = {}
 
     def _most(self, samples: int) -> int:
-        """Return how many of some samples are to run in one go, a power of two."""
+        """Return the largest block to run ``samples`` in, a power of two."""
         engine = self.engine
         size = engine.backend.block_bytes(samples * sum(engine.multiplications))
-        # Parameters are read once for each block: it is to be as much as they, within bounds.
+        # Parameters are read once per block, which should be as large as they are, within bounds.
         size = max(size, min(2 * engine.flat.nbytes, _MOST))
         sample = sum(engine.sizes) * engine.dtype.itemsize
         return 1 << int(min(12, max(4, (size // sample).bit_length() - 1)))
@@ -53,12 +53,12 @@ class Inference:
     def forward(
         self, rows: int, of: int, dtype: Any, lane: int = 0, samples: Samples | None = None
     ) -> Forward:
-        """Return the `Forward` for ``rows`` samples of a dtype, of which there are ``of`` in all.
+        """Return the `Forward` for ``rows`` of ``of`` samples of a dtype.
 
-        Where there are samples, targets like theirs are scored. What is for one lane may run beside
-        what is for another.
+        If samples are given, targets like theirs are scored. Those of different lanes may run in
+        parallel.
         """
-        # Powers of two, so that there are few of them however many sizes are asked for.
+        # Powers of two, so that few are needed whatever sizes are requested.
         most = self._most(of)
         rows = min(1 << (rows - 1).bit_length(), most)
         kind = None if samples is None else (*samples.arrays(), samples.scoring)
@@ -70,8 +70,8 @@ class Inference:
     def predict(self, x: Array, finite: bool = False) -> Array:
         """Return the outputs ``(n, outputs)`` for checked inputs ``(n, inputs)``.
 
-        They are where the inputs are: on the host, or on the device. Where ``finite``, that the
-        inputs are finite has not been checked, and the answer is None where they are not, see
+        They are where the inputs are: on the host or on the device. With ``finite``, the inputs
+        have not been checked for finiteness, and the result is None if they are not finite; see
         `make_ready`.
         """
         engine, shape = self.engine, (len(x), self.engine.outputs)
@@ -88,9 +88,9 @@ class Inference:
         samples: Samples | None = None,
         check: bool = False,
     ) -> bool:
-        """Run the rows of what is given, in lanes; return False where they are not finite.
+        """Run the rows of ``given``, in lanes; return False if they are not finite.
 
-        What is wanted are outputs; or, where there are samples, what `Score` has of each.
+        ``wanted`` receives the outputs or, if there are samples, costs and hits as in `Score`.
         """
         engine, x, fine = self.engine, given[0], [True]
 
@@ -100,8 +100,8 @@ class Inference:
                 fine[0] = False
 
         most = self._most(len(x))
-        if not isinstance(x, SparseRows):  # of which no more are to be written out
-            # So many at a time, that Ctrl-C is heard and other threads get their turn.
+        if not isinstance(x, SparseRows):  # which must not become dense in larger blocks
+            # Few enough at a time to react to Ctrl-C and to let other threads run.
             most = max(most, _SPAN // max(1, sum(engine.multiplications)))
         for start in range(0, len(x), most):
             stop = min(start + most, len(x))
@@ -118,9 +118,9 @@ class Inference:
         return True
 
     def answer(self, x: NDArray[Any]) -> NDArray[Any] | None:
-        """Return the outputs ``(1, outputs)`` for what `make_ready` has seen the like of, or None.
+        """Return the outputs ``(1, outputs)`` if `make_ready` has prepared for such inputs.
 
-        None, too, where numbers in ``x`` are not finite.
+        Otherwise, and if ``x`` is not finite, return None.
         """
         ready = self.ready.get((x.shape, x.dtype))
         if ready is None:
@@ -129,9 +129,9 @@ class Inference:
             return ready(x)
 
     def make_ready(self, x: NDArray[Any]) -> None:
-        """Make `ready` what takes inputs like ``x`` ``(1, inputs)``.
+        """Add to `ready` a function for inputs like ``x`` ``(1, inputs)``.
 
-        It gives outputs ``(1, outputs)``, or None where numbers in the inputs are not finite, see
+        It returns outputs ``(1, outputs)``, or None if the inputs are not finite; see
         `Forward.telling`.
         """
         key = x.shape, x.dtype
@@ -146,7 +146,7 @@ class Inference:
             )
 
     def evaluate(self, samples: Samples) -> Evaluation:
-        """Return cost and accuracy over samples of host or device."""
+        """Return cost and accuracy over samples on host or device."""
         backend, n = self.engine.backend, len(samples)
         costs, hits = (backend.zeros((n,), self.engine.dtype) for _ in range(2))
         alike = replace(samples, weights=None)
@@ -160,7 +160,7 @@ class Inference:
         return Evaluation(mean(costs), None if samples.scoring is None else mean(hits))
 
     def gradients(self, samples: Samples) -> list[dict[str, Array]]:
-        """Return each layer's gradients of the mean cost, by the names of its arrays.
+        """Return each layer's gradients of the mean cost, by array name.
 
         They are where the inputs are.
         """
@@ -173,9 +173,9 @@ class Inference:
         return [engine.views(i, flat) for i in range(len(engine.layers))]
 
     def input_gradients(self, samples: Samples) -> Array:
-        """Return for each sample the gradient of its cost by its inputs, ``(n, inputs)``.
+        """Return the gradient of each sample's cost with respect to its inputs, ``(n, inputs)``.
 
-        They are where the inputs are.
+        It is where the inputs are.
         """
         engine = self.engine
         found = engine.backend.zeros((len(samples), engine.sizes[0]), engine.dtype)
@@ -187,8 +187,8 @@ class Inference:
     def _backwards_of(
         self, samples: Samples, input_delta: bool = False
     ) -> Iterator[tuple[slice, Backward]]:
-        """Run samples forward and backward, a block at a time; yield each when it is done."""
-        most = self._most(0)  # as for little work: backward, Python goes from block to block
+        """Run samples forward and backward in blocks; yield each block when it is done."""
+        most = self._most(0)  # as for little work: Python loops over the blocks here
         for start in range(0, len(samples), most):
             block = samples[start : start + most]
             backward = self.backward(len(block), samples.x.dtype, input_delta)
@@ -197,7 +197,7 @@ class Inference:
             yield slice(start, start + len(block)), backward
 
     def _handed_out(self, found: Array, samples: Samples) -> Array:
-        """Return what was found on the device, where the samples are."""
+        """Return an array of the device where the samples are."""
         backend = self.engine.backend
         return backend.download(found) if samples.on_host else backend.hand_out(found)
 
@@ -209,12 +209,12 @@ class Inference:
             found = Backward(self.engine, rows, scale(dtype), input_delta=input_delta)
         while len(self._backwards) >= _KEPT:
             del self._backwards[next(iter(self._backwards))]
-        self._backwards[key] = found  # behind all others
+        self._backwards[key] = found  # now the most recent
         return found
 
 
 class Forward:
-    """Forward for some rows, compiled; with a score of targets like those of samples, if given."""
+    """A compiled forward pass for some rows; scores targets like those of samples, if given."""
 
     def __init__(
         self, engine: Engine, rows: int, of: int, scale: float, lane: int, samples: Samples | None
@@ -226,23 +226,23 @@ class Forward:
         self.score = Score(engine, work, groups=rows, rows=rows)
         self.inputs, self.outputs = work.inputs, work.outputs
         self._memories = Interior(engine, rows, scale).memories(work)
-        # Where z has memory of its own no number of it is finite where an input is not. Elsewhere a
-        # sigmoid or a maximum may have made it so again.
+        # If z has its own memory, none of it is finite unless all inputs are. Otherwise a sigmoid
+        # or a maximum may have hidden that.
         first = self._memories[0]
         tell = [first.inputs, first.z] if engine.layers[0].keeps_z else [first.inputs]
-        #: What is not finite, in a sample's row, where the inputs are not.
+        #: An array whose row for a sample is not finite if the sample's inputs are not.
         self.telling = min((rows.values for rows in tell), key=lambda values: values.shape[1])
         takes, gives = [self.inputs], [self.outputs]
         if samples is not None:
             takes = [work.place_for(name) for name in samples.arrays()]
             gives = [self.score.costs, self.score.hits]
-        #: Run all rows of arrays, see `Backend.blockwise`.
+        #: Runs all rows of arrays; see `Backend.blockwise`.
         self.blocks = engine.backend.blockwise(
             self.step, takes, gives, self.telling, of * sum(engine.multiplications), lane
         )
 
     def step(self) -> None:
-        """Run forward, and score: the function that is compiled."""
+        """Run forward and score; this is the function that is compiled."""
         meet(self._engine.backend, [self._engine.forward([self._memories])])
         if self._samples is not None:
             self.work.complete(self._samples, len(self.outputs))

@@ -13,11 +13,11 @@ from .version import __version__
 
 
 def facts() -> dict[str, Any]:
-    """Return what there is on this machine, by names a person understands.
+    """Return what xnn finds on this machine, by human-readable names.
 
-    ``"GPUs"`` is a list of the GPUs that can be used, each a dict of ``device``, ``name``,
+    ``"GPUs"`` is a list of the usable GPUs, each a dict of ``device``, ``name``,
     ``compute_capability``, ``memory`` and ``free`` in bytes, and ``graphs``: True, or why steps
-    are not captured into CUDA graphs. Where it is empty, ``"missing"`` says what to do.
+    are not captured into CUDA graphs. If it is empty, ``"missing"`` says what to do.
     """
     import scipy
 
@@ -33,7 +33,7 @@ def facts() -> dict[str, Any]:
 
 
 def _kernels() -> str:
-    """Return what compiles kernels for the CPU, or what to do for that."""
+    """Return the compiler of CPU kernels, or what to install for them."""
     command = backends.compiler_command()
     if command is not None:
         return f"by {' '.join(command)}"
@@ -48,7 +48,7 @@ def _blas() -> str:
     libraries = [
         library for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"
     ]
-    # NumPy's own is called "libscipy_openblas64_", and lies elsewhere.
+    # NumPy's own is called "libscipy_openblas64_", and is elsewhere.
     of_scipy = [
         library
         for library in libraries
@@ -59,4 +59,4 @@ def _blas() -> str:
         parts = [library["internal_api"], library["version"], library.get("architecture")]
         named = " ".join(part for part in parts if part)
         return f"{named}, {threads} thread{'s' if threads != 1 else ''}"
-    return "not known"
+    return "unknown"

@@ -1,4 +1,4 @@
-"""First weights, drawn on the host from the network's one generator."""
+"""Initial weights, drawn on the host from the network's generator."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _Shape = tuple[int, ...]
 
 
 def normal(rng: np.random.Generator, shape: _Shape) -> Drawn:
-    """Weights and biases N(0, 1): the book's first (Nielsen, chapter 1)."""
+    """Weights and biases N(0, 1): the book's first choice (Nielsen, chapter 1)."""
     biases = rng.standard_normal(shape[0])
     return rng.standard_normal(shape), biases
 
 
 def scaled_normal(rng: np.random.Generator, shape: _Shape) -> Drawn:
-    """Weights N(0, 1/inputs), biases N(0, 1): the book's second (Nielsen, chapter 3)."""
+    """Weights N(0, 1/inputs), biases N(0, 1): the book's second choice (Nielsen, chapter 3)."""
     weights, biases = normal(rng, shape)
     return weights / np.sqrt(_inputs(shape)), biases
 
@@ -46,7 +46,7 @@ def zeros(rng: np.random.Generator, shape: _Shape) -> Drawn:
 
 
 def _inputs(shape: _Shape) -> int:
-    """Return how many numbers each output is made of."""
+    """Return the number of inputs of each output."""
     return prod(shape[1:])
 
 
@@ -60,20 +60,20 @@ INITIALIZERS: dict[str, Callable[[np.random.Generator, _Shape], Drawn]] = {
 
 
 def check(initializer: Any, bias: bool) -> None:
-    """Raise `ValueError` for a name that is not known, or for biases where there are none."""
+    """Raise `ValueError` for an unknown name, or for initial biases if ``bias`` is False."""
     if isinstance(initializer, str) and initializer not in (*INITIALIZERS, "auto"):
         known = ", ".join(INITIALIZERS)
         raise ValueError(f"initializer is {initializer!r}, but must be auto, {known}, or arrays")
     if isinstance(initializer, tuple) and not bias:
-        raise ValueError("initializer has biases, but bias is False; give weights alone")
+        raise ValueError("initializer has biases, but bias is False; give only weights")
 
 
 def draw(
     initializer: Initializer, activation: str, rng: np.random.Generator, shape: _Shape, bias: bool
 ) -> dict[str, NDArray[Any]]:
-    """Return first ``weights`` of a shape, and ``biases`` where there are any.
+    """Return initial ``weights`` of a shape and, if ``bias``, ``biases``.
 
-    Raises `ValueError` where given arrays have other shapes or hold NaN.
+    Raises `ValueError` if given arrays have other shapes or are not finite.
     """
     if isinstance(initializer, str):
         if initializer == "auto":
@@ -95,9 +95,9 @@ def draw(
 def as_given(
     argument: str, values: ArrayLike, shape: tuple[int, ...], dtype: Any = np.float64
 ) -> NDArray[Any]:
-    """Return ``values`` as an array, refused where they are not of ``shape``, or not finite.
+    """Return ``values`` as an array of ``shape``. Arrays of float32 or float64 are not copied.
 
-    Finite they must be as ``dtype``. What is of single or double precision is not copied.
+    Raises `ValueError` for another shape, and for values that are not finite as ``dtype``.
     """
     try:
         array = np.asarray(values)

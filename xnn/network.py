@@ -1,4 +1,4 @@
-"""`Network`: what a user holds."""
+"""`Network`, the main class of the library."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from .steps import Recipe
 
 
 class Gradients(NamedTuple):
-    """The gradient of the mean cost, a list of one array a layer; unpacks as in the book."""
+    """The gradient of the mean cost, as lists of one array per layer; unpacks as in the book."""
 
     biases: list[NDArray[Any] | None]
-    """Shaped as `Network.biases`; None for a layer without."""
+    """Shaped like `Network.biases`; None for a layer without biases."""
     weights: list[NDArray[Any] | None]
-    """Shaped as `Network.weights`; None for a layer without."""
+    """Shaped like `Network.weights`; None for a layer without weights."""
 
 
 class Network:
@@ -43,30 +43,29 @@ class Network:
         The number of inputs, or their shape ``(height, width, channels)``; then the layers. A
         number stands for the book's first layer,
         ``Dense(number, activation="sigmoid", initializer="normal")``. Its weights of standard
-        deviation 1 learn poorly with many inputs or neurons; those of ``Dense(number)`` are
-        Glorot's.
+        deviation 1 learn poorly with many inputs or neurons; ``Dense(number)`` uses Glorot's.
     cost
         ``"quadratic"``, ``"cross_entropy"``, ``"log_likelihood"``, ``"log_loss"``, ``"poisson"``,
-        ``"mean_squared_error"`` or ``"mean_absolute_error"``; None is log-likelihood after softmax
-        and else quadratic.
+        ``"mean_squared_error"`` or ``"mean_absolute_error"``; None is log-likelihood after softmax,
+        else quadratic.
     seed
-        Decides first weights and shuffles, and with them a whole training run. None takes a new
-        one from the operating system.
+        Determines initial weights and shuffles, and with them a whole training run. None draws a
+        seed from the operating system.
     device
-        ``"cpu"``, ``"gpu"``, ``"gpu:1"`` …, or ``"auto"``: a GPU if one works. None is what the
-        environment variable ``XNN_DEVICE`` names, else the CPU.
+        ``"cpu"``, ``"gpu"``, ``"gpu:1"`` …, or ``"auto"``: a GPU if one works. None is the device
+        named by the environment variable ``XNN_DEVICE``, else the CPU.
     dtype
         ``"float32"`` or ``"float64"``.
     precision
-        How matrix products of float32 are computed: ``"float32"``, exactly so; or ``"tf32"``, by
-        tensor cores with 10 bits of the 23 on GPUs that have them, as before on others.
+        How float32 matrix products are computed: ``"float32"``, in full precision; or ``"tf32"``,
+        on tensor cores with 10 of the 23 mantissa bits; devices without these use full precision.
 
     Raises
     ------
     ValueError
-        For arguments that make no network.
+        For invalid arguments.
     xnn.DeviceError
-        Where the device is not to be had.
+        If the device is unavailable.
 
     Examples
     --------
@@ -82,7 +81,7 @@ class Network:
     [(100, 784), (10, 100)]
     """
 
-    #: What runs and stores it, for what is built on networks.
+    #: What runs and stores it, for code built on networks.
     core: Core
 
     def __init__(
@@ -117,7 +116,7 @@ class Network:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """The layers' descriptions."""
+        """The layers, as given or as implied by numbers."""
         return self._engine.layers
 
     @property
@@ -127,7 +126,7 @@ class Network:
 
     @property
     def shapes(self) -> list[Shape]:
-        """The shape of a sample before the first layer, then behind each."""
+        """The shape of a sample before the first layer, then after each."""
         return list(self._engine.shapes)
 
     @property
@@ -147,14 +146,14 @@ class Network:
 
     @property
     def weights(self) -> Arrays:
-        """Each layer's weights; None for a layer without.
+        """Each layer's weights; None for a layer without weights.
 
-        They are ``(units, inputs)`` of `Dense`, ``(filters, height, width, channels / groups)`` of
-        `Conv2D`, and ``(channels,)`` of `BatchNorm`.
+        Shapes are ``(units, inputs)`` for `Dense`, ``(filters, height, width, channels / groups)``
+        for `Conv2D`, and ``(channels,)`` for `BatchNorm`.
 
-        These are live views on the device: what is written to one, element by element or as
-        ``net.weights[0] = array``, is in the network. May be set to a sequence of such arrays.
-        `state_dict` has all that a layer keeps, as copies.
+        These are live views on the device: writing to one, element by element or as
+        ``net.weights[0] = array``, changes the network. May be set to a sequence of such arrays.
+        `state_dict` returns copies of all arrays of a layer.
         """
         return self._arrays("weights")
 
@@ -164,7 +163,7 @@ class Network:
 
     @property
     def biases(self) -> Arrays:
-        """Each layer's biases, one a unit, filter or channel, live like `weights`; or None."""
+        """Each layer's biases, one per unit, filter or channel, live like `weights`; or None."""
         return self._arrays("biases")
 
     @biases.setter
@@ -172,22 +171,22 @@ class Network:
         self.biases.assign(values)
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """Return copies of all arrays of all layers, on the host, by their names.
+        """Return copies of all arrays of all layers, on the host, by name.
 
-        Those are ``"0.weights"``, ``"0.biases"`` and so on, as in files, and of `BatchNorm` the
-        running ``"1.mean"`` and ``"1.variance"`` too, which `weights` and `biases` have not.
+        Names are ``"0.weights"``, ``"0.biases"`` and so on, as in files. For `BatchNorm` they
+        include the running ``"1.mean"`` and ``"1.variance"``, which `weights` and `biases` lack.
         """
         arrays: dict[str, NDArray[Any]] = self.core.state()["arrays"]
         return arrays
 
     def load_state_dict(self, state: Mapping[str, ArrayLike], *, strict: bool = True) -> None:
-        """Set all arrays to those of `state_dict`, of this network or one of the same shapes.
+        """Set all arrays from a `state_dict` of this network or of one with the same shapes.
 
-        They may be of another dtype. With ``strict=False``, arrays that only one side has are left
-        alone: a network that begins or goes on like another takes what they have in common.
+        The dtype may differ. With ``strict=False``, arrays that only one side has are ignored, so
+        that a network can take over the layers that it shares with another.
 
-        Raises `ValueError` if an array is missing or unknown (with ``strict=False``: if all are
-        unknown), of another shape or not finite; nothing is set then.
+        Raises `ValueError`, and sets nothing, if an array is missing or unknown (with
+        ``strict=False``, if all are unknown), of another shape or not finite.
         """
         if not isinstance(state, Mapping):
             raise ValueError(f"state is {state!r}, but must be a mapping like state_dict()")
@@ -239,35 +238,33 @@ class Network:
         Parameters
         ----------
         x
-            Samples ``(n, inputs)`` of any real dtype, or of more dimensions with as many numbers a
-            sample. Where inputs are images, ``(n, height, width, channels)``, without channels
-            where there is one, or rows ``(n, inputs)`` of the same order. ``uint8`` is taken as
-            pixels and scaled to 0…1 batch by batch. What lies on the network's GPU, by CuPy or
-            DLPack, is used where it is; what does not fit there stays here and crosses as it is
-            used.
+            Samples ``(n, inputs)`` of any real dtype, or with more dimensions if the numbers per
+            sample match. For image inputs, ``(n, height, width, channels)``, where a single channel
+            may be omitted, or rows ``(n, inputs)`` in the same order. ``uint8`` is taken as pixels
+            and scaled to 0…1 batch by batch. Arrays on the network's GPU, from CuPy or by DLPack,
+            are used in place; host arrays too large for it are transferred batch by batch.
         y
-            Labels ``(n,)``, integers from 0 to outputs - 1; or rows ``(n, outputs)``, or for image
-            outputs images; or, for one output, numbers ``(n,)``. ``uint8`` is not scaled here.
-            Where outputs are vectors, what has more dimensions is laid out in rows.
+            Labels ``(n,)``, integers from 0 to outputs - 1; or rows ``(n, outputs)``, or images for
+            image outputs; or, for a single output, numbers ``(n,)``. ``uint8`` is not scaled here.
+            For vector outputs, targets with more dimensions are flattened to rows.
         epochs, batch_size
-            How often to go through all samples, and how many to a step. The last step of an epoch
-            takes what is left.
+            The number of passes over all samples, and the number of samples per step. The last step
+            of an epoch takes the remainder.
         optimizer
-            Such as ``xnn.SGD(3.0)``; a number is its learning rate; None is ``SGD(0.5)`` for the
-            quadratic cost and ``SGD(0.1)`` for all others. It keeps nothing from one call to the
-            next: averages begin anew, and schedules at epoch 0.
+            For example ``xnn.SGD(3.0)``. A number is the learning rate of SGD; None is ``SGD(0.5)``
+            for the quadratic cost, ``SGD(0.1)`` for all others. Nothing is kept between calls:
+            averages restart, and schedules begin at epoch 0.
         sample_weight
-            How much each sample counts, ``(n,)``: its cost and its gradient are multiplied by this.
+            Weights ``(n,)`` by which the cost and the gradient of each sample are multiplied.
         class_weight
-            How much each class counts: a mapping of classes to weights, where others count 1, or
-            ``"balanced"``. Validation figures know nothing of it.
+            A mapping of classes to weights, 1 for classes not named, or ``"balanced"``. Ignored in
+            validation figures.
         label_smoothing
             s, at least 0 and less than 1: targets y become (1 - s) y + s / k, with k classes. One
             output stands for two classes.
         micro_batch_size
-            How many samples of a mini-batch to run at a time, where all at once take too much
-            memory. Their gradients add up to the same step, but for a network with `BatchNorm`,
-            which takes mean and variance of each part by itself.
+            How many samples of a mini-batch to run at a time, to save memory. Their gradients add
+            up to the same step, except with `BatchNorm`, which normalises each part separately.
         validation_data
             A pair like ``(x, y)``, or ``(x, y, sample_weight)``, evaluated after each epoch.
         callbacks
@@ -275,31 +272,31 @@ class Network:
         shuffle
             Whether each epoch goes through the samples in a new order.
         progress
-            Whether to show a progress bar; None shows one on a terminal only.
+            Whether to show a progress bar; None shows one only on a terminal or in a notebook.
         resume
-            A checkpoint, or a folder of them of which the newest is taken, that `Checkpoints` wrote
-            in a training with the same arguments; None begins anew. Training goes on from there,
-            and on a CPU ends with the same weights, bit for bit, as if it had not been ended;
-            ``epochs`` counts from the very beginning.
+            A checkpoint that `Checkpoints` wrote in a training with the same arguments, or a folder
+            of them, whose newest is used; None starts a new training. On a CPU the resumed training
+            ends with the same weights, bit for bit, as an uninterrupted one. ``epochs`` is the
+            total, including those before the checkpoint.
 
         Raises
         ------
         ValueError
             For bad input, before any work.
         FloatingPointError
-            Where training diverges. The network then has the weights with which the epoch began, or
-            those before it where epochs are so short that several are run as one, or
+            If training diverges. The network then has the weights from the start of the epoch, or
+            from an earlier epoch if epochs are so short that several are run as one, or
             `EarlyStopping`'s best. The error's ``history`` holds the epochs until then.
         xnn.DeviceError
-            Where a GPU fails. The network is then on the CPU, with the weights that the message
-            tells: of the last epoch, or of one that ended some ten seconds before. The error's
+            If a GPU fails. The network is then on the CPU, with the weights that the message
+            states: of the last epoch, or of one that ended some ten seconds earlier. The error's
             ``history`` holds the epochs until then.
 
         Notes
         -----
-        Ctrl-C ends training: the network keeps its weights, or gets `EarlyStopping`'s best; the
-        history keeps its epochs. Other threads may use the network meanwhile; they see it as it is
-        between some steps and the next.
+        Ctrl-C ends training: the network keeps its current weights, or gets `EarlyStopping`'s best;
+        the history keeps its epochs. Other threads may use the network during training; they see
+        its state between groups of steps.
 
         Examples
         --------
@@ -321,7 +318,7 @@ class Network:
             warnings.warn(said, stacklevel=2)
         checks.share("label_smoothing", label_smoothing)
         if label_smoothing and samples.scoring is None:
-            raise ValueError("label_smoothing is given, but the targets are no classes")
+            raise ValueError("label_smoothing is given, but the targets are not classes")
         recipe = Recipe(
             as_optimizer(default_rate(self.cost) if optimizer is None else optimizer),
             checks.whole("batch_size", batch_size),
@@ -361,12 +358,12 @@ class Network:
     def predict(self, x: ArrayLike) -> NDArray[Any]:
         """Return the outputs ``(n, outputs)`` for samples as `fit` takes them.
 
-        That goes for ``uint8`` too: it is taken as pixels and scaled to 0…1.
+        As there, ``uint8`` is taken as pixels and scaled to 0…1.
 
-        For an array that lies on the network's GPU, of CuPy or of any library that speaks DLPack,
-        they are an array of CuPy there.
+        For an array on the network's GPU, from CuPy or any library that supports DLPack, the
+        outputs are a CuPy array there.
 
-        Raises `ValueError` where ``x`` does not fit or holds NaN.
+        Raises `ValueError` if ``x`` does not fit or is not finite.
 
         Examples
         --------
@@ -388,7 +385,7 @@ class Network:
         wanted = self._engine.backend, x, self._engine.shapes[0], self.dtype
         rows = check_inputs(*wanted, finite=False)
         found = inference.predict(rows, finite=True)
-        if found is None:  # then it is worth a look, which says where
+        if found is None:  # not finite: the full check says where
             found = inference.predict(check_inputs(*wanted))
         result: NDArray[Any] = found
         if len(self._engine.shapes[-1]) > 1:
@@ -400,8 +397,8 @@ class Network:
     def classify(self, x: ArrayLike) -> NDArray[np.intp]:
         """Return for each sample the class with the largest output, shape ``(n,)``.
 
-        Where there is one output, class 1 is an output above ½. Outputs that are images count row
-        by row, pixel by pixel, channel by channel, as for `evaluate`.
+        With a single output, class 1 is an output above ½. Image outputs are numbered row by row,
+        pixel by pixel, channel by channel, as in `evaluate`.
         """
         classes: NDArray[np.intp] = chosen(self.predict(x), self._engine.outputs)
         return classes
@@ -411,15 +408,15 @@ class Network:
     ) -> Evaluation:
         """Return mean cost and accuracy on samples and targets as `fit` takes them.
 
-        ``sample_weight`` ``(n,)`` says how much each sample counts in these means.
-        Raises `ValueError` where these do not fit or hold NaN.
+        ``sample_weight`` ``(n,)`` weights the samples in these means.
+        Raises `ValueError` if arguments do not fit or are not finite.
         """
         return self.core.evaluate(self.core.weighed(self.core.samples(x, y), sample_weight))
 
     def backprop(self, x: ArrayLike, y: ArrayLike) -> Gradients:
         """Return the gradient of the mean cost over samples and targets as `fit` takes them.
 
-        Raises `ValueError` where these do not fit or hold NaN.
+        Raises `ValueError` if they do not fit or are not finite.
         """
         samples = self.core.samples(x, y)
         with self._engine.lock:
@@ -460,35 +457,34 @@ class Network:
     def to(self, device: str) -> Network:
         """Move the network to a device and return it.
 
-        Arrays taken from `weights` or `biases` before belong to the device that it leaves.
+        Arrays taken from `weights` or `biases` earlier stay on the old device, detached.
 
-        Raises `ValueError` for a name that is none, `xnn.DeviceError` where it is not to be had.
+        Raises `ValueError` for an unknown name, `xnn.DeviceError` if the device is unavailable.
         """
         self.core.go_to(device)
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the network to a safetensors file: parameters, and what it is in the header.
+        """Write the network to a safetensors file: parameters, and its description in the header.
 
-        The file is the old one or the new one at each moment, also where the process is killed.
-        Raises `OSError` where it cannot be written, and `ValueError` where weights are not finite;
-        a file already there is then unharmed.
+        The write is atomic, even if the process is killed. Raises `OSError` if the file cannot be
+        written, `ValueError` if weights are not finite; an existing file is then left as it was.
         """
         state = self.core.state()
         for name, array in state["arrays"].items():
             if not np.isfinite(array).all():  # such a file would be refused
-                raise ValueError(f"{name} hold NaN or infinity; set them anew")
+                raise ValueError(f"{name} hold NaN or infinity; set finite values first")
         saving.write(path, state["arrays"], state["description"])
 
     def export_onnx(self, path: str | os.PathLike[str]) -> None:
-        """Write the network as it predicts to an ONNX file, in float32, of opset 7.
+        """Write the network, for prediction, to an ONNX file, in float32 and with opset 7.
 
-        The model takes ``inputs`` ``(n, …)`` and gives ``outputs`` ``(n, …)``, of the shapes that
-        the network has; ``uint8`` pixels are to be divided by 255 beforehand. What acts in training
-        alone is left out.
+        The model takes ``inputs`` ``(n, …)`` and returns ``outputs`` ``(n, …)``, in the network's
+        shapes; divide ``uint8`` pixels by 255 beforehand. Layers that act only in training are left
+        out.
 
-        Raises `ImportError` where onnx is not installed, `OSError` where the file cannot be
-        written; one already there is then unharmed.
+        Raises `ImportError` if onnx is not installed, `OSError` if the file cannot be written; an
+        existing file is then left as it was.
         """
         from . import onnx
 
@@ -498,7 +494,7 @@ class Network:
         return {**vars(self), "core": self.core.state()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Become what was pickled: on its device, or on the CPU where that is not to be had."""
+        """Restore from a pickle: on its device, or on the CPU if that is unavailable."""
         vars(self).update({**state, "core": revived(state["core"])})
 
     def _arrays(self, name: str) -> Arrays:
@@ -544,14 +540,14 @@ class Arrays(Sequence[Array]):
         return repr(self._views)
 
     def columns(self) -> Arrays:
-        """Return the same arrays, each of one dimension, as columns ``(units, 1)``."""
+        """Return the same one-dimensional arrays as columns ``(units, 1)``."""
         views = [None if view is None else view[:, None] for view in self._views]
         return Arrays(self._name, self._engine, views)
 
     def assign(self, values: Sequence[ArrayLike | None]) -> None:
-        """Write one array a layer; all are checked before the first is written.
+        """Write one array per layer; all are checked before the first is written.
 
-        Raises `ValueError` where number, shape or numbers do not fit.
+        Raises `ValueError` if their number, shapes or values do not fit.
         """
         self._write(list(enumerate(_as_many(self._name, values, len(self)))))
 
@@ -570,24 +566,24 @@ class Arrays(Sequence[Array]):
 
 
 def _as_many(name: str, values: Any, count: int) -> list[Any]:
-    """Return values as a list of so many, one a layer, or raise `ValueError`."""
+    """Return values as a list of ``count``, one per layer, or raise `ValueError`."""
     try:
         listed = list(values)
     except TypeError:
-        raise ValueError(f"{name} is {values!r}, but must be arrays, one a layer") from None
+        raise ValueError(f"{name} is {values!r}, but must be arrays, one per layer") from None
     if len(listed) != count:
-        raise ValueError(f"{name} has {len(listed)} arrays, but must have {count}, one a layer")
+        raise ValueError(f"{name} has {len(listed)} arrays, but must have {count}, one per layer")
     return listed
 
 
 def _kind(value: Any) -> str:
-    """Return what a value is in words, and of how many entries."""
+    """Return a description of a value's type and, for tuples and lists, its length."""
     of = f" of {len(value)}" if isinstance(value, tuple | list) else ""
     return f"a {type(value).__name__}{of}"
 
 
 def chosen(outputs: Array, count: int) -> Any:
-    """Return the class that each sample's outputs ``(n, …)``, ``count`` of them, tell: ``(n,)``."""
+    """Return the class of each sample, ``(n,)``, from its ``count`` outputs ``(n, …)``."""
     rows = outputs.reshape(len(outputs), count)
     return rows.argmax(axis=1) if count > 1 else (rows[:, 0] > 0.5).astype(np.intp)
 
@@ -600,14 +596,12 @@ def load(
     precision: str = "float32",
     seed: int | None = None,
 ) -> Network:
-    """Return the network that `Network.save` wrote, or that of a checkpoint.
+    """Return the network in a file that `Network.save` wrote, or in a checkpoint.
 
-    ``device`` and ``precision`` say where and how it is to run, as for `Network`; ``dtype`` is
-    ``"float32"``, ``"float64"``, or None for that of the file; ``seed`` decides shuffles from here
-    on.
+    ``device`` and ``precision`` are as for `Network`; ``dtype`` is ``"float32"``, ``"float64"``, or
+    None for that of the file; ``seed`` determines later shuffles.
 
-    Raises `ValueError` that names the file where it holds no network, `OSError` where it cannot be
-    read.
+    Raises `ValueError`, naming the file, if it holds no network, `OSError` if it cannot be read.
     """
     select(device, precision)
     if dtype is not None:
@@ -624,16 +618,16 @@ def with_core(core: Core) -> Network:
 
 
 def generator(seed: Any) -> np.random.Generator:
-    """Return the generator that a network's ``seed`` means."""
+    """Return the random generator for a network's ``seed``."""
     return np.random.default_rng(None if seed is None else checks.whole("seed", seed, least=0))
 
 
 def default_rate(cost: str) -> float:
-    """Return SGD's learning rate where none is given."""
+    """Return SGD's default learning rate."""
     return 0.5 if cost == "quadratic" else 0.1  # its gradients are smaller
 
 
 def _orders(n: int, rng: np.random.Generator | None) -> Iterator[NDArray[np.intp]]:
-    """Yield the order of the samples in each epoch: a new one, or without ``rng`` as they come."""
+    """Yield the order of the samples in each epoch: random, or as given without ``rng``."""
     while True:
         yield np.arange(n) if rng is None else rng.permutation(n)

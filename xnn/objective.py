@@ -1,4 +1,4 @@
-"""Cost and gradient over all samples by the parameters: for solvers from elsewhere."""
+"""Cost and gradient over all samples, for external solvers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from .engine import Engine
 from .passes import Backward
 from .samples import Samples, scale
 
-_ROWS = 1024  # the most samples in one go
+_ROWS = 1024  # the most samples in a block
 
 
 class Objective:
-    """The mean cost over samples, and its gradient, by the parameters that a network has.
+    """The mean cost over samples, and its gradient, at the current parameters of a network.
 
-    It runs forward and backward over blocks of samples, compiled. Nothing is dropped or changed at
-    random.
+    Compiled passes run forward and backward over blocks of samples. Dropout and augmentation are
+    inactive.
     """
 
     def __init__(self, engine: Engine, samples: Samples) -> None:
@@ -24,7 +24,7 @@ class Objective:
         if samples.labels is not None:
             _ = engine.one_hot  # made before anything is compiled
         self.samples = engine.upload(samples) if engine.fits(samples) else samples
-        #: The gradient, in the places of the parameters.
+        #: The gradient, laid out like the parameters.
         self.gradient: Array = engine.backend.zeros(engine.flat.shape, engine.dtype)
         self._nothing = engine.backend.zeros(engine.flat.shape, engine.dtype)
         factor, weighted = scale(self.samples.x.dtype), samples.weights is not None
@@ -32,7 +32,7 @@ class Objective:
             rows: Backward(engine, rows, factor, weighted, self._add)
             for rows in {min(_ROWS, self.n), self.n % _ROWS or _ROWS}
         }
-        # Rows of a single block are placed once, and must be as they were when they are read again.
+        # Rows of a single block are placed once and reread, so they must not be scaled in place.
         assert factor == 1 or engine.layers[0].scales
         self._placed = False
 
@@ -52,6 +52,6 @@ class Objective:
         return cost / self.n
 
     def _add(self, gradient: Array) -> None:
-        """Add what a block's gradient comes to in the mean, within its step."""
+        """Add a block's share of the mean gradient, within its step."""
         sums = {"sum": self.gradient, "g": gradient, "n": self.n}
         self.engine.backend.elementwise("sum + g / n", self.gradient, **sums)

@@ -1,8 +1,8 @@
 """Networks as ONNX files, for other libraries to run.
 
 Images are ``(n, height, width, channels)`` here and in the model's inputs and outputs, but
-``(n, channels, height, width)`` in ONNX's layers: between the two they are transposed, once each
-way where layers of images follow one another.
+``(n, channels, height, width)`` in ONNX's layers. They are transposed between the two, once each
+way around consecutive image layers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .parameters import Shape
 from .version import __version__
 
 _OPSET = 7  # the oldest that ONNX Runtime promises to run
-_IR = 4  # the oldest in which constants are no inputs
+_IR = 4  # the oldest in which constants need not be inputs
 _FUNCTIONS = {"sigmoid": "Sigmoid", "tanh": "Tanh", "relu": "Relu", "exp": "Exp"}
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -35,10 +35,10 @@ def write(
     shapes: Sequence[Shape],
     arrays: Sequence[Arrays],
 ) -> None:
-    """Write layers, with the shapes before and behind each and each one's arrays, to ``path``.
+    """Write layers, with the shapes before and after each and each one's arrays, to ``path``.
 
-    Raises `ImportError` where onnx is not installed, `ValueError` for a layer that ONNX has no form
-    of, `OSError` where the file cannot be written.
+    Raises `ImportError` if onnx is not installed, `ValueError` for a layer without an ONNX
+    equivalent, `OSError` if the file cannot be written.
     """
     saving.replace(path, _model(layers, shapes, arrays).SerializeToString())
 
@@ -71,7 +71,7 @@ def _model(layers: Sequence[Layer], shapes: Sequence[Shape], arrays: Sequence[Ar
 
 
 class _Graph:
-    """A chain of ONNX's nodes: each takes what the last one gave."""
+    """A chain of ONNX nodes: each takes the output of the last."""
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
@@ -86,7 +86,7 @@ class _Graph:
         outputs: Sequence[str] = (),
         **attributes: Any,
     ) -> None:
-        """Add a node, which takes some constants beside what comes."""
+        """Add a node, with constants as further inputs."""
         from onnx import helper, numpy_helper
 
         number, names = len(self.nodes), [self._last]
@@ -98,13 +98,13 @@ class _Graph:
         self._last = outputs[0]
 
     def channels_first(self) -> None:
-        """Have images come as ONNX's layers want them."""
+        """Transpose images to ONNX's layout, if they are not in it."""
         if not self._first:
             self.node("Transpose", perm=[0, 3, 1, 2])
             self._first = True
 
     def channels_last(self) -> None:
-        """Have images come as xnn's layers have them."""
+        """Transpose images to xnn's layout, if they are not in it."""
         if self._first:
             self.node("Transpose", perm=[0, 2, 3, 1])
             self._first = False
@@ -117,7 +117,7 @@ class _Graph:
         self.node(kind, *constants, pads=[top, left, bottom, right], **more)
 
     def reshape(self, shape: Shape) -> None:
-        """Give samples another shape, row by row."""
+        """Add a node that reshapes samples, row by row."""
         self.channels_last()
         self.node("Reshape", np.array([0, *shape], np.int64))  # 0: as many samples as there are
 
@@ -130,11 +130,11 @@ class _Graph:
         elif name in _FUNCTIONS:
             self.node(_FUNCTIONS[name])
         elif name != "linear":
-            raise NotImplementedError(f"activation {name} has no form in ONNX")
+            raise NotImplementedError(f"activation {name} has no ONNX equivalent")
 
 
 def _add(graph: _Graph, layer: Layer, inputs: Shape, outputs: Shape, arrays: Arrays) -> None:
-    """Add a layer as it acts when the network predicts."""
+    """Add a layer as it acts in prediction."""
     own = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
     match layer:
         case kinds.Augmentation() | kinds.Dropout(scale_training=True):
@@ -153,7 +153,7 @@ def _add(graph: _Graph, layer: Layer, inputs: Shape, outputs: Shape, arrays: Arr
         case kinds.MaxPool2D():
             graph.window("MaxPool", layer.window)
         case kinds.AveragePool2D():
-            graph.window("AveragePool", layer.window)  # of the pixels that there are
+            graph.window("AveragePool", layer.window)  # over the pixels inside the image
         case kinds.GlobalAveragePool2D():
             graph.window("AveragePool", Window((inputs[0], inputs[1])))
             graph.reshape(outputs)
@@ -167,5 +167,5 @@ def _add(graph: _Graph, layer: Layer, inputs: Shape, outputs: Shape, arrays: Arr
         case kinds.Activation():
             pass
         case _:
-            raise NotImplementedError(f"{type(layer).__name__} has no form in ONNX")
+            raise NotImplementedError(f"{type(layer).__name__} has no ONNX equivalent")
     graph.function(layer.function.name)

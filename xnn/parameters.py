@@ -1,4 +1,4 @@
-"""How numbers lie in memory: parameters in one flat buffer, activations in padded rows."""
+"""Memory layout: parameters in one flat buffer, activations in padded rows."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ Shape = tuple[int, ...]
 class Parameter:
     """A matrix ``(rows, weights + biases)`` in the flat buffer: columns that decay, then others.
 
-    Its rows are ``row`` numbers apart, so that each begins where the processor likes it; what
-    lies between is zero and stays so.
+    Its rows are ``row`` numbers apart, for alignment; the padding is zero and stays so.
     """
 
     start: int
@@ -25,7 +24,7 @@ class Parameter:
     weights: int
     biases: int
     row: int
-    trained: bool = True  # or kept with the others, but no optimizer's business
+    trained: bool = True  # or stored with the others, but not changed by optimizers
 
     @property
     def columns(self) -> int:
@@ -33,7 +32,7 @@ class Parameter:
 
     @property
     def size(self) -> int:
-        """How many numbers it has."""
+        """The number of elements, without padding."""
         return self.rows * self.columns
 
     @property
@@ -46,20 +45,20 @@ class Parameter:
         return flat[self.start : self.stop].reshape(self.rows, self.row)[:, : self.columns]
 
     def part(self, rows: slice) -> Parameter:
-        """Return some of its rows."""
+        """Return a parameter for some of its rows."""
         first, stop, _ = rows.indices(self.rows)
         return replace(self, start=self.start + first * self.row, rows=stop - first)
 
 
 class Layout:
-    """Gives parameters their places in a flat buffer, one behind the other."""
+    """Assigns parameters their places in a flat buffer, one after another."""
 
     def __init__(self, row: Callable[[int], int]) -> None:
-        self._row = row  # the length in memory of a row of so many columns
+        self._row = row  # the padded length of a row, from its number of columns
         self.size = 0
 
     def place(self, rows: int, weights: int, biases: int, trained: bool = True) -> Parameter:
-        """Return a new parameter, behind those that there are."""
+        """Return a new parameter, placed after the existing ones."""
         row = self._row(weights + biases)
         made = Parameter(self.size, rows, weights, biases, row, trained)
         self.size = made.stop
@@ -68,22 +67,22 @@ class Layout:
 
 @dataclass(frozen=True)
 class Rows:
-    """A matrix of activations or deltas, one row a sample, with room behind each row.
+    """A matrix of activations or deltas, one row per sample, with padding after each row.
 
-    Elementwise work runs over ``whole``, whose memory has no gaps, which is twice as fast for small
-    matrices; what it computes in the room behind is never read. Behind the values there may be a
-    column that stays as it is: ones, by which the next layer's weights take in its biases.
+    Elementwise work runs over ``whole``, whose memory is contiguous, which is twice as fast for
+    small matrices; results in the padding are never read. The values may be followed by a constant
+    column: ones, by which the next layer's weights include its biases.
     """
 
     values: Array  # (batch, size)
     augmented: Array  # (batch, size [+ 1])
-    whole: Array  # (batch, size and room)
+    whole: Array  # (batch, size and padding)
 
     @classmethod
     def zeros(
         cls, backend: Backend, batch: int, size: int, dtype: Any, column: float | None = None
     ) -> Rows:
-        """Return zeros, followed by a column of the number ``column`` where one is given."""
+        """Return zeros, followed by a column filled with ``column``, if given."""
         columns = size + (column is not None)
         whole = backend.zeros((batch, backend.padded(columns, dtype)), dtype)
         if column is not None:
@@ -94,7 +93,7 @@ class Rows:
     def by_columns(
         cls, backend: Backend, batch: int, size: int, dtype: Any, column: float | None = None
     ) -> Rows:
-        """Return the same as `zeros`, but with neighbours along a column, not a row."""
+        """Return the same as `zeros`, but contiguous along columns instead of rows."""
         columns = size + (column is not None)
         whole = backend.zeros((columns, backend.padded(batch, dtype)), dtype)
         if column is not None:
@@ -103,7 +102,7 @@ class Rows:
 
     @classmethod
     def plain(cls, array: Array) -> Rows:
-        """Return a contiguous array as rows without room behind them."""
+        """Return a contiguous array as rows without padding."""
         return cls(array, array, array)
 
     def __getitem__(self, rows: slice) -> Rows:

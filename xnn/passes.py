@@ -1,8 +1,8 @@
-"""Forward and backward through a network, divided where that is quicker.
+"""Forward and backward through a network, divided where that is faster.
 
 The samples of a pass are divided into *parts*, which run one after another in the same arrays, and
-those of a part into *lanes*, which a device may run at the same time.
-Gradients add up: those of the first lane where they are wanted, those of the others aside.
+those of a part into *lanes*, which a device may run in parallel.
+Gradients are summed: those of the first lane at their destination, those of the others aside.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from .workspace import Interior, Score, Workspace
 class Pass:
     """Forward and backward for ``rows`` samples of a workspace, within a step.
 
-    ``rng_state`` makes it one for training, see `Interior`. At most ``most`` samples are run at a
-    time, or all of them.
+    With ``rng_state`` it is one for training, see `Interior`. At most ``most`` samples run at a
+    time; None runs all at once.
     """
 
     def __init__(
@@ -37,8 +37,8 @@ class Pass:
         self.engine, self.rows = engine, rows
         lanes = engine.lanes(rows, backward=True)
         made: dict[tuple[int, int], Interior] = {}
-        #: Of each part of the samples, one after another, its lanes: where each begins, and how it
-        #: is run. A lane of one part has the memory of that of the others.
+        #: The parts, each a list of lanes: where each begins, and how it is run. The parts share
+        #: the memory of their lanes.
         self._parts: list[list[tuple[int, Interior]]] = []
         for start, size in split(0, rows, rows if most is None else most):
             part: list[tuple[int, Interior]] = []
@@ -48,19 +48,19 @@ class Pass:
                     made[lane, own] = interior
                 part.append((first, made[lane, own]))
             self._parts.append(part)
-            lanes = len(part)  # the last part is smaller, but has no lane that others have not
+            lanes = len(part)  # the last part is smaller, but has no more lanes than the others
         backend = engine.backend
-        #: What the gradients of all lanes but the first add up to, in the places of the parameters.
+        #: The summed gradients of each lane but the first, laid out like the parameters.
         self.asides = [backend.zeros(engine.flat.shape, engine.dtype) for _ in range(1, self.lanes)]
 
     @property
     def lanes(self) -> int:
-        """How many lanes there are."""
+        """The number of lanes."""
         return len(self._parts[0])
 
     @property
     def multiplications(self) -> int:
-        """How many multiplications it takes forward; backward takes up to twice as many."""
+        """The number of multiplications forward; backward takes up to twice as many."""
         return self.rows * sum(self.engine.multiplications)
 
     @property
@@ -69,10 +69,10 @@ class Pass:
         return self.lanes > 1 or len(self._parts) > 1
 
     def run(self, work: Workspace, start: int, gradient: Gradient, weighted: bool = False) -> None:
-        """Run the samples of ``work`` from row ``start`` on forward and backward.
+        """Run the samples of ``work`` from row ``start`` on, forward and backward.
 
-        The first lane's gradients go to ``gradient``, the others' to `asides`. Where ``weighted``,
-        samples count by the weights that the workspace has.
+        The first lane's gradients go to ``gradient``, those of the others to `asides`. If
+        ``weighted``, samples have the weights in the workspace.
         """
         backend = self.engine.backend
         takers = [gradient, *(_Into(backend, flat) for flat in self.asides)]
@@ -103,11 +103,11 @@ class Pass:
 
 
 class Backward:
-    """A pass over ``rows`` samples, compiled.
+    """A compiled pass over ``rows`` samples.
 
-    ``flat`` gets the gradient summed over them, in the places of the parameters, and ``costs`` the
-    cost of each; with ``input_delta``, ``work.input_delta`` gets ∂C/∂x of each. ``then`` is what
-    is to be done with ``flat`` in the same step.
+    ``flat`` receives the gradient summed over them, laid out like the parameters, and ``costs`` the
+    cost of each; with ``input_delta``, ``work.input_delta`` receives ∂C/∂x of each. ``then`` is
+    called with ``flat`` in the same step.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class Backward:
 
 
 def split(first: int, stop: int, most: int) -> Iterator[tuple[int, int]]:
-    """Yield beginning and size of as few parts as there can be, of one size but for the last."""
+    """Yield start and size of as few parts as possible, of equal size except for the last."""
     count = -(-(stop - first) // most)
     size = -(-(stop - first) // count)
     for start in range(first, stop, size):
@@ -152,7 +152,7 @@ def split(first: int, stop: int, most: int) -> Iterator[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class _Into:
-    """Takes gradients into a flat buffer."""
+    """Writes gradients to a flat buffer."""
 
     backend: Backend
     flat: Array
@@ -166,7 +166,7 @@ class _Into:
 
 @dataclass(frozen=True)
 class _Again:
-    """Takes gradients that are to be added to those that a step has had."""
+    """Adds gradients to those that the step already has."""
 
     gradient: Gradient
 

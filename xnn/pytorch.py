@@ -1,8 +1,8 @@
 """Networks from PyTorch and back.
 
 PyTorch's images are ``(n, channels, height, width)``, xnn's ``(n, height, width, channels)``. So
-kernels are transposed, and behind the place where images become vectors the numbers come in another
-order: the weights of the next fully connected layer are put in that order too.
+kernels are transposed, and flattened images have their numbers in another order: the weights of the
+next fully connected layer are reordered to match.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .network import Network, generator, with_core
 from .parameters import Shape
 
 _FUNCTIONS = {"Sigmoid": "sigmoid", "Tanh": "tanh", "ReLU": "relu", "LeakyReLU": "leaky_relu"}
-_UNSCALED = "Dropout(scale_training=False), to take its factor"
+_UNSCALED = "Dropout(scale_training=False) to absorb its factor"
 _HOMOGENEOUS = {"linear", "relu", "leaky_relu"}  # σ(k z) = k σ(z) for positive k
 
 
@@ -35,35 +35,35 @@ def from_torch(
     device: str | None = None,
     precision: str = "float32",
 ) -> Network:
-    """Return the network that a ``torch.nn.Sequential`` is, with its weights.
+    """Return a network equivalent to a ``torch.nn.Sequential``, with its weights.
 
     Parameters
     ----------
     module
         A ``Sequential`` of ``Linear``, ``Conv2d``, ``MaxPool2d``, ``AvgPool2d``,
         ``AdaptiveAvgPool2d(1)``, ``BatchNorm1d``, ``BatchNorm2d``, ``Dropout``, ``Flatten``,
-        ``Identity``, activation functions, and such ``Sequential``.
+        ``Identity``, activation functions, and nested ``Sequential``.
     inputs
-        The number of inputs or their shape ``(height, width, channels)``; None is what the first
-        layer says where it is a ``Linear``.
+        The number of inputs or their shape ``(height, width, channels)``; None infers it from the
+        first module, which must then be a ``Linear``.
     cost, seed, device, precision
-        As for `Network`. A module that ends in a ``Linear`` gets the quadratic cost: for one that
-        was trained with ``CrossEntropyLoss`` put ``Softmax(dim=1)`` behind it.
+        As for `Network`. By default a module that ends in a ``Linear`` gets the quadratic cost: if
+        it was trained with ``CrossEntropyLoss``, append ``Softmax(dim=1)``.
 
     Returns
     -------
     Network
-        Of the dtype that the module's parameters have.
+        With the dtype of the module's parameters.
 
     Raises
     ------
     ValueError
-        For a module that xnn has no layer for.
+        For a module without an equivalent layer in xnn.
     """
     modules = _modules(module)
     if inputs is None:
         if not modules or type(modules[0]).__name__ != "Linear":
-            raise ValueError("inputs is None, but only a Linear tells how many there are")
+            raise ValueError("inputs is None, but can only be inferred from a Linear that is first")
         inputs = int(modules[0].in_features)
     shape = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
     reader = _Reader(shape)
@@ -73,7 +73,7 @@ def from_torch(
         except ValueError as error:
             raise ValueError(f"module {number}, {one}: {error}") from None
     if reader.order is not None:
-        raise ValueError("module ends with images as vectors, whose order is another in xnn")
+        raise ValueError("module ends with flattened images, whose order differs in xnn")
     dtypes = {array.dtype for array in reader.arrays.values()} or {np.dtype(np.float32)}
     if len(dtypes) > 1:
         raise ValueError(f"module has parameters of dtypes {sorted(map(str, dtypes))}")
@@ -90,17 +90,17 @@ def from_torch(
 def to_torch(net: Network) -> Any:
     """Return a network as a ``torch.nn.Sequential`` in evaluation mode, on the CPU.
 
-    Its ``state_dict()`` has copies of the weights. Images go in and come out as PyTorch has them,
-    ``(n, channels, height, width)``. Augmentation is left out. What ``scale_training=False`` makes
-    of numbers behind a `Dropout` goes into the next `Dense`, `Conv2D` or `BatchNorm`.
+    Its ``state_dict()`` has copies of the weights. Images go in and come out in PyTorch's layout,
+    ``(n, channels, height, width)``. Augmentation is left out. The factor of a `Dropout` with
+    ``scale_training=False`` is folded into the next `Dense`, `Conv2D` or `BatchNorm`.
 
-    Raises `ImportError` where PyTorch is not installed, `ValueError` for a layer that PyTorch has
-    none for.
+    Raises `ImportError` if PyTorch is not installed, `ValueError` for a layer without an equivalent
+    in PyTorch.
     """
     try:
         import torch
     except ImportError:
-        raise ImportError("to_torch needs PyTorch: see pytorch.org on how to install it") from None
+        raise ImportError("to_torch needs PyTorch: see pytorch.org to install it") from None
     writer = _Writer(torch, net.core.arrays())
     for number, layer in enumerate(net.layers):
         try:
@@ -108,14 +108,14 @@ def to_torch(net: Network) -> Any:
         except ValueError as error:
             raise ValueError(f"layers[{number + 1}]: {error}") from None
     if writer.order is not None:
-        raise ValueError("the network ends with images as vectors, whose order is another there")
+        raise ValueError("the network ends with flattened images, whose order differs in PyTorch")
     if writer.factor != 1:
-        raise ValueError(f"the network ends with no weights behind {_UNSCALED}")
+        raise ValueError(f"the network ends without weights after {_UNSCALED}")
     return torch.nn.Sequential(*writer.modules).eval()
 
 
 def _modules(module: Any) -> list[Any]:
-    """Return the modules in a ``Sequential``, one after another."""
+    """Return the modules in a ``Sequential``, flattened."""
     if type(module).__name__ != "Sequential":
         raise ValueError(f"module is {type(module).__name__}, but must be a torch.nn.Sequential")
     found: list[Any] = []
@@ -125,24 +125,24 @@ def _modules(module: Any) -> list[Any]:
 
 
 def _order(shape: Shape) -> NDArray[np.intp]:
-    """Return for each number of an image, as xnn has it, its place in PyTorch's order."""
+    """Return for each number of an image, in xnn's order, its index in PyTorch's order."""
     height, width, channels = shape
     places = np.arange(height * width * channels).reshape(channels, height, width)
     return places.transpose(1, 2, 0).ravel()
 
 
 class _Reader:
-    """xnn's layers and arrays, of PyTorch's modules."""
+    """Converts PyTorch's modules to xnn's layers and arrays."""
 
     def __init__(self, shape: Shape) -> None:
         self.layers: list[Layer] = []
         self.arrays: dict[str, NDArray[Any]] = {}
         self.shape = shape
-        #: Where vectors were images, each number's place in PyTorch's; see `_order`.
+        #: For flattened images, each number's index in PyTorch's order; see `_order`.
         self.order: NDArray[np.intp] | None = None
 
     def add(self, module: Any) -> None:
-        """Add what a module is. Raises `ValueError` where xnn has no such layer."""
+        """Add the layer for a module. Raises `ValueError` if xnn has no such layer."""
         name = type(module).__name__
         if name == "Identity":
             return
@@ -203,7 +203,7 @@ class _Reader:
     def _avgpool2d(self, module: Any) -> tuple[Layer, dict[str, Any]]:
         _only(not module.ceil_mode and module.divisor_override is None, "ceil_mode or a divisor")
         padded = module.padding not in (0, (0, 0))
-        _only(not (padded and module.count_include_pad), "padding that is counted")
+        _only(not (padded and module.count_include_pad), "average pooling that counts padding")
         return kinds.AveragePool2D(module.kernel_size, module.stride, module.padding), {}
 
     def _adaptiveavgpool2d(self, module: Any) -> tuple[Layer, dict[str, Any]]:
@@ -235,18 +235,18 @@ class _Reader:
 
 
 class _Writer:
-    """PyTorch's modules, of xnn's layers and arrays."""
+    """Converts xnn's layers and arrays to PyTorch's modules."""
 
     def __init__(self, torch: Any, arrays: Sequence[dict[str, NDArray[Any]]]) -> None:
         self.torch = torch
         self.modules: list[Any] = []
         self.order: NDArray[np.intp] | None = None
-        #: What the next weights are to be multiplied by, as PyTorch's dropout scales in training.
+        #: The factor for the next weights, since PyTorch's dropout scales in training.
         self.factor = 1.0
         self._arrays = arrays
 
     def add(self, number: int, layer: Layer, inputs: Shape) -> None:
-        """Add what a layer is. Raises `ValueError` where PyTorch has no such module."""
+        """Add the modules for a layer. Raises `ValueError` if PyTorch has no such module."""
         own, nn = dict(self._arrays[number]), self.torch.nn
         if self.factor != 1:
             self._fold(layer, own)
@@ -278,7 +278,7 @@ class _Writer:
             case kinds.AveragePool2D():
                 window = layer.window
                 if not _even(window):
-                    raise ValueError("padding that is not the same on both sides")
+                    raise ValueError("PyTorch has no average pooling with unequal padding")
                 padding = window.padding[0][0], window.padding[1][0]
                 counted = {"count_include_pad": False}
                 self._put(nn.AvgPool2d(window.size, window.stride, padding, **counted))
@@ -303,12 +303,12 @@ class _Writer:
             self._put(getattr(nn, names[name])())
 
     def _fold(self, layer: Layer, own: dict[str, NDArray[Any]]) -> None:
-        """Give a layer's weights the factor of dropout before it, or let it pass to the next."""
+        """Fold the factor of an earlier dropout into a layer's weights, or pass it on."""
         match layer:
             case kinds.Dense() | kinds.Conv2D():
                 own["weights"] = own["weights"] * self.factor
                 self.factor = 1.0
-            case kinds.BatchNorm():  # which divides by the factor itself: ε alone is added to it
+            case kinds.BatchNorm():  # normalising cancels the factor; ε is rescaled in `add`
                 own["mean"] = own["mean"] / self.factor
                 own["variance"] = own["variance"] / self.factor**2
             case kinds.Dropout() | kinds.Augmentation() | kinds.Flatten() | kinds.Reshape():
@@ -321,7 +321,7 @@ class _Writer:
                 raise ValueError(f"there are no weights between it and {_UNSCALED}")
 
     def _put(self, module: Any, arrays: dict[str, NDArray[Any]] | None = None) -> None:
-        """Add a module, with xnn's arrays in the places of its own."""
+        """Add a module, with xnn's arrays as its parameters."""
         names = {
             "weights": "weight",
             "biases": "bias",
@@ -352,7 +352,7 @@ class _Writer:
         self._put(module, {**own, "weights": own["weights"].transpose(0, 3, 1, 2)})
 
     def _pad(self, window: Window, value: float) -> tuple[int, int]:
-        """Return a window's padding, none where it is another on either side and put before."""
+        """Return a window's padding; if its sides differ, none, after a separate padding module."""
         down, across = window.padding
         if _even(window):
             return down[0], across[0]
@@ -367,12 +367,12 @@ class _Writer:
         elif inputs != outputs:
             height, width, channels = outputs
             if len(inputs) == 3 or self.order is not None or min(channels, height * width) > 1:
-                raise ValueError("Reshape to images has another order in PyTorch")
+                raise ValueError("Reshape to images orders numbers differently in PyTorch")
             self._put(nn.Unflatten(1, (channels, height, width)))
 
 
 def _host(array: Any) -> NDArray[Any]:
-    """Return a tensor of PyTorch, or an array of NumPy, as the latter."""
+    """Return a PyTorch tensor, or a NumPy array, as the latter."""
     if isinstance(array, np.ndarray):
         return array
     host: NDArray[Any] = array.detach().cpu().numpy()

@@ -1,7 +1,7 @@
-"""Samples as they come from a user: checked, and turned into what lies on a device.
+"""Samples from users: checked, and prepared for a device.
 
 ``uint8`` inputs are pixels: they are kept as they are and scaled by 1/255 batch by batch. All other
-real dtypes are taken as the numbers that they are.
+real dtypes are used unscaled.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from .backends import Array, Backend, DeviceError
 from .costs import Cost
 from .parameters import Shape
 
-#: How a right answer is told: by the largest output, by an output on its side of ½, or not at all.
+#: How answers are scored: by the largest output, by the side of ½ an output is on, or not at all.
 Scoring = Literal["argmax", "threshold"] | None
 
-_BLOCK = 1 << 18  # elements looked at in one go: they stay in a cache for a second look
-_FIRST = 256  # samples that tell what kind of numbers the others are
+_BLOCK = 1 << 18  # elements checked at a time: few enough to stay in a cache
+_FIRST = 256  # samples from which to guess the kind of all numbers
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Inputs and what the network should answer; arrays of the host, or of a device."""
+    """Inputs and targets, as arrays on the host or on a device."""
 
     x: Any  # (n, inputs), of any real dtype
     labels: Any | None  # (n,) class numbers, or
-    values: Any | None  # (n, outputs) one target an output
+    values: Any | None  # (n, outputs) one target per output
     scoring: Scoring
-    weights: Any | None = None  # (n,) how much each counts; None where all count as one
+    weights: Any | None = None  # (n,); None if all are 1
 
     def __len__(self) -> int:
         return len(self.x)
 
     def arrays(self) -> dict[str, Any]:
-        """Return the arrays that there are, by their names."""
+        """Return the arrays that are not None, by name."""
         named = {
             "x": self.x,
             "labels": self.labels,
@@ -51,7 +51,7 @@ class Samples:
         return {name: array for name, array in named.items() if array is not None}
 
     def __getitem__(self, rows: slice) -> Samples:
-        """Return some of them, as views."""
+        """Return some of the samples, as views."""
         return replace(self, **{name: array[rows] for name, array in self.arrays().items()})
 
     @property
@@ -61,7 +61,7 @@ class Samples:
 
     @property
     def nbytes(self) -> int:
-        """How many bytes of a device's memory they take."""
+        """The size of the arrays in bytes."""
         return sum(int(array.nbytes) for array in self.arrays().values())
 
     def kind(self) -> Any:
@@ -70,7 +70,7 @@ class Samples:
         return self.scoring, *((name, array.shape, array.dtype) for name, array in arrays)
 
     def none(self) -> Samples:
-        """Return none of them: that tells of what kind these are, and keeps nothing alive."""
+        """Return zero samples of the same kind, which keep nothing alive."""
         empty: dict[str, Any] = {
             name: np.empty((0, *array.shape[1:]), array.dtype)
             for name, array in self.arrays().items()
@@ -79,9 +79,9 @@ class Samples:
 
 
 class SparseRows:
-    """A sparse matrix of the host ``(n, inputs)``, whose rows are written out where asked for.
+    """A sparse matrix on the host, ``(n, inputs)``, whose rows become dense on access.
 
-    ``matrix`` is one of SciPy's, in CSR.
+    ``matrix`` is a SciPy matrix or array in CSR format.
     """
 
     ndim = 2
@@ -95,12 +95,12 @@ class SparseRows:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
-        """Return the rows that a slice or an array of their numbers names, written out."""
+        """Return dense rows, selected by a slice or an array of indices."""
         dense: NDArray[Any] = self.matrix[rows].toarray()
         return dense
 
     def take(self, rows: NDArray[np.intp], axis: int, out: NDArray[Any], mode: str) -> None:
-        """Write rows into ``out``: what `numpy.take` calls."""
+        """Write rows to ``out``; `numpy.take` calls this."""
         self.matrix[rows].toarray(out=out)
 
 
@@ -121,10 +121,10 @@ def check_samples(
 ) -> Samples:
     """Return inputs and targets checked against each other and the network.
 
-    ``shapes`` are those of a sample before the network's first layer and behind its last,
-    ``dtype`` its dtype, ``activation`` the last one.
-    Arrays that lie on the network's device stay there; targets are looked at in a copy.
-    Raises `ValueError` that names the argument, what came and what is wanted.
+    ``shapes`` are those of a sample before the network's first layer and after its last, ``dtype``
+    is the network's, ``activation`` that of its last layer.
+    Arrays on the network's device stay there; targets are checked in a copy on the host.
+    Raises `ValueError`, which names the argument, what was given and what is expected.
     """
     inputs, outputs = shapes[0], prod(shapes[1])
     x = check_inputs(backend, x, inputs, dtype, names[0])
@@ -136,7 +136,7 @@ def check_samples(
     if y.ndim == 0 or len(y) != len(x):
         came = f"{len(y)} rows" if y.ndim else "a single number"
         raise ValueError(
-            f"{y_name} has {came}, but {names[0]} has {len(x)}: give one target a sample"
+            f"{y_name} has {came}, but {names[0]} has {len(x)}: give one target per sample"
         )
     if outputs > 1 and y.ndim == 1:
         _check_labels(y, outputs, y_name)
@@ -147,16 +147,16 @@ def check_samples(
         row = int(abs(sums).argmax())
         raise ValueError(
             f"{y_name} has numbers that add up to {sums[row] + 1:g} in row {row}, "
-            f"but cost {cost.name} wants rows that add up to 1"
+            f"but cost {cost.name} needs rows that add up to 1"
         )
     check_range(values, cost, y_name)
     return Samples(x, None, given.reshape(values.shape), _scoring(values, activation))
 
 
 def _target_rows(y: NDArray[Any], shape: Shape, name: str) -> NDArray[Any]:
-    """Return targets as rows ``(n, outputs)``, where a sample's outputs are of a shape.
+    """Return targets as rows ``(n, outputs)``, for outputs of the given shape.
 
-    Images must be in that shape, or rows already. Else they are laid out in rows, as inputs are.
+    Targets of image outputs must have that shape or be rows already; others are flattened to rows.
     """
     outputs = prod(shape)
     ordered = len(shape) == 1 or y.ndim == 1 or y.shape[1:] in _forms(shape)
@@ -171,18 +171,18 @@ def _target_rows(y: NDArray[Any], shape: Shape, name: str) -> NDArray[Any]:
 
 
 def advice(backend: Backend, samples: Samples, activation: Activation) -> Iterator[str]:
-    """Yield what to say of samples that can be trained on, but not to any good."""
+    """Yield warnings about samples that are valid but would train badly."""
     first = backend.host(samples.x[:_FIRST])
     whole = first.dtype != np.uint8 and (first == np.floor(first)).all()
     if whole and first.min() == 0 and first.max() == 255:
         yield (
-            f"x has pixels from 0 to 255 as {first.dtype}, too large to learn from: give them as "
+            f"x has pixels from 0 to 255 as {first.dtype}, too large to learn from: pass them as "
             "uint8, which is scaled to 0…1, or divide by 255"
         )
     if first.dtype == np.uint8 and first.max() == 1:
         yield (
-            "x is uint8 and has nothing but 0 and 1: bytes are taken as pixels and divided by 255; "
-            "if these are none, give x.astype('float32')"
+            "x is uint8 and has only 0 and 1: bytes are taken as pixels and divided by 255; "
+            "if these are not pixels, pass x.astype('float32')"
         )
     if samples.values is not None:
         values = backend.host(samples.values)
@@ -194,21 +194,21 @@ def advice(backend: Backend, samples: Samples, activation: Activation) -> Iterat
             )
         elif first.dtype == values.dtype == np.uint8 and values.shape[1] > 1 and high > 1:
             yield (
-                f"y has bytes up to {high}, which are taken as the numbers that they are, while "
-                "those of x are scaled to 0…1: divide y by 255 for the same scale"
+                f"y has bytes up to {high}, which are not scaled, while those of x are scaled to "
+                "0…1: divide y by 255 for the same scale"
             )
 
 
 def check_inputs(
     backend: Backend, x: Any, shape: Shape, dtype: Any, name: str = "x", finite: bool = True
 ) -> Any:
-    """Return ``x`` as an array ``(n, inputs)`` of host or device, not copied where it is one.
+    """Return ``x`` as an array ``(n, inputs)`` on host or device; arrays are not copied.
 
     ``shape`` is that of a sample before the network's first layer. Images ``(height, width,
-    channels)`` may come as rows ``(n, inputs)`` too, and without channels where there is one. Where
-    samples are vectors, those of more dimensions are laid out in rows.
-    Raises `ValueError` where it is not real numbers of a fitting shape, and finite ones unless that
-    is not to be looked at.
+    channels)`` may also come as rows ``(n, inputs)``, and a single channel may be omitted. For
+    vector inputs, samples with more dimensions are flattened to rows.
+    Raises `ValueError` if ``x`` is not real numbers of a fitting shape, or, with ``finite``, not
+    finite.
     """
     x, inputs = _array(backend, x, name), prod(shape)
     if len(shape) > 1:
@@ -219,7 +219,7 @@ def check_inputs(
             f"{name} has shape {x.shape}, but must have shape (samples, {inputs}){hint}"
         )
     elif x.ndim == 0 or (found := int(np.prod(x.shape[1:]))) != inputs:
-        came = f"shape {x.shape}" + (f", {found} numbers a sample" if x.ndim else "")
+        came = f"shape {x.shape}" + (f", {found} numbers per sample" if x.ndim else "")
         raise ValueError(f"{name} has {came}, but the network has {inputs} inputs")
     if finite:
         _check_finite(backend, x, dtype, name)
@@ -227,19 +227,19 @@ def check_inputs(
 
 
 def check_range(values: NDArray[Any], cost: Cost, name: str = "y") -> None:
-    """Raise `ValueError` where targets lie outside of what a cost wants."""
+    """Raise `ValueError` if targets lie outside the range of a cost."""
     low, high = values.min(), values.max()
     if low < cost.least or high > cost.most:
         wanted = f"{cost.least:g} to {cost.most:g}"
         if np.isinf(cost.most):
             wanted = f"at least {cost.least:g}"
         raise ValueError(
-            f"{name} has values from {low:g} to {high:g}, but cost {cost.name} wants {wanted}"
+            f"{name} has values from {low:g} to {high:g}, but cost {cost.name} needs {wanted}"
         )
 
 
 def _check_images(x: Array, shape: Shape, name: str) -> None:
-    """Refuse what is no images of a shape: as many numbers in another order would be scrambled."""
+    """Raise `ValueError` unless ``x`` has images of ``shape``: another order would be scrambled."""
     height, width, channels = shape
     fitting = _forms(shape)
     if x.ndim and x.shape[1:] in fitting:
@@ -254,7 +254,7 @@ def _check_images(x: Array, shape: Shape, name: str) -> None:
 
 
 def _forms(shape: Shape) -> list[Shape]:
-    """Return the shapes that an image may have: in a row, without its one channel, or as it is."""
+    """Return the shapes an image may have: flat, without its single channel, or in full."""
     return [(prod(shape),), *([shape[:2]] if shape[2] == 1 else []), shape]
 
 
@@ -267,11 +267,11 @@ def check_weights(
     dtype: Any,
     name: str = "sample_weight",
 ) -> Samples:
-    """Return samples with weights: those of each sample times that of its class, where given.
+    """Return samples with weights: the product of sample and class weights, as far as given.
 
-    ``class_weight`` is a mapping of classes to weights, those it does not name weighing 1; or
-    ``"balanced"``: of n samples, each of the m of a class weighs n / (classes · m). Raises
-    `ValueError` for anything else, and for weights that are negative or not finite.
+    ``class_weight`` is a mapping of classes to weights, 1 for classes not named; or ``"balanced"``:
+    of n samples, each of the m of a class weighs n / (classes · m). Raises `ValueError` for
+    anything else, and for weights that are negative or not finite.
     """
     n, weights = len(samples), None
     if sample_weight is not None:
@@ -282,18 +282,18 @@ def check_weights(
         if weights.min() < 0:
             raise ValueError(f"{name} has {weights.min():g}, but must not be negative")
         if not weights.astype(dtype).any():
-            raise ValueError(f"{name} is 0 for all samples, which leaves none that count")
+            raise ValueError(f"{name} is 0 for all samples, but must be positive for some")
     if class_weight is not None:
         known = classes(backend, samples)
         if known is None:
-            raise ValueError("class_weight is given, but the targets are no classes")
+            raise ValueError("class_weight is given, but the targets are not classes")
         each = _class_weights(class_weight, known, max(2, outputs))[known]
         weights = each if weights is None else weights * each
     return samples if weights is None else replace(samples, weights=weights.astype(dtype))
 
 
 def classes(backend: Backend, samples: Samples) -> NDArray[Any] | None:
-    """Return the number of each sample's class ``(n,)``; None where targets are no classes."""
+    """Return each sample's class number ``(n,)``; None if targets are not classes."""
     if samples.scoring is None:
         return None
     targets = samples.values if samples.labels is None else samples.labels
@@ -326,7 +326,7 @@ def _class_weights(given: Any, classes: NDArray[Any], count: int) -> NDArray[np.
 
 
 def _array(backend: Backend, values: Any, name: str) -> Array:
-    """Return an array of the device where ``values`` is one, else of the host."""
+    """Return ``values`` as an array: on the device if it is there, else on the host."""
     try:
         array = backend.adopt(values)
         if array is None:
@@ -334,15 +334,15 @@ def _array(backend: Backend, values: Any, name: str) -> Array:
     except DeviceError:
         raise
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
-        # Rows of different lengths, a tensor that is not to be had as an array, …
+        # Rows of different lengths, a tensor that cannot be converted, …
         why = str(error).splitlines()[0]
         raise ValueError(
-            f"{name} is not an array of numbers, nor can it be made one: {why}"
+            f"{name} is not an array of numbers and cannot be converted to one: {why}"
         ) from None
     if np.ma.is_masked(values):
-        raise ValueError(f"{name} has masked elements, but must have all its numbers")
+        raise ValueError(f"{name} has masked elements, but must have none")
     if array.dtype.kind not in "buif":
-        if not array.ndim:  # no array was made of it
+        if not array.ndim:  # it could not be converted
             hint = f": {name}.toarray()" if hasattr(values, "toarray") else ""
             what = f"a {type(values).__name__}" if values is not None else None
             raise ValueError(f"{name} is {what}, but must be an array of numbers{hint}")
@@ -352,9 +352,9 @@ def _array(backend: Backend, values: Any, name: str) -> Array:
 
 
 def _finite_length(values: Any) -> bool:
-    """Return whether NumPy can make an array of something without asking for items one by one.
+    """Return whether NumPy can convert a value without indexing its items one by one.
 
-    It asks until there is an `IndexError`, which data sets that make their items may never raise.
+    It would index until an `IndexError`, which data sets that generate items may never raise.
     """
     if not hasattr(values, "__getitem__") or isinstance(values, Sequence | Mapping):
         return True
@@ -369,7 +369,7 @@ def _finite_length(values: Any) -> bool:
 
 
 def _check_finite(backend: Backend, array: Array, dtype: Any, name: str) -> None:
-    """Refuse what is not finite, or would not be as ``dtype``."""
+    """Raise `ValueError` for what is not finite, or would not be as ``dtype``."""
     if array.dtype.kind != "f":
         return
     most = np.finfo(dtype).max
@@ -380,7 +380,7 @@ def _check_finite(backend: Backend, array: Array, dtype: Any, name: str) -> None
     rows = max(1, _BLOCK // max(1, array[0].size)) if len(array) else 1
     for start in range(0, len(array), rows):
         block = array[start : start + rows]
-        if not (-most <= block.min() and block.max() <= most):  # nor where one is NaN
+        if not (-most <= block.min() and block.max() <= most):  # true for NaN too
             at = tuple(np.argwhere(~(np.abs(block) <= most))[0])
             row, value = start + int(at[0]), float(block[at])
             what = f"{value:g}, too large for {dtype}," if np.isfinite(value) else "NaN or infinity"
@@ -402,7 +402,7 @@ def _check_labels(y: NDArray[Any], outputs: int, name: str) -> None:
 
 
 def _scoring(values: NDArray[Any], activation: Activation) -> Scoring:
-    """Tell rows that name a class from values of a regression."""
+    """Distinguish rows that encode a class from regression values."""
     if values.shape[1] == 1:
         yes_or_no = activation.name == "sigmoid" and np.isin(values, (0, 1)).all()
         return "threshold" if yes_or_no else None

@@ -1,7 +1,7 @@
 """Named arrays on disk: safetensors, with a description as JSON in the header. No pickle.
 
-A safetensors file is the length of its header in 8 bytes, the header as JSON, and the arrays one
-behind the other (https://huggingface.co/docs/safetensors).
+A safetensors file has the length of its header in 8 bytes, the header as JSON, and the arrays one
+after another (https://huggingface.co/docs/safetensors).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from .version import __version__
 
 _FORMAT = 1
-# The dtypes of safetensors that NumPy has as well.
+# The dtypes of safetensors that NumPy has too.
 _DTYPES = {
     name: np.dtype(dtype)
     for name, dtype in {
@@ -43,7 +43,7 @@ _DTYPES = {
         "BOOL": "?",
     }.items()
 }
-_MOST_HEADER = 100_000_000  # as safetensors' own reader has it
+_MOST_HEADER = 100_000_000  # as in safetensors' own reader
 
 _TEMPORARY = re.compile(r"\..+\.safetensors\.\d+-[0-9a-f]{8}")
 
@@ -51,7 +51,7 @@ StrPath = str | os.PathLike[str]
 
 
 def write(path: StrPath, arrays: Mapping[str, NDArray[Any]], description: dict[str, Any]) -> None:
-    """Write arrays and what they are to ``path``, whole or not at all; see `replacing`."""
+    """Write arrays and their description to ``path``, atomically; see `replacing`."""
     from safetensors.numpy import save
 
     described = {"format": _FORMAT, "version": __version__, **description}
@@ -59,9 +59,9 @@ def write(path: StrPath, arrays: Mapping[str, NDArray[Any]], description: dict[s
 
 
 def storable(name: str, value: Any) -> Any:
-    """Return a value as an array that `write` takes, or as what JSON can hold.
+    """Return a value as an array that `write` takes, or as a JSON-serialisable value.
 
-    Raises `ValueError` that names it where it is neither.
+    Raises `ValueError`, naming it, if it is neither.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -74,8 +74,8 @@ def storable(name: str, value: Any) -> Any:
             fits = False
     if not fits:
         kind = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else repr(value)
-        wanted = "an array of numbers or what JSON can hold"
-        raise ValueError(f"{name} is {kind}, but must be {wanted} to be in a file")
+        wanted = "an array of numbers or JSON-serialisable"
+        raise ValueError(f"{name} is {kind}, but must be {wanted} to be saved")
     return value
 
 
@@ -87,12 +87,12 @@ def replace(path: StrPath, data: bytes) -> None:
 
 @contextmanager
 def replacing(path: StrPath) -> Iterator[IO[bytes]]:
-    """Open a new file that takes the place of ``path`` when all is written, or not at all.
+    """Open a new file that atomically replaces ``path`` once it is completely written.
 
-    Raises `OSError` that names the path where that fails; the file is then the old one, but for a
-    folder whose new entry cannot be made to outlive a loss of power, and nothing else is left.
+    Raises `OSError`, naming the path, if that fails. The old file is then kept, unless only syncing
+    the folder failed, and no temporary file is left.
     """
-    target = Path(os.path.realpath(os.fsdecode(path)))  # what a link points to, not the link
+    target = Path(os.path.realpath(os.fsdecode(path)))  # the target of a link, not the link
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666
@@ -112,21 +112,21 @@ def replacing(path: StrPath) -> Iterator[IO[bytes]]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what writers to a folder have left there that were killed."""
+    """Remove temporary files that killed writers have left in a folder."""
     for path in folder.iterdir():
         if _TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 
 def _sync(folder: Path) -> None:
-    """Have a folder's new entry outlive a loss of power, where systems know how to."""
+    """Make a folder's new entry survive a power failure, if the system supports it."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # not for folders here
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # unsupported for folders
             raise
     finally:
         os.close(handle)
@@ -135,12 +135,12 @@ def _sync(folder: Path) -> None:
 def read(path: StrPath) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Return the arrays and the description that `write` wrote.
 
-    The arrays are views of a memory map, not to be written to. Raises `ValueError` that names the
-    file where it is no such file, `OSError` where it cannot be read.
+    The arrays are read-only views of a memory map. Raises `ValueError`, naming the file, if it is
+    not such a file, `OSError` if it cannot be read.
     """
     name = os.fsdecode(path)
     with open(path, "rb") as file:
-        if not os.fstat(file.fileno()).st_size:  # or no file: a device, a pipe
+        if not os.fstat(file.fileno()).st_size:  # or not a regular file: a device, a pipe
             raise ValueError(f"{name}: not a safetensors file, but empty")
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
@@ -163,29 +163,29 @@ def read(path: StrPath) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
 def _arrays(data: mmap.mmap) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Return views of the arrays in a file, and its metadata.
 
-    Raises `ValueError` where the header says anything that the file does not hold.
+    Raises `ValueError` if the header does not match the file's contents.
     """
     length = int.from_bytes(data[:8], "little")
     start = 8 + length
     if start > len(data) or length > _MOST_HEADER:
-        raise ValueError(f"its header of {length} bytes is longer than it may be")
+        raise ValueError(f"its header of {length} bytes is too long")
     header = json.loads(data[8:start])
     if not isinstance(header, dict):
-        raise ValueError("its header is no object")
+        raise ValueError("its header is not an object")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict):
-        raise ValueError("its metadata are no object")
+        raise ValueError("its metadata are not an object")
     arrays = {}
     for name, told in header.items():
         match told:
             case {"dtype": str(kind), "shape": [*shape], "data_offsets": [int(first), int(last)]}:
                 pass
             case _:
-                raise ValueError(f"{name!r} is no array")
+                raise ValueError(f"{name!r} is not an array")
         if kind not in _DTYPES or not all(type(n) is int and n >= 0 for n in shape):
             raise ValueError(f"{name!r} has dtype {kind} and shape {shape}")
         if not 0 <= first <= last <= len(data) - start:
-            raise ValueError(f"{name!r} lies outside of the file")
+            raise ValueError(f"{name!r} lies outside the file")
         count, dtype = prod(shape), _DTYPES[kind]
         if count * dtype.itemsize != last - first:
             raise ValueError(f"{name!r} has shape {shape}, but {last - first} bytes")

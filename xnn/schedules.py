@@ -1,7 +1,7 @@
-"""Learning rates that change as training goes on.
+"""Learning rate schedules.
 
-Each is called with the time in epochs, a number that grows within an epoch from step to step. All
-raise `ValueError` for values out of range.
+Each is called with the time in epochs, a number that increases with every step. All raise
+`ValueError` for values out of range.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ __all__ = ["Cosine", "OneCycle", "Schedule", "Step", "WarmUp"]
 
 
 class Schedule:
-    """A learning rate for each moment of training."""
+    """Base class of learning rates that vary over time."""
 
     def __call__(self, epoch: float) -> float:
         """Return the learning rate at ``epoch``, counted from 0."""
         raise NotImplementedError
 
     def rates(self, epoch: int, steps: int) -> NDArray[np.float64]:
-        """Return the rate of each of the ``steps`` of an epoch, shape ``(steps,)``."""
+        """Return the learning rate of each step of an epoch, shape ``(steps,)``."""
         times = (epoch + step / steps for step in range(steps))
         return np.array([checks.not_negative("learning_rate", self(time)) for time in times])
 
@@ -71,7 +71,7 @@ class Cosine(Schedule):
 
 
 def _half_cosine(start: float, end: float, along: float) -> float:
-    """Return what lies between ``start`` (``along`` is 0) and ``end`` (it is 1)."""
+    """Interpolate between ``start`` (``along`` is 0) and ``end`` (``along`` is 1)."""
     return end + (start - end) * (1 + math.cos(math.pi * along)) / 2
 
 
@@ -79,9 +79,9 @@ def _half_cosine(start: float, end: float, along: float) -> float:
 class OneCycle(Schedule):
     """From ``initial`` up to ``rate``, then down to ``final`` at the end of ``epochs``.
 
-    The top is reached after a share ``peak`` of the epochs. Smith 2018 (arXiv 1803.09820), with
-    halves of cosines in the place of straight lines, as in PyTorch; momentum stays as it is.
-    ``initial`` is ``rate`` / 25 where it is None.
+    The maximum is reached after a share ``peak`` of the epochs. Smith 2018 (arXiv 1803.09820), with
+    half cosines instead of straight lines, as in PyTorch; momentum is not changed. ``initial``
+    defaults to ``rate`` / 25.
     """
 
     rate: float
@@ -108,10 +108,10 @@ class OneCycle(Schedule):
 
 @dataclass(frozen=True)
 class WarmUp(Schedule):
-    """``then`` (a rate, schedule or function), times what grows from 0 to 1 over ``epochs``.
+    """``then`` (a rate, schedule or function), times a factor rising from 0 to 1 over ``epochs``.
 
-    ``WarmUp(Cosine(0.1, epochs=20), epochs=2)`` is a cosine with warm-up. The other schedule runs
-    from the beginning, also while this one grows (Goyal et al. 2017, 2.2).
+    ``WarmUp(Cosine(0.1, epochs=20), epochs=2)`` is a cosine with warm-up. The other schedule starts
+    at epoch 0, not after the warm-up (Goyal et al. 2017, 2.2).
     """
 
     then: LearningRate
@@ -134,21 +134,21 @@ class WarmUp(Schedule):
         return rates(self.then, epoch, steps) * np.minimum(times / self.epochs, 1.0)
 
 
-#: A rate, a schedule, or a function from the epoch's number (0, 1, 2, …) to a rate.
+#: A rate, a schedule, or a function of the epoch's number (0, 1, 2, …) that returns a rate.
 LearningRate = float | Schedule | Callable[[int], float]
 
 
 def check(learning_rate: Any, name: str = "learning_rate") -> None:
-    """Raise `ValueError` where ``learning_rate`` is neither a positive number nor a function."""
+    """Raise `ValueError` if ``learning_rate`` is neither a positive number nor a function."""
     if isinstance(learning_rate, type) or not callable(learning_rate):
         wanted = "a positive number, a schedule or a function of the epoch"
         checks.number(name, learning_rate, wanted, above=0)
 
 
 def rates(learning_rate: LearningRate, epoch: int, steps: int) -> NDArray[np.float64]:
-    """Return the rate of each of the ``steps`` of an epoch, shape ``(steps,)``.
+    """Return the learning rate of each step of an epoch, shape ``(steps,)``.
 
-    Raises `ValueError` where a function gives anything but a number of at least 0.
+    Raises `ValueError` if a function returns anything but a number of at least 0.
     """
     if isinstance(learning_rate, Schedule):
         return learning_rate.rates(epoch, steps)

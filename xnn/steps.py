@@ -1,7 +1,7 @@
-"""Training steps, compiled.
+"""Compiled training steps.
 
-Several steps are compiled in a row, a *chunk*: their inputs are gathered in one go, and their costs
-taken in one go, which for small networks costs more than the arithmetic.
+Several consecutive steps are compiled as a *chunk*, so that inputs are gathered and costs collected
+once per chunk: for small networks these take longer than the arithmetic.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from .samples import Samples, scale
 from .workspace import Score, Workspace
 
 _RNG_STATE = "dice"  # what files call it
-_UPDATE = 40  # multiplications that take as long as an optimizer takes for a parameter
-_EPOCH = 2  # beside its chunks an epoch takes as long as so many of these do beside their steps
+_UPDATE = 40  # the time of an optimizer's update of a parameter, in multiplications
+_EPOCH = 2  # the overhead of an epoch, in overheads of a chunk
 
 
 @dataclass
 class _Chunk:
-    """Some training steps in a row, compiled."""
+    """Some consecutive training steps, compiled."""
 
     steps: int
     through: Pass
     work: Workspace
-    index: Array  # of the samples, those of a step together
+    index: Array  # of the samples, step by step
     rates: Array
     costs: Array  # (steps,) summed over each mini-batch
     hits: Array
@@ -42,9 +42,9 @@ class _Chunk:
 
 
 class _Resident:
-    """Samples that lie on the device. In an epoch their order crosses, no more.
+    """Samples that lie on the device. An epoch transfers only their order.
 
-    Where such are to ``come``, there is room for samples like these, and `put` fills it.
+    With ``come``, only memory for such samples is allocated, and `put` fills it.
     """
 
     def __init__(self, engine: Engine, samples: Samples, come: bool = False) -> None:
@@ -56,7 +56,7 @@ class _Resident:
             self.samples = engine.upload(samples)
 
     def put(self, samples: Samples) -> None:
-        """Take samples of the same kind."""
+        """Replace the samples with others of the same kind."""
         for name, room in self.samples.arrays().items():
             self.backend.copy(samples.arrays()[name], room)
 
@@ -65,7 +65,7 @@ class _Resident:
         self._order, self._at = self.backend.upload(order), 0
 
     def prepare(self, chunk: _Chunk) -> None:
-        """Set what the next chunk of the epoch is to read."""
+        """Set the indices for the next chunk of the epoch."""
         at, self._at = self._at, self._at + len(chunk.index)
         self.backend.copy(self._order[at : self._at], chunk.index)
 
@@ -75,7 +75,7 @@ class _Resident:
 
 
 class _Streamed:
-    """Samples of the host that do not fit. They cross chunk by chunk, one ahead."""
+    """Samples on the host that do not fit. They are transferred chunk by chunk, one ahead."""
 
     def __init__(self, engine: Engine, samples: Samples, rows: int) -> None:
         self.samples = samples
@@ -105,17 +105,17 @@ class _Streamed:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: what `Network.fit` was told, checked."""
+    """How to train: checked arguments of `Network.fit`."""
 
     optimizer: Optimizer
     batch: int
     most: int | None = None  # how many samples are run at a time, see `Pass`
     smoothing: float = 0.0  # see `Workspace`
-    by_weight: bool = False  # whether a mini-batch's mean is over weights, and not over samples
+    by_weight: bool = False  # whether means over mini-batches divide by weights, not samples
 
 
 def check_sizes(engine: Engine, n: int, recipe: Recipe) -> None:
-    """Raise `ValueError` where a mini-batch of n samples, or a part of one, is too small."""
+    """Raise `ValueError` if a mini-batch of n samples, or a part of one, is too small."""
     batch = min(recipe.batch, n)
     sizes = {batch: f"mini-batches have {batch}"}
     if last := n % batch:
@@ -129,15 +129,15 @@ def check_sizes(engine: Engine, n: int, recipe: Recipe) -> None:
         least = layer.least_samples(engine.shapes[number - 1])
         if (fewest := min(sizes)) < least:
             raise ValueError(
-                f"layers[{number}]: {type(layer).__name__} wants more than 1 value per channel "
+                f"layers[{number}]: {type(layer).__name__} needs more than 1 value per channel "
                 f"in training, so at least {least} samples at a time, but {sizes[fewest]}"
             )
 
 
 def _lengths(engine: Engine, batch: int, full: int, epochs: int, join: bool) -> tuple[int, int]:
-    """Return how many epochs are to be run as one, and how many steps are to be compiled together.
+    """Return how many epochs to run as one, and how many steps to compile together.
 
-    An epoch has ``full`` whole mini-batches. Where it may ``join`` others, all their steps are
+    An epoch has ``full`` whole mini-batches. If it may ``join`` others, all their steps are
     compiled together.
     """
     backend = engine.backend
@@ -145,13 +145,13 @@ def _lengths(engine: Engine, batch: int, full: int, epochs: int, join: bool) -> 
     heavy = batch * sum(engine.multiplications)
     held = backend.chunk_bytes(heavy) // (batch * row)
     most = max(1, min(held, backend.chunk_steps, backend.chunk_multiplications // max(1, heavy)))
-    # Of the epochs a divisor, so that there is one plan for all.
+    # A divisor of the number of epochs, so that one plan serves all.
     several = [laps for laps in range(2, most // full + 1) if join and not epochs % laps]
     choices = [(1, steps) for steps in range(1, min(most, full) + 1)]
     choices += [(laps, laps * full) for laps in several]
 
     def takes(choice: tuple[int, int]) -> float:
-        """Return how long all takes but the steps themselves: to compile, by chunk, by epoch."""
+        """Return the total overhead: of compilation, per chunk and per epoch."""
         laps, steps = choice
         chunks, rest = divmod(laps * full, steps)
         each = chunks + (rest > 0) + _EPOCH
@@ -161,12 +161,12 @@ def _lengths(engine: Engine, batch: int, full: int, epochs: int, join: bool) -> 
 
 
 class Trainer:
-    """Training steps over samples, compiled.
+    """Compiled training steps over samples.
 
-    ``key``, of 32 bits, decides all that layers do at random; ``epochs`` is how many there will be.
-    Where these may be ``joined``, and are short, `laps` of them are run as one: what an epoch costs
-    beside its steps is much, where a network has four samples. Where it is to be used ``again`` and
-    again, for samples like these, `renew` takes them; they must fit.
+    ``key``, of 32 bits, seeds all randomness in layers; ``epochs`` is their total number. If they
+    may be ``joined`` and are short, `laps` of them are run as one, since with few samples the
+    overhead of an epoch dominates. With ``again`` it can be reused for other samples of this kind,
+    by `renew`; these must fit on the device.
     """
 
     def __init__(
@@ -211,23 +211,23 @@ class Trainer:
         self._hits = backend.zeros((self.steps * self.laps,), engine.dtype)
         self._sizes = np.full(self.steps, batch)
         self._sizes[-1] = last or batch
-        self._swapped = False  # whether the network has what is trained; see `Updates.swap`
+        self._swapped = False  # whether the network has the trained parameters; see `Updates.swap`
 
     def renew(self, samples: Samples, key: int) -> None:
-        """Take samples of the same kind, and a key. The optimizer goes on from where it is."""
+        """Take samples of the same kind, and a key. The optimizer keeps its state."""
         assert isinstance(self._source, _Resident)
         self._source.put(samples)
         self.engine.backend.copy(np.array([key, 0], np.uint32), self.rng_state)
 
     def stage(self) -> AbstractContextManager[None]:
-        """Return a context manager to train in; see `Backend.stage`."""
+        """Return a context manager for training; see `Backend.stage`."""
         return self.engine.stage(1 if self._lanes > 1 else self.batch)
 
     @contextmanager
     def stepping(self) -> Iterator[None]:
-        """Return a context manager for an epoch's steps: the network has the parameters to train.
+        """Return a context manager in which the network has the parameters being trained.
 
-        Outside of it these may be averages, see `xnn.optimizers.Averaged`.
+        Outside of it they may be averages; see `xnn.optimizers.Averaged`.
         """
         self._swap()
         try:
@@ -241,10 +241,10 @@ class Trainer:
             self._swapped = not self._swapped
 
     def saved(self, steps: int) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
-        """Return all that goes from step to step, after so many steps of an epoch, on the host.
+        """Return the training state after ``steps`` steps of an epoch, on the host.
 
-        First the network's parameters, then the rest by names that `restore` knows. They are those
-        of the time between epochs, also where this is none.
+        First the network's parameters, then the rest, by names that `restore` knows. Even within an
+        epoch, the parameters are those that the network has between epochs.
         """
         backend = self.engine.backend
         with self.engine.lock:
@@ -261,9 +261,9 @@ class Trainer:
                     self._swap()
 
     def restore(self, saved: Mapping[str, NDArray[Any]], steps: int) -> None:
-        """Set all but the network's parameters to what `saved` gave after so many steps.
+        """Set all but the network's parameters to what `saved` returned after ``steps`` steps.
 
-        Raises `ValueError` where it is of another training.
+        Raises `ValueError` if it is from another training.
         """
         backend, rest = self.engine.backend, dict(saved)
         with self.engine.lock:
@@ -282,8 +282,8 @@ class Trainer:
     ) -> Iterator[int]:
         """Train on all samples in ``order``; yield after each chunk how many steps are done.
 
-        ``rates`` holds the learning rate of each step; ``first`` steps have been done before. Where
-        epochs are joined, both go on through `laps` of them.
+        ``rates`` holds the learning rate of each step; the first ``first`` steps are skipped. If
+        epochs are joined, ``order`` and ``rates`` cover `laps` of them.
         """
         backend = self.engine.backend
         with np.errstate(over="ignore"):
@@ -307,9 +307,9 @@ class Trainer:
             yield step
 
     def figures(self, steps: int) -> tuple[list[tuple[float, float | None]], int | None]:
-        """Return mean cost and accuracy over the first steps, as they were met, of each epoch.
+        """Return mean cost and accuracy of each epoch, over its first ``steps`` steps.
 
-        Last, the first step whose cost is not finite, or None.
+        The last item is the first step whose cost is not finite, or None.
         """
         of_each = min(steps, self.steps)
         samples = int(self._sizes[:of_each].sum())
@@ -321,13 +321,13 @@ class Trainer:
         right = (hits.reshape(-1, of_each).sum(axis=1, dtype=np.float64) / samples).tolist()
         if self.samples.scoring is None:
             right = [None] * len(mean)
-        # The sums tell, as a rule.
+        # Usually the means suffice.
         fine = all(map(math.isfinite, mean))
         bad = None if fine else next(iter(np.flatnonzero(~np.isfinite(costs)).tolist()), None)
         return list(zip(mean, right, strict=True)), bad
 
     def _remaining(self, first: int) -> list[_Chunk]:
-        """Return the chunks of an epoch from a step on, which need not begin one of the plan."""
+        """Return the chunks of an epoch from a step on, which may lie within one of the plan."""
         remaining, start = [], 0
         for chunk in self.plan:
             stop = start + chunk.steps
@@ -347,7 +347,7 @@ class Trainer:
         return Workspace(self.engine, rows, factor, smoothing=self.recipe.smoothing)
 
     def _chunk(self, through: Pass, work: Workspace, steps: int) -> _Chunk:
-        """Compile so many steps through the first rows of a workspace."""
+        """Compile ``steps`` steps through the first rows of a workspace."""
         engine, backend = self.engine, self.engine.backend
         weighted = self.samples.weights is not None
         batch = through.rows
@@ -372,15 +372,15 @@ class Trainer:
             score.record(source.samples.scoring, weighted)
 
         heavy = through.multiplications
-        if self._again:  # and so worth some trouble for what its optimizer takes, too
+        if self._again:  # then the optimizer's time is worth optimising too
             heavy += _UPDATE * engine.flat.size
         replay = backend.compile(train, heavy, self.epochs * self.steps)
         return _Chunk(steps, through, work, index, rates, score.costs, score.hits, replay)
 
     def _share_out(self, weights: Array) -> Array:
-        """Scale weights ``(steps, batch)`` to a mean of 1 in each row, if they can be.
+        """Scale weights ``(steps, batch)`` to a mean of 1 in each row, and return their sums.
 
-        Return their sums. Where a row is 0 it stays so.
+        Rows of zeros stay zero.
         """
         backend, dtype = self.engine.backend, self.engine.dtype
         steps, batch = weights.shape

@@ -1,4 +1,4 @@
-"""Epochs, shuffles and mini-batches: the one training loop."""
+"""Epochs, shuffles and mini-batches: the training loop."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from .inference import Inference
 from .samples import Samples
 from .steps import Recipe, Trainer, check_sizes
 
-_GLANCE = 0.5  # seconds between looks at the figures of a running epoch
-# Parameters come to the host after each epoch where they are so many bytes, else when they were not
-# there for so many seconds: a device may be lost.
+_GLANCE = 0.5  # seconds between checks of the figures of a running epoch
+# In case the device is lost, parameters are copied to the host: up to this many bytes after each
+# epoch, more than that only if the last copy is this many seconds old.
 _LIGHT = 1024 * 1024
 _KEEP = 10.0
-_OF_CALLBACKS = "that callbacks ended with, such as the best"  # of parameters
+_OF_CALLBACKS = "that callbacks restored, such as the best"  # of parameters
 
 _StrPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A training as it was between two steps: all that it takes to go on with it."""
+    """The state of a training between two steps: all that is needed to resume it."""
 
     flat: NDArray[Any]  # the network's parameters
     arrays: Mapping[str, NDArray[Any]]
-    facts: Mapping[str, Any]  # what JSON can hold
+    facts: Mapping[str, Any]  # JSON-serialisable
     source: str = ""  # its file
 
 
 class Options(TypedDict, total=False):
-    """What `train` is told of a training, beside what is the network's."""
+    """Arguments of `train` that do not come from the network."""
 
     epochs: Required[int]
     orders: Required[Iterator[NDArray[np.intp]]]
@@ -55,7 +55,7 @@ class Options(TypedDict, total=False):
 
 
 class Run:
-    """A training run under way; what callbacks see (`xnn.callbacks.Training`)."""
+    """A running training; what callbacks see (`xnn.callbacks.Training`)."""
 
     def __init__(
         self,
@@ -86,21 +86,21 @@ class Run:
         self._orders, self._rng, self._shuffled, self._write = orders, rng, shuffled, write
         self._optimizer = trainer.recipe.optimizer
         self._next = 0  # the epoch to begin with
-        self._order: NDArray[np.intp] | None = None  # of the epoch under way
-        self._began = 0.0  # when that was
+        self._order: NDArray[np.intp] | None = None  # of the running epoch
+        self._began = 0.0  # when it began
         flat = self._engine.flat
-        # All parameters as they last were finite, on the device …
+        # The last finite parameters, on the device …
         self._good = self._engine.backend.zeros(flat.shape, flat.dtype)
         self._good_of = "from before the epoch"
-        #: … and as they last came to the host, for where the device fails; and of when that is.
+        #: … and as last copied to the host, in case the device fails; and when that was.
         self.kept: Any = None
         self.kept_of = ""
         self._came = -math.inf
-        self._keep("with which training began")
+        self._keep("from before training")
 
     @property
     def count(self) -> str:
-        """The running epoch as people count: ``1/30`` is the first."""
+        """The running epoch, counted from 1: ``1/30`` is the first."""
         return f"{self.epoch + 1}/{self.epochs}"
 
     def stop(self, reason: str) -> None:
@@ -113,7 +113,7 @@ class Run:
             return self._engine.backend.download(self._engine.flat)
 
     def restore(self, snapshot: Any) -> None:
-        """Set all parameters to a copy made before."""
+        """Set all parameters to those of a snapshot."""
         if self.lost:
             self.kept, self.kept_of = snapshot, _OF_CALLBACKS
             return
@@ -122,7 +122,7 @@ class Run:
             backend.copy(backend.upload(snapshot), self._engine.flat)
 
     def _keep(self, of: str) -> None:
-        """Note that the parameters are good; ``of`` says what they are."""
+        """Keep the parameters as good ones; ``of`` says from when they are."""
         backend, now = self._engine.backend, time.perf_counter()
         with self._engine.lock:
             backend.copy(self._engine.flat, self._good)
@@ -149,7 +149,7 @@ class Run:
         progress: bool | None,
         resume: Callable[[], Saved] | None,
     ) -> History:
-        """Train for all epochs that are left, and return the history."""
+        """Train for all remaining epochs, and return the history."""
         begun: list[Callback] = []
         try:
             for callback in self.around:
@@ -166,7 +166,7 @@ class Run:
             self._end(begun)
         if before is None:
             return self.history
-        # What is said comes last, for callbacks may have brought back other weights.
+        # Report last, since callbacks may have restored other weights.
         same = np.array_equal(before, self.snapshot())
         if bad is None:
             has = "keeps its weights" if same else f"has the weights {_OF_CALLBACKS}"
@@ -181,7 +181,7 @@ class Run:
         raise diverged
 
     def _end(self, begun: Sequence[Callback]) -> None:
-        """Let callbacks end, each of them, whatever others raise."""
+        """Call `end` of each callback, whatever others raise."""
         if begun:
             try:
                 begun[0].end(self)
@@ -191,7 +191,7 @@ class Run:
     def _train(
         self, inference: Inference, validation: Samples | None, progress: bool | None
     ) -> int | None:
-        """Train; return the step of `epoch` that it diverged in, if it did and must not."""
+        """Train; return the step of `epoch` in which it diverged, if it did and must not."""
         samples = len(self.trainer.samples)
         try:
             with self.trainer.stage(), _Bar(samples, self.epochs, progress) as bar:
@@ -219,21 +219,21 @@ class Run:
                         break
         except KeyboardInterrupt:
             if self.finite and not self._finite():
-                self._go_back()  # it had diverged, and that may be why
+                self._go_back()  # it had diverged, perhaps the reason for Ctrl-C
             self.stop(f"interrupted in epoch {self.count}")
             self.history.interrupted = True
             _trim(self.history)
         return None
 
     def _train_epochs(self, bar: _Bar) -> int | None:
-        """Train for an epoch, or as many as are joined; `epoch` is then the last of them.
+        """Train for an epoch, or for all that are joined; `epoch` is then the last of them.
 
-        Return the step of `epoch` that it diverged in, if it did and must not.
+        Return the step of `epoch` in which it diverged, if it did and must not.
         """
         trainer, began, first = self.trainer, time.perf_counter(), self.epoch
         laps = range(first, first + trainer.laps)
         if self._order is None:
-            with self._engine.lock:  # the network's generator is of what it consists of
+            with self._engine.lock:  # the generator is part of the network's state
                 self._order = np.concatenate([next(self._orders) for _ in laps])
             self.step, self._began = 0, began
         each = [self._optimizer.rates(epoch, trainer.steps) for epoch in laps]
@@ -269,7 +269,7 @@ class Run:
             self.history.record("", cost, accuracy)
         return None
 
-    # Saving a training, and going on with it.
+    # Saving and resuming.
 
     def save(self, path: _StrPath) -> bool:
         """Write a checkpoint; see `xnn.callbacks.Training`."""
@@ -306,10 +306,10 @@ class Run:
         return True
 
     def resume(self, saved: Saved) -> None:
-        """Go on from where a training was saved.
+        """Continue from where a training was saved.
 
-        Raises `ValueError` that names the file where that was not one like this; the network is
-        unharmed then.
+        Raises `ValueError`, naming the file, if that training differs; the network is then left as
+        it was.
         """
         try:
             self._resume(saved)
@@ -333,7 +333,7 @@ class Run:
             if self._shuffled:
                 order = arrays.pop("order").astype(np.intp)
                 if not np.array_equal(np.sort(order), np.arange(samples)):
-                    raise ValueError("order has not each sample once")
+                    raise ValueError("order does not have each sample exactly once")
         history = History.restored(told["history"], epoch, self.figures)
         factor = checks.not_negative("rate_factor", told["rate_factor"])
         if epoch < self.epochs:
@@ -352,12 +352,12 @@ class Run:
         self._rng.bit_generator.state = told["random"]
         self.restore(saved.flat)
         self._came = -math.inf
-        self._keep("with which training was gone on")
+        self._keep("from the checkpoint")
         if step:
             self._good_of = self.kept_of
 
     def _resume_callbacks(self, states: list[Any], arrays: dict[str, NDArray[Any]]) -> None:
-        """Give each state to the next callback of its kind, with its arrays, taken out of all."""
+        """Pass each state to the next callback of its kind, with its arrays, removed from all."""
         left = list(self.around)
         for number, state in enumerate(states):
             kind, values, prefix = state["kind"], dict(state["values"]), f"callbacks.{number}."
@@ -365,12 +365,12 @@ class Run:
                 values[name.removeprefix(prefix)] = arrays.pop(name)
             found = next((c for c in left if type(c).__name__ == kind), None)
             if found is None:
-                raise ValueError(f"callbacks had {kind}, but have no more of that kind")
+                raise ValueError(f"callbacks had another {kind}, which is missing now")
             left.remove(found)
             found.resume(self, values)
 
     def _kind(self) -> dict[str, Any]:
-        """Return the facts that a checkpoint and a training that goes on from it must share."""
+        """Return the facts that a checkpoint and a training resumed from it must share."""
         return {
             "samples": len(self.trainer.samples),
             "batch_size": self.trainer.batch,
@@ -399,23 +399,25 @@ def train(
 ) -> History:
     """Train the network of ``inference`` on samples, and return the history.
 
-    ``orders`` gives for each epoch the order in which to go through the samples; ``shuffled`` says
-    that these are drawn from ``rng``, of which all else that is random is drawn as well.
+    ``orders`` yields the order of the samples in each epoch; ``shuffled`` says that these are drawn
+    from ``rng``, as is all other randomness.
 
-    ``write`` writes a checkpoint, ``resume`` returns what one held. A cost or parameter that is NaN
-    or infinite ends training with `FloatingPointError`, which names epoch and step; the parameters
-    are then those with which that epoch began, or what callbacks make of them at the end. Ctrl-C
-    ends training and leaves the parameters as they are. A device that fails is a `DeviceError`,
-    which carries the last good parameters. Where ``finite`` is false, numbers that are not finite
-    are gone on with.
+    ``write`` writes a checkpoint, ``resume`` returns the contents of one. A cost or parameter that
+    is NaN or infinite ends training with `FloatingPointError`, which names epoch and step; the
+    parameters are then those from the start of that epoch, or those that callbacks restore. Ctrl-C
+    ends training and leaves the parameters as they are. If the device fails, `DeviceError` carries
+    the last good parameters. If ``finite`` is false, training continues with numbers that are not
+    finite.
 
-    A ``trainer`` that has trained on samples of this kind by this recipe is used again.
+    A ``trainer`` that has trained on samples of this kind with this recipe is reused.
     """
     engine, around = inference.engine, checked(callbacks)
     check_sizes(engine, len(samples), recipe)
     with engine.lock:
         if finite and not engine.backend.finite(engine.flat):
-            raise ValueError("the network's weights or biases hold NaN or infinity; set them anew")
+            raise ValueError(
+                "the network's weights or biases hold NaN or infinity; set finite values first"
+            )
         key = int(rng.integers(2**32)) if engine.random and resume is None else 0
         alone = validation is None and not around and resume is None
         if trainer is None:
@@ -436,7 +438,7 @@ def train(
 
 
 def _figures(samples: Samples, validation: Samples | None) -> frozenset[str]:
-    """Return which figures there will be."""
+    """Return the names of the figures that will be recorded."""
     figures = {"cost"} | ({"accuracy"} if samples.scoring else set())
     if validation is not None:
         figures |= {"validation_cost"} | ({"validation_accuracy"} if validation.scoring else set())
@@ -451,12 +453,12 @@ def _trim(history: History) -> None:
 
 
 class _Bar:
-    """A progress bar, on a terminal and in a notebook, unless asked for or not."""
+    """A progress bar, by default on a terminal and in a notebook."""
 
     def __init__(self, samples: int, epochs: int, progress: bool | None) -> None:
         self._bar: Any = None
         self._samples = samples
-        self._cleared = 0.0  # when what was cleared had been drawn
+        self._cleared = 0.0  # when the bar last cleared was drawn
         if progress is None:
             notebook = "ipykernel.zmqshell" in sys.modules  # tqdm's own test
             progress = notebook or (sys.stderr is not None and sys.stderr.isatty())
@@ -479,7 +481,7 @@ class _Bar:
             self._bar.close()
 
     def show(self, run: Run, samples: int, cost: float) -> None:
-        """Show how far the running epoch has come."""
+        """Show the progress of the running epoch."""
         if self._bar is not None:
             done = self._samples * run.epoch + samples
             told = f"cost {cost:.4g}"
@@ -490,7 +492,7 @@ class _Bar:
             self._bar.update(done - self._bar.n)
 
     def clear(self) -> None:
-        """Take the bar off the terminal, so that something may be printed, until it is next due."""
+        """Clear the bar until its next update, so that something can be printed."""
         if self._bar is not None and self._bar.last_print_t != self._cleared:
             self._cleared = self._bar.last_print_t
             self._bar.clear()

@@ -1,4 +1,4 @@
-"""The arrays that samples run in, made once for each size."""
+"""The arrays for passes over samples, allocated once per size."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .samples import Samples, Scoring
 
 
 class Workspace:
-    """What goes into a network and comes out of it, for ``rows`` samples.
+    """Inputs, outputs and targets of a network, for ``rows`` samples.
 
-    ``scale`` is what inputs are to be multiplied by. ``smoothing`` is the share of each target that
-    is given to all classes alike (Szegedy et al. 2016). ``input_delta`` asks for ∂C/∂x as well.
+    ``scale`` is the factor for inputs. ``smoothing`` is the share of each target that is spread
+    evenly over all classes (Szegedy et al. 2016). ``input_delta`` asks for ∂C/∂x.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Workspace:
         self.scale = scale
         backend, dtype, outputs = engine.backend, engine.dtype, engine.outputs
         self.first = _between(engine, 0, rows, 1 / scale)
-        #: ∂C/∂x, of inputs that have been scaled; None where nobody asked.
+        #: ∂C/∂x of the scaled inputs, or None.
         self.input_delta = _between(engine, 0, rows, 0.0) if input_delta else None
         self.outputs = backend.zeros((rows, outputs), dtype)
         self.weighted = backend.zeros((rows, outputs), dtype)
@@ -46,24 +46,24 @@ class Workspace:
         return self.first.values
 
     def place_for(self, name: str) -> Array:
-        """Return where an array of `Samples` goes, by its name."""
+        """Return the destination of an array of `Samples`, by name."""
         places = {"x": self.inputs, "labels": self.labels, "values": self.targets}
         return {**places, "weights": self.weights}[name]
 
     def gather(self, samples: Samples, index: Array) -> None:
-        """Take the samples of the device that ``index`` names, as many as there are rows."""
+        """Gather the samples on the device that ``index`` selects, at most as many as rows."""
         for name, array in samples.arrays().items():
             self.engine.backend.gather(array, index, self.place_for(name)[: len(index)])
         self.complete(samples, len(index))
 
     def place(self, samples: Samples) -> None:
-        """Take samples of host or device, at most as many as there are rows."""
+        """Copy samples from host or device, at most as many as rows."""
         for name, array in samples.arrays().items():
             self.engine.backend.copy(array, self.place_for(name)[: len(samples)])
         self.complete(samples, len(samples))
 
     def complete(self, samples: Samples, rows: int) -> None:
-        """Make targets of labels, or the other way round; for samples like these."""
+        """Convert labels to targets or the reverse, for samples like these."""
         backend, targets, labels = self.engine.backend, self.targets[:rows], self.labels[:rows]
         if samples.labels is not None:
             backend.gather(self.engine.one_hot, labels, targets)
@@ -77,8 +77,8 @@ class Workspace:
 class Interior:
     """The arrays between inputs and outputs, for ``rows`` samples at a time.
 
-    ``backward`` asks for what that way takes; ``rng_state``, from which random numbers come, makes
-    it one for training.
+    ``backward`` adds those for backpropagation. With ``rng_state``, the state of the random
+    numbers, it is for training.
     """
 
     def __init__(
@@ -120,9 +120,9 @@ class Interior:
         ]
 
     def memories(self, work: Workspace, start: int = 0, first: int = 0) -> list[Memory]:
-        """Return each layer's arrays for the samples of a workspace that begin at row ``start``.
+        """Return each layer's arrays for the samples of a workspace from row ``start`` on.
 
-        ``first`` is the place of the first of them in its mini-batch.
+        ``first`` is the position of the first of them in its mini-batch.
         """
         engine, rows = self.engine, slice(start, start + self.rows)
         activations = [work.first[rows], *self._hidden, Rows.plain(work.outputs[rows])]
@@ -149,7 +149,7 @@ class Interior:
 
 
 def _between(engine: Engine, number: int, rows: int, column: float) -> Rows:
-    """Return rows of inputs of a layer, and ``column`` behind where it wants ones."""
+    """Return rows for the inputs of a layer, followed by ``column`` if it wants ones."""
     size, dtype = engine.sizes[number], engine.dtype
     if len(engine.shapes[number]) > 1:
         return Rows.plain(engine.backend.zeros((rows, size), dtype))
@@ -158,7 +158,7 @@ def _between(engine: Engine, number: int, rows: int, column: float) -> Rows:
 
 
 class Score:
-    """Cost and right answers of rows of outputs, summed in groups."""
+    """Costs and hits (correct answers) of rows of outputs, summed in groups."""
 
     def __init__(self, engine: Engine, work: Workspace, groups: int, rows: int) -> None:
         self.engine, self.work, self.groups, self.rows = engine, work, groups, rows
@@ -189,6 +189,6 @@ class Score:
             backend.row_sums(self._right.reshape(groups, -1), self.hits)
 
     def add(self, other: Score) -> None:
-        """Add the costs and right answers of other rows."""
+        """Add the costs and hits of other rows."""
         for mine, theirs in ((self.costs, other.costs), (self.hits, other.hits)):
             self.engine.backend.elementwise("a + b", mine, a=mine, b=theirs)

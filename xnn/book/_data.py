@@ -1,4 +1,4 @@
-"""Data in the book's form, laid out as arrays of rows."""
+"""Data in the book's form, converted to arrays of rows."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_BLOCK = 64  # columns laid out in one go, so that they are still in the cache when looked at
+_BLOCK = 64  # columns converted at a time, few enough to stay in the cache for checking
 
 
 def are_arrays(data: Any) -> bool:
-    """Return whether ``data`` is a pair of arrays ``(x, y)``, and not pairs of columns."""
+    """Return whether ``data`` is a pair of arrays ``(x, y)``, not pairs of columns."""
     return isinstance(data, tuple | list) and len(data) == 2 and hasattr(data[0], "ndim")
 
 
@@ -23,13 +23,13 @@ def lay_out(
 
     ``data`` is a list, zip or generator of pairs ``(x, y)`` of a column ``(inputs, 1)`` and a
     column ``(outputs, 1)`` or a label; or a pair of arrays of such rows, in which ``uint8`` are
-    pixels. ``sizes`` is the network's inputs and outputs, ``dtype`` its dtype.
+    pixels. ``sizes`` are the network's inputs and outputs, ``dtype`` its dtype.
 
-    Raises `ValueError`, which says what the book's form is, where it is anything else.
+    Raises `ValueError`, which describes the book's form, for anything else.
     """
     inputs, outputs = sizes
     if labels and outputs == 1:
-        raise ValueError(f"{name} has labels, for the largest output, but there is only one output")
+        raise ValueError(f"{name} has labels, which need several outputs, but there is only one")
     wanted = "the label itself, such as 7" if labels else f"a one-hot column ({outputs}, 1)"
     form = f"the book's form is a list of pairs (x, y): x a column ({inputs}, 1), y {wanted}"
     if are_arrays(data):
@@ -41,11 +41,11 @@ def lay_out(
         raise ValueError(f"{name} has no pairs (x, y); {form}") from None
     if not pairs:
         raise ValueError(
-            f"{name} is empty, or a zip or generator that has been gone through; {form}, "
+            f"{name} is empty, or an exhausted zip or generator; {form}, "
             "which list(zip(xs, ys)) makes"
         )
     if lengths != {2}:
-        raise ValueError(f"{name} has entries of {max(lengths - {2})} things; {form}")
+        raise ValueError(f"{name} has entries of length {max(lengths - {2})}; {form}")
     xs, ys = zip(*pairs, strict=True)
     _check(name, "x", xs, (inputs, 1), f"np.reshape(x, ({inputs}, 1)) makes one; {form}")
     _check(name, "y", ys, () if labels else (outputs, 1), form)
@@ -53,7 +53,7 @@ def lay_out(
         y = np.array(ys) if labels else _rows([np.asarray(y) for y in ys])
         columns = [np.asarray(x) for x in xs]
     except TypeError as error:
-        raise ValueError(f"{name} has pairs that NumPy cannot take: {error}; {form}") from None
+        raise ValueError(f"{name} has pairs that NumPy cannot convert: {error}; {form}") from None
     return _pixels(columns, dtype), y
 
 
@@ -83,7 +83,7 @@ def _targets(name: str, y: Any, outputs: int, labels: bool) -> Any:
 
 
 def _check(name: str, which: str, values: Sequence[Any], shape: tuple[int, ...], form: str) -> None:
-    """Refuse values that are not all of one shape."""
+    """Raise `ValueError` unless all values have the given shape."""
     if set(map(np.shape, values)) != {shape}:
         i, came = next((i, v) for i, v in enumerate(values) if np.shape(v) != shape)
         what = f"shape {np.shape(came)}" if np.shape(came) else f"the single number {came}"
@@ -95,10 +95,10 @@ def _rows(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 
 def _pixels(columns: Sequence[NDArray[Any]], dtype: Any) -> NDArray[Any]:
-    """Return the columns as rows, and as bytes where that is what they are, divided by 255.
+    """Return the columns as rows, and as bytes if they are bytes divided by 255.
 
-    A network scales bytes by 1/255 itself, and a mini-batch of them is an eighth of what it is as
-    float64 to fetch. That they say the same is seen by dividing.
+    A network scales bytes by 1/255 itself, and a mini-batch of them is an eighth of the size in
+    float64. Dividing them again shows whether the conversion is exact.
     """
     kind = np.result_type(*{column.dtype for column in columns})
     if kind.kind != "f" or kind.itemsize < np.dtype(dtype).itemsize:

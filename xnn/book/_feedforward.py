@@ -1,4 +1,4 @@
-"""What the book's two networks of sigmoid layers share."""
+"""The base class of the book's two networks of sigmoid layers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from . import _data
 
 def sigmoid(z: Any) -> Any:
     """Return σ(z) = 1 / (1 + exp(-z))."""
-    with np.errstate(over="ignore"):  # to infinity: 1 / ∞ = 0 is right
+    with np.errstate(over="ignore"):  # to infinity: 1 / ∞ = 0 is correct
         return 1.0 / (1.0 + np.exp(-z))
 
 
@@ -36,7 +36,7 @@ def sigmoid_prime(z: Any) -> Any:
 
 
 class Parameters(list[Array]):
-    """The weights or biases of all layers: what is written to one of them is in the network."""
+    """The weights or biases of all layers: writing to one of them changes the network."""
 
     def __init__(self, arrays: Arrays) -> None:
         super().__init__(arrays)
@@ -51,13 +51,13 @@ class Parameters(list[Array]):
             self._arrays[i] = values
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return list, (list(self),)  # a copy is a list, and no part of the network
+        return list, (list(self),)  # a copy is a plain list, independent of the network
 
 
 class Feedforward:
     """Layers of sigmoid neurons, with data, weights and biases in the book's form.
 
-    A subclass draws first weights and biases. ``cost`` is a name of `xnn.Network`.
+    A subclass draws initial weights and biases. ``cost`` is a name of `xnn.Network`.
     """
 
     def __init__(self, sizes: Sequence[int], cost: str, device: str | None, dtype: Any) -> None:
@@ -73,8 +73,8 @@ class Feedforward:
     def weights(self) -> list[Array]:
         """Each layer's weights ``(y, x)``, on the network's device.
 
-        These are the network's own: what is written to one, element by element or as
-        ``net.weights[0] = array``, is used by the next step. May be set to a list of arrays.
+        These are live: what is written to one, element by element or as ``net.weights[0] = array``,
+        is used by the next step. May be set to a list of arrays.
         """
         return Parameters(self._net.weights)
 
@@ -84,7 +84,7 @@ class Feedforward:
 
     @property
     def biases(self) -> list[Array]:
-        """Each layer's biases ``(y, 1)``, the network's own like `weights`."""
+        """Each layer's biases ``(y, 1)``, live like `weights`."""
         return Parameters(self._net.biases.columns())
 
     @biases.setter
@@ -92,9 +92,9 @@ class Feedforward:
         self._net.biases.columns().assign(values)
 
     def feedforward(self, a: ArrayLike) -> Any:
-        """Return the output ``(outputs, 1)`` if ``a`` ``(inputs, 1)`` is input.
+        """Return the output ``(outputs, 1)`` for the input ``a`` ``(inputs, 1)``.
 
-        Of several columns, those of the outputs.
+        Several columns give as many output columns.
         """
         array: Any = a if hasattr(a, "ndim") else np.asarray(a)
         inputs = self._net.sizes[0]
@@ -107,7 +107,7 @@ class Feedforward:
     def backprop(self, x: ArrayLike, y: ArrayLike) -> tuple[list[Array], list[Array]]:
         """Return the gradient ``(nabla_b, nabla_w)`` of the cost of one pair of columns.
 
-        Lists of one array a layer, with the shapes of `biases` and `weights`.
+        Both are lists of one array per layer, with the shapes of `biases` and `weights`.
         """
         inputs, *_, outputs = self._net.sizes
         a, target = _data.column("x", x, inputs), _data.column("y", y, outputs)
@@ -115,24 +115,24 @@ class Feedforward:
         return [b[:, None] for b in biases if b is not None], weights
 
     def _numbers(self, array: Array) -> Array:
-        """Return an array in which ``uint8`` are the numbers that they are, and not pixels."""
+        """Return an array in which ``uint8`` will not be taken as pixels."""
         return array.astype(self._net.dtype) if array.dtype == np.uint8 else array
 
     def _draw(self, over: Callable[[int], float]) -> None:
-        """Set biases, then weights to the book's random numbers, weights divided by ``over(x)``."""
+        """Draw biases, then weights, as the book does; weights are divided by ``over(x)``."""
         sizes = self._net.sizes
         self.biases = [np.random.randn(y, 1) for y in sizes[1:]]
         self.weights = [np.random.randn(y, x) / over(x) for x, y in pairwise(sizes)]
 
     def _samples(self, name: str, data: Any, labels: bool = False) -> Samples:
-        """Return checked samples. The right answer is the largest target, whatever they are."""
+        """Return checked samples. The correct answer is always the largest target."""
         inputs, *_, outputs = self._net.sizes
         x, y = _data.lay_out(name, data, (inputs, outputs), self._net.dtype, labels)
         samples = self._net.core.samples(x, y, (f"{name}'s x", f"{name}'s y"))
         return replace(samples, scoring="argmax")
 
     def _evaluate(self, samples: Samples) -> tuple[float, int]:
-        """Return the mean cost, and for how many samples the largest output is right."""
+        """Return the mean cost, and for how many samples the largest output is correct."""
         cost, accuracy = self._net.core.evaluate(samples)
         assert accuracy is not None
         return cost, round(accuracy * len(samples))
@@ -147,7 +147,7 @@ class Feedforward:
         report: Callable[[Training], None],
         validation: Samples | None = None,
     ) -> None:
-        """Train on samples made of ``training_data``, which stays shuffled where it is a list."""
+        """Train on samples made of ``training_data``, which stays shuffled if it is a list."""
         order = list(range(len(samples)))
         try:
             self._net.core.train(
@@ -168,7 +168,7 @@ class Feedforward:
         samples = self._samples("mini_batch", mini_batch)
         self._net.core.train(
             samples,
-            # λ/n is what counts, and `SGD` divides by the samples that it sees.
+            # The decay is λ/n, and `SGD` divides by the samples that it sees.
             recipe=Recipe(sgd(eta, lmbda * len(samples) / n), len(samples)),
             epochs=1,
             orders=iter([np.arange(len(samples))]),
@@ -177,14 +177,14 @@ class Feedforward:
 
 
 def sgd(eta: Any, lmbda: Any = 0.0) -> SGD:
-    """Return plain SGD with the book's η and λ. Raises `ValueError` where they are no such."""
+    """Return plain SGD with the book's η and λ. Raises `ValueError` if these are invalid."""
     checks.positive("eta", eta)
     checks.not_negative("lmbda", lmbda)
     return SGD(eta, lmbda=lmbda)
 
 
 def _shuffles(order: list[int]) -> Iterator[NDArray[np.intp]]:
-    """Shuffle as the book does, with Python's generator and from where the last epoch left off."""
+    """Shuffle as the book does, with Python's generator, starting from the last epoch's order."""
     while True:
         random.shuffle(order)
         yield np.array(order, np.intp)

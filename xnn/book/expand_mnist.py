@@ -1,7 +1,7 @@
-"""The book's ``expand_mnist.py``: MNIST's training images, and each moved by a pixel four ways.
+"""The book's ``expand_mnist.py``: MNIST's training images, also shifted by a pixel four ways.
 
 ``python -m xnn.book.expand_mnist`` writes the book's file, ``../data/mnist_expanded.pkl.gz``, or
-the one that is named; `expand` makes the same images where they are used.
+the file given; `expand` makes the same images in memory.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _SIDE = 28
 
 
 def expand(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return images ``(5 n, 784)`` and targets: each image, then moved down, up, right and left.
+    """Return images ``(5 n, 784)`` and targets: each image, then shifted down, up, right and left.
 
-    ``x`` is ``(n, 784)`` of any dtype, which stays as it is, and ``y`` has n entries. What comes in
-    at an edge is 0.
+    ``x`` is ``(n, 784)`` of any dtype, which is kept, and ``y`` has n entries. Pixels shifted in at
+    an edge are 0.
 
     Raises `ValueError` for other shapes.
     """
@@ -50,19 +50,19 @@ def expand(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]
 
 
 def write(path: str | os.PathLike[str] = _PATH) -> None:
-    """Write MNIST with its training images expanded and shuffled, as the book's gzip'd pickle.
+    """Write MNIST with its training images expanded and shuffled, as the book's gzipped pickle.
 
     Images are float32 from 0 to 1; the shuffle is Python's ``random.shuffle``, as in the book.
-    `xnn.datasets.mnist` reads the file. It takes 2 GB of memory to make.
+    `xnn.datasets.mnist` reads the file. Writing it takes 2 GB of memory.
 
-    Raises `OSError` where it cannot be written; a file already there is then unharmed.
+    Raises `OSError` if it cannot be written; an existing file is then left as it was.
     """
     training, *others = ((x.astype(np.float32), y) for x, y in load_data())
     x, y = expand(*training)
     order = list(range(len(x)))
     random.shuffle(order)
     data = ((x[order], y[order]), *others)
-    # Level 1 is by far the fastest. Protocol 5 writes arrays without a copy of them.
+    # Level 1 is by far the fastest. Protocol 5 writes arrays without copying them.
     with saving.replacing(path) as file, gzip.GzipFile("", "wb", 1, file, 0) as zipped:
         pickle.dump(data, zipped, 5)
 

@@ -17,8 +17,8 @@ Pair = tuple[NDArray[Any], NDArray[Any]]
 def load_data() -> tuple[Pair, Pair, Pair]:
     """Return training, validation and test data: pairs of images ``(n, 784)`` and labels ``(n,)``.
 
-    Images are numbers from 0 to 1, float64, or as they are in the book's file. MNIST is where
-    `xnn.datasets.mnist` finds it; raises as that does.
+    Images are numbers from 0 to 1, float64, or as stored in the book's file. MNIST is found, and
+    errors are raised, as by `xnn.datasets.mnist`.
     """
     training, validation, test = (
         (x / 255 if x.dtype == np.uint8 else x, y) for x, y in mnist(validation=None)

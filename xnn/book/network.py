@@ -22,7 +22,7 @@ class Network(Feedforward):
     num_layers, sizes
         The number of layers, and the list of their neurons, inputs included.
     weights, biases
-        Lists of arrays ``(y, x)`` and ``(y, 1)``, one a layer, that are the network's own.
+        Lists of arrays ``(y, x)`` and ``(y, 1)``, one per layer, which are live.
     """
 
     def __init__(
@@ -39,9 +39,9 @@ class Network(Feedforward):
         eta: float,
         test_data: Any = None,
     ) -> None:
-        """Train by mini-batches; print after each epoch, with ``test_data`` how many it gets right.
+        """Train on mini-batches; print each epoch, and how many of ``test_data`` are right.
 
-        ``training_data`` holds pairs of columns ``(x, y)``; where it is a list, it is shuffled.
+        ``training_data`` holds pairs of columns ``(x, y)``; if it is a list, it is shuffled.
         ``test_data`` holds pairs of a column and a label. Both may be lists, zips, generators, or
         a pair of arrays ``(n, inputs)`` and ``(n, outputs)`` or ``(n,)``.
 
@@ -64,7 +64,7 @@ class Network(Feedforward):
         self._step(mini_batch, eta, 0.0, 1)
 
     def evaluate(self, test_data: Any) -> int:
-        """Return for how many pairs of a column and a label the largest output is the label's."""
+        """Return for how many pairs of a column and a label the largest output is the label."""
         return self._evaluate(self._samples("test_data", test_data, labels=True))[1]
 
     def cost_derivative(self, output_activations: Any, y: Any) -> Any:

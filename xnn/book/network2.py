@@ -32,7 +32,7 @@ class QuadraticCost:
 
     @staticmethod
     def fn(a: Any, y: Any) -> float:
-        """Return the cost of the output ``a`` where ``y`` is wanted."""
+        """Return the cost of the output ``a`` for the target ``y``."""
         return 0.5 * float(np.linalg.norm(a - y)) ** 2
 
     @staticmethod
@@ -46,19 +46,19 @@ class CrossEntropyCost:
 
     @staticmethod
     def fn(a: Any, y: Any) -> float:
-        """Return the cost of the output ``a`` where ``y`` is wanted; 0 · ln 0 is 0."""
+        """Return the cost of the output ``a`` for the target ``y``; 0 · ln 0 is 0."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return float(np.sum(np.nan_to_num(-y * np.log(a) - (1 - y) * np.log(1 - a))))
 
     @staticmethod
     def delta(z: Any, a: Any, y: Any) -> Any:
-        """Return ∂C/∂z of the output layer, in which σ'(z) has cancelled (Nielsen, eq. 66)."""
+        """Return ∂C/∂z of the output layer, in which σ'(z) cancels (Nielsen, eq. 66)."""
         return a - y
 
 
 _COSTS = {QuadraticCost: "quadratic", CrossEntropyCost: "cross_entropy"}
 
-#: Costs and accuracies, one an epoch: on the evaluation data, then on the training data.
+#: Costs and accuracies, one per epoch: on the evaluation data, then on the training data.
 Figures = tuple[list[float], list[int], list[float], list[int]]
 
 
@@ -66,14 +66,14 @@ class Network(Feedforward):
     """A network with ``sizes`` neurons in its layers, the first being the inputs.
 
     ``cost`` is `CrossEntropyCost` or `QuadraticCost`; ``device`` and ``dtype`` are those of
-    `xnn.Network`. First weights are those of `default_weight_initializer`.
+    `xnn.Network`. Initial weights are those of `default_weight_initializer`.
 
     Attributes
     ----------
     num_layers, sizes
         The number of layers, and the list of their neurons, inputs included.
     weights, biases
-        Lists of arrays ``(y, x)`` and ``(y, 1)``, one a layer, that are the network's own.
+        Lists of arrays ``(y, x)`` and ``(y, 1)``, one per layer, which are live.
     """
 
     def __init__(
@@ -97,11 +97,11 @@ class Network(Feedforward):
         return self._cost
 
     def default_weight_initializer(self) -> None:
-        """Draw biases from N(0, 1), and weights from N(0, 1/x) for x inputs of the layer."""
+        """Draw biases from N(0, 1), and weights from N(0, 1/x) for a layer with x inputs."""
         self._draw(np.sqrt)
 
     def large_weight_initializer(self) -> None:
-        """Draw biases and weights from N(0, 1), as chapter 1 does."""
+        """Draw biases and weights from N(0, 1), as in chapter 1."""
         self._draw(lambda x: 1.0)
 
     def SGD(
@@ -118,30 +118,30 @@ class Network(Feedforward):
         monitor_training_accuracy: bool = False,
         early_stopping_n: int = 0,
     ) -> Figures:
-        """Train by mini-batches, and return and print what is monitored after each epoch.
+        """Train on mini-batches; print and return the monitored figures of each epoch.
 
         Parameters
         ----------
         training_data
-            Pairs of columns ``(x, y)``: a list, which is shuffled, a zip, a generator; or a pair of
-            arrays ``(n, inputs)`` and ``(n, outputs)``.
+            Pairs of columns ``(x, y)``: a list, which is shuffled, a zip or a generator; or a pair
+            of arrays ``(n, inputs)`` and ``(n, outputs)``.
         epochs, mini_batch_size, eta, lmbda
-            How often to go through all pairs, how many to a step, η and λ.
+            The number of passes over all pairs, the pairs per step, η and λ.
         evaluation_data
             Pairs of a column and a label, or a pair of arrays ``(n, inputs)`` and ``(n,)``.
         monitor_evaluation_cost, monitor_evaluation_accuracy
             Which figures on the evaluation data to print and return.
         monitor_training_cost, monitor_training_accuracy
-            Which on the training data.
+            Which figures on the training data.
         early_stopping_n
-            If not 0, stop when the accuracy has not grown for so many epochs: that on the
-            evaluation data where it is monitored, else that on the training data.
+            If not 0, stop when the accuracy has not risen for this many epochs: on the evaluation
+            data if that is monitored, else on the training data.
 
         Returns
         -------
         evaluation_cost, evaluation_accuracy, training_cost, training_accuracy
-            Lists of one figure an epoch, empty where nothing is monitored. An accuracy is a number
-            of right answers.
+            Lists of one figure per epoch, empty if not monitored. An accuracy is the number of
+            correct answers.
 
         Raises
         ------
@@ -152,7 +152,7 @@ class Network(Feedforward):
         evaluation = None
         if monitor_evaluation_cost or monitor_evaluation_accuracy:
             if evaluation_data is None:
-                raise ValueError("evaluation_data is None, but is to be monitored")
+                raise ValueError("evaluation_data is None, but monitoring needs it")
             evaluation = self._samples("evaluation_data", evaluation_data, labels=True)
         patience = checks.whole("early_stopping_n", early_stopping_n, least=0)
         if patience and not (monitor_evaluation_accuracy or monitor_training_accuracy):
@@ -197,16 +197,16 @@ class Network(Feedforward):
         self._step(mini_batch, eta, lmbda, checks.whole("n", n))
 
     def accuracy(self, data: Any, convert: bool = False) -> int:
-        """Return for how many pairs in ``data`` the largest output is the right one.
+        """Return for how many pairs in ``data`` the largest output is the correct one.
 
-        ``convert`` says that ``y`` are columns, as in training data, and not labels.
+        ``convert`` says that ``y`` are columns, as in training data, not labels.
         """
         return self._evaluate(self._samples("data", data, labels=not convert))[1]
 
     def total_cost(self, data: Any, lmbda: float, convert: bool = False) -> float:
         """Return the mean cost over ``data`` plus λ/2n Σ w² (Nielsen, eq. 85 and 87).
 
-        ``convert`` says that ``y`` are labels, and not columns, as in training data.
+        ``convert`` says that ``y`` are labels, not columns as in training data.
         """
         samples = self._samples("data", data, labels=convert)
         return self._evaluate(samples)[0] + self._penalty(lmbda, len(samples))
@@ -214,7 +214,7 @@ class Network(Feedforward):
     def save(self, filename: str | os.PathLike[str]) -> None:
         """Write the network to a file as JSON, in the book's form.
 
-        Raises `OSError` where the file cannot be written; a file already there is then unharmed.
+        Raises `OSError` if the file cannot be written; an existing file is then left as it was.
         """
         kind = self.cost if isinstance(self.cost, type) else type(self.cost)
         data = {
@@ -237,10 +237,9 @@ class Network(Feedforward):
 def load(
     filename: str | os.PathLike[str], *, device: str | None = None, dtype: Any = "float64"
 ) -> Network:
-    """Return the network in a file that `Network.save`, or the book's, has written.
+    """Return the network in a file written by `Network.save`, or by the book's.
 
-    Raises `ValueError` that names the file where it holds no network, `OSError` where it cannot be
-    read.
+    Raises `ValueError`, naming the file, if it holds no network, `OSError` if it cannot be read.
     """
     costs = {kind.__name__: kind for kind in _COSTS}
     try:
@@ -248,7 +247,7 @@ def load(
             data = json.load(file)
         sizes, cost = data["sizes"], costs[data["cost"]]
         weights, biases = ([np.array(a) for a in data[name]] for name in ("weights", "biases"))
-        # Shapes first: no memory on a file's word alone.
+        # Shapes first: allocate no memory just because a file says so.
         shapes = [(y, x) for x, y in pairwise(sizes)]
         fitting = [w.shape for w in weights] == shapes
         if not fitting or [b.shape for b in biases] != [(y, 1) for y, _ in shapes]:

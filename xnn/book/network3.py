@@ -1,7 +1,7 @@
 """The book's ``network3.py`` (Nielsen, chapter 6), without Theano: convolutions and dropout.
 
-A layer has its weights, ``w`` and ``b``, before there is a network of it, as in the book; the
-network is an `xnn.Network`, of which they are a part from then on.
+As in the book, a layer has its weights, ``w`` and ``b``, before it is part of a network. From then
+on they are those of the underlying `xnn.Network`.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ _NAMES: dict[Callable[[Any], Any], str] = {
 def load_data_shared(filename: str | os.PathLike[str] = "../data/mnist.pkl.gz") -> list[Pair]:
     """Return training, validation and test data: pairs of images ``(n, 784)`` and labels ``(n,)``.
 
-    The file is one in the book's form, such as `xnn.book.expand_mnist` writes, and is not run.
-    Where the book's ``mnist.pkl.gz`` is not there, MNIST is where `xnn.datasets.mnist` finds it.
+    The file must be in the book's form, such as `xnn.book.expand_mnist` writes; it is not executed.
+    If the book's ``mnist.pkl.gz`` is missing, MNIST is found as by `xnn.datasets.mnist`.
 
-    Raises `ValueError` for a file of another form, `OSError` where there is none.
+    Raises `ValueError` for a file of another form, `OSError` if there is none.
     """
     path = Path(filename)
     missing = path.name == "mnist.pkl.gz" and not path.exists()
@@ -73,12 +73,12 @@ def load_data_shared(filename: str | os.PathLike[str] = "../data/mnist.pkl.gz") 
 
 
 def size(data: Pair) -> int:
-    """Return how many samples there are in ``data``."""
+    """Return the number of samples in ``data``."""
     return len(data[0])
 
 
 class _Layer:
-    """A layer with weights ``w`` and biases ``b``, the network's own once there is one."""
+    """A layer with weights ``w`` and biases ``b``, kept by the network once there is one."""
 
     def __init__(self, w: NDArray[Any], b: NDArray[Any]) -> None:
         self._first: tuple[NDArray[Any], NDArray[Any]] | None = (w, b)
@@ -127,14 +127,14 @@ class _Layer:
         return np.array(self._net.core.engine.backend.host(array))
 
     def _join(self, net: Net, number: int, inputs: tuple[int, ...]) -> None:
-        """Become a layer of a network, which gets the weights that there are."""
+        """Become a layer of a network, which takes over the weights."""
         assert self._first is not None
         (w, b), self._net, self._number, self._inputs = self._first, net, number, inputs
         net.weights[number], net.biases[number] = self._from_book(w), b
         self._first = None
 
     def _layers(self) -> list[layers.Layer]:
-        """Return the layers of xnn that it consists of, of which one has weights."""
+        """Return the equivalent layers of xnn, of which one has weights."""
         raise NotImplementedError
 
     def _to_book(self, weights: NDArray[Any]) -> NDArray[Any]:
@@ -145,10 +145,10 @@ class _Layer:
 
 
 class ConvPoolLayer(_Layer):
-    """A convolution, then pooling by the largest number, then an activation function.
+    """A convolution, then max pooling, then an activation function.
 
     ``filter_shape`` is (filters, input maps, height, width); ``image_shape`` is (mini-batch, input
-    maps, height, width). ``w`` has the filter's shape and is turned round as Theano turns it.
+    maps, height, width). ``w`` has the filter's shape and is flipped, as in Theano.
 
     Raises `ValueError` for shapes that do not fit each other.
     """
@@ -191,7 +191,7 @@ class ConvPoolLayer(_Layer):
 
 
 class _Full(_Layer):
-    """A fully connected layer, before which numbers may be dropped."""
+    """A fully connected layer, with optional dropout before it."""
 
     def __init__(self, w: NDArray[Any], b: NDArray[Any], name: str, p_dropout: float) -> None:
         checks.share("p_dropout", p_dropout)
@@ -220,9 +220,9 @@ class _Full(_Layer):
 
 
 class FullyConnectedLayer(_Full):
-    """Every output is a function of every input; ``w`` is ``(n_in, n_out)``.
+    """A fully connected layer; ``w`` is ``(n_in, n_out)``.
 
-    ``p_dropout`` is the probability of each input to be dropped in training.
+    ``p_dropout`` is the probability of dropping each input in training.
     """
 
     def __init__(
@@ -239,7 +239,7 @@ class FullyConnectedLayer(_Full):
 
 
 class SoftmaxLayer(_Full):
-    """The last layer, with the log-likelihood cost; weights and biases begin as zeros."""
+    """The last layer, with the log-likelihood cost; weights and biases are initially zero."""
 
     def __init__(self, n_in: int, n_out: int, p_dropout: float = 0.0) -> None:
         shape = checks.whole("n_in", n_in), checks.whole("n_out", n_out, least=2)
@@ -249,7 +249,7 @@ class SoftmaxLayer(_Full):
 class Network:
     """A network of the layers above, trained on mini-batches of ``mini_batch_size``.
 
-    Raises `ValueError` where layers do not fit, or the last one is no `SoftmaxLayer`.
+    Raises `ValueError` if layers do not fit, or the last is not a `SoftmaxLayer`.
     """
 
     def __init__(
@@ -265,9 +265,9 @@ class Network:
         if not self.layers or not isinstance(self.layers[-1], SoftmaxLayer):
             raise ValueError("the last of layers must be a SoftmaxLayer")
         if any(not isinstance(layer, _Layer) or layer._net is not None for layer in self.layers):
-            raise ValueError("layers must be layers of this module that are in no network yet")
+            raise ValueError("layers must be layers of this module that are not in a network yet")
         described, joints = _describe(self.layers)
-        seed = int(np.random.randint(2**31))  # of what dropout drops
+        seed = int(np.random.randint(2**31))  # for dropout
         self._net = Net(described, seed=seed, device=device, dtype=dtype)
         for layer, (number, inputs) in zip(self.layers, joints, strict=True):
             layer._join(self._net, number, inputs)
@@ -289,11 +289,11 @@ class Network:
     ) -> None:
         """Train on mini-batches in the order of the data, and print what the book's code prints.
 
-        The three data are pairs of images ``(n, inputs)`` and labels ``(n,)``. What is left of
-        them after the last whole mini-batch is left out, as in the book. The cost has ½ λ Σ w²,
-        divided by the number of mini-batches.
+        The three data sets are pairs of images ``(n, inputs)`` and labels ``(n,)``. Samples after
+        the last whole mini-batch are left out, as in the book. The cost includes ½ λ Σ w² divided
+        by the number of mini-batches.
 
-        Raises `ValueError` for data that are no such pairs.
+        Raises `ValueError` for data of another form.
         """
         checks.whole("mini_batch_size", mini_batch_size)
         named = (("training_data", training_data), ("validation_data", validation_data))
@@ -322,7 +322,7 @@ class Network:
         order = np.arange(len(training))
         self._net.core.train(
             training,
-            # λ over the number of mini-batches: `SGD` divides by that of samples.
+            # λ over the number of mini-batches; `SGD` divides by the number of samples.
             recipe=Recipe(sgd(eta, lmbda * mini_batch_size), mini_batch_size),
             epochs=checks.whole("epochs", epochs, least=0),
             orders=iter([order] * epochs),
@@ -334,10 +334,10 @@ class Network:
         print(f"Corresponding test accuracy of {best_test:.2%}")
 
     def _samples(self, name: str, data: Any, mini_batch_size: int) -> Samples:
-        """Return checked samples, as many as there are in whole mini-batches."""
+        """Return checked samples, only those in whole mini-batches."""
         form = "a pair of images (n, inputs) and labels (n,), as load_data_shared gives"
         if not isinstance(data, tuple | list) or len(data) != 2 or np.ndim(data[1]) != 1:
-            raise ValueError(f"{name} is not of the book's form: {form}")
+            raise ValueError(f"{name} is not in the book's form: {form}")
         x, y = data
         whole = len(y) // mini_batch_size * mini_batch_size
         if not whole:
@@ -356,7 +356,7 @@ class Network:
 
 
 def _describe(given: Sequence[Any]) -> tuple[list[Any], list[tuple[int, tuple[int, ...]]]]:
-    """Return what makes the network, and of each layer where its weights are and what goes in."""
+    """Return a description of the network, and each layer's index of weights and input shape."""
     first, joints = given[0], []
     images: tuple[int, ...] = ()
     if isinstance(first, ConvPoolLayer):
@@ -394,7 +394,7 @@ def _describe(given: Sequence[Any]) -> tuple[list[Any], list[tuple[int, tuple[in
 
 
 def _name(function: Callable[[Any], Any]) -> str:
-    """Return the name of an activation function. Raises `ValueError` for one that is none here."""
+    """Return the name of an activation function. Raises `ValueError` for an unknown one."""
     name = _NAMES.get(function)
     if name is None:
         known = "linear, ReLU, sigmoid or tanh of xnn.book.network3"

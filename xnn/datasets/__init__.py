@@ -1,4 +1,4 @@
-"""Files of digits, as arrays of the host."""
+"""Data sets of handwritten digits, as NumPy arrays."""
 
 from ._digits import digits
 from ._mnist import mnist

@@ -1,4 +1,4 @@
-"""The 8 × 8 digits that come inside scikit-learn (Alpaydin and Kaynak 1998)."""
+"""The 8 × 8 digits that come with scikit-learn (Alpaydin and Kaynak 1998)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _TEST = 300
 def digits() -> tuple[tuple[NDArray[Any], NDArray[Any]], ...]:
     """Return scikit-learn's 1,797 digits as pairs ``(x, y)``: training, validation and test.
 
-    ``x`` is ``(n, 64)``, ``float32`` from 0 to 1, and ``y`` is ``(n,)`` of labels 0…9, with n of
-    1,197, 300 and 300, always shuffled alike. Nothing is downloaded: scikit-learn contains them.
+    ``x`` is ``(n, 64)``, ``float32`` from 0 to 1, and ``y`` holds labels 0…9, ``(n,)``, with n of
+    1,197, 300 and 300, always in the same shuffled order. Nothing is downloaded.
 
-    Raises `ImportError` where scikit-learn is not installed.
+    Raises `ImportError` if scikit-learn is not installed.
     """
     try:
         from sklearn.datasets import load_digits

@@ -1,4 +1,4 @@
-"""MNIST, wherever it is (LeCun, Cortes and Burges; CC BY-SA 3.0)."""
+"""MNIST, from local files or downloaded (LeCun, Cortes and Burges; CC BY-SA 3.0)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FILES = {
     "t10k-images-idx3-ubyte": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
     "t10k-labels-idx1-ubyte": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
-_TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of an answer
+_TIMEOUT = (10, 60)  # seconds to connect, and between two parts of a response
 _MOST = 70_000
 _VALIDATION = 10_000
 _SIDE = 28
@@ -40,30 +40,31 @@ def mnist(
     """Return MNIST as pairs ``(x, y)``: training, validation and test.
 
     ``x`` is ``(n, 784)``, ``uint8`` from 0 to 255 (or ``float32`` below 1, from the book's file),
-    and ``y`` is ``(n,)`` of labels 0…9. Looked for are the four IDX files (plain or gzip'd), the
-    ``mnist.npz`` of Keras, and the book's ``mnist.pkl.gz``; no pickle is ever run.
+    and ``y`` holds labels 0…9, ``(n,)``. Supported files are the four IDX files (plain or
+    gzipped), the ``mnist.npz`` of Keras, and the book's ``mnist.pkl.gz``; no pickle is ever
+    executed.
 
     Parameters
     ----------
     path
-        A folder with such files, or one ``.npz`` or ``.pkl.gz`` file. None looks in the folder that
-        the environment variable ``XNN_DATA`` names, then in the user's cache, and else downloads
-        the IDX files (11 MB) into the cache.
+        A folder with such files, or one ``.npz`` or ``.pkl.gz`` file. None searches the folder
+        named by the environment variable ``XNN_DATA``, then the user's cache, and otherwise
+        downloads the IDX files (11 MB) to the cache.
     validation
-        How many of the last training samples make the validation pair. None is as in the book:
-        10,000, which leaves 50,000; or the validation set that a file brings of its own. With 0
-        there are two pairs only, training (60,000) and test.
+        The number of samples, from the end of the training set, in the validation pair. None is as
+        in the book: 10,000, which leaves 50,000, or the file's own validation set, if any. 0
+        returns only two pairs, training (60,000) and test.
     download
         Whether to download. Each file's SHA-256 is checked.
 
     Raises
     ------
     ValueError
-        That names the file, where one is damaged or no MNIST.
+        If a file, which the message names, is damaged or not MNIST.
     FileNotFoundError
-        Where there is none.
+        If no files are found.
     OSError
-        Where no mirror could be reached.
+        If the download fails.
     """
     *training, test = _load(path, download)
     if validation is None and len(training) == 2:
@@ -83,7 +84,7 @@ def _load(path: str | os.PathLike[str] | None, download: bool) -> list[Pair]:
         found = _find(Path(path))
         if found is None:
             raise FileNotFoundError(
-                f"{os.fspath(path)}: no MNIST there; wanted are {', '.join(_FILES)} "
+                f"{os.fspath(path)}: no MNIST there; expected {', '.join(_FILES)} "
                 "(plain or .gz), mnist.npz or mnist.pkl.gz"
             )
         return found
@@ -98,7 +99,7 @@ def _load(path: str | os.PathLike[str] | None, download: bool) -> list[Pair]:
         return found
     if not download:
         raise FileNotFoundError(
-            f"no MNIST in {cache}, and none was to be downloaded; "
+            f"no MNIST in {cache}, and download is False; "
             "put its files there, or in a folder that XNN_DATA names"
         )
     _download(cache)
@@ -108,7 +109,7 @@ def _load(path: str | os.PathLike[str] | None, download: bool) -> list[Pair]:
 
 
 def _find(place: Path) -> list[Pair] | None:
-    """Return the pairs in a folder or file; None where there is nothing of MNIST's."""
+    """Return the pairs in a folder or file; None if there are no files of MNIST."""
     if place.is_file():
         return _read_npz(place) if place.suffix == ".npz" else _checked(place, book.read(place))
     paths = [
@@ -137,7 +138,7 @@ def _read_npz(path: Path) -> list[Pair]:
 def _checked(path: Path, pairs: list[Pair], labels: Path | None = None) -> list[Pair]:
     """Return the pairs as rows of 784 numbers and labels below 10.
 
-    ``labels`` is the file that the labels are from, where it is another one.
+    ``labels`` is the file of the labels, if it is a separate one.
     """
     result = []
     for x, y in pairs:
@@ -168,7 +169,7 @@ def _download(folder: Path) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise OSError(
-            f"{folder}: MNIST cannot be kept there ({error.strerror}); "
+            f"{folder}: MNIST cannot be stored there ({error.strerror}); "
             "put its files in a folder that XNN_DATA names"
         ) from None
     bar = sys.stderr is not None and sys.stderr.isatty()
@@ -184,7 +185,7 @@ def _download(folder: Path) -> None:
                 try:
                     pooch.retrieve(url, f"sha256:{sha256}", f"{name}.gz", folder, downloader=fetch)
                     break
-                except (OSError, ValueError) as error:  # no answer, or not the file
+                except (OSError, ValueError) as error:  # no response, or not the right file
                     failures.append(f"{url}: {type(error).__name__}")
             else:
                 raise OSError(

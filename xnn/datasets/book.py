@@ -1,9 +1,9 @@
-"""The book's ``mnist.pkl.gz``: a pickle, read without ever being run.
+"""The book's ``mnist.pkl.gz``: a pickle, read without ever being executed.
 
-A pickle is a program for a stack machine, which can call any function. What is below is another
-machine: it knows the few instructions that a pickle of NumPy arrays in tuples consists of, and in
-the place of functions it has marks that stand for the parts of an array. All else it refuses.
-The instructions are described in CPython's ``Lib/pickletools.py``.
+A pickle is a program for a stack machine, which can call any function. The machine below knows only
+the few instructions of a pickle of NumPy arrays in tuples, and has placeholders for the parts of an
+array instead of functions. It refuses everything else. The instructions are described in CPython's
+``Lib/pickletools.py``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MOST_STEPS = 10_000
 
 @dataclass
 class _Array:
-    """An array in the making: its state arrives after itself."""
+    """An array under construction: its state is set later."""
 
     state: Any = None
 
@@ -57,8 +57,8 @@ class _Global:
 def read(path: Path) -> list[tuple[NDArray[Any], NDArray[Any]]]:
     """Return the three pairs ``(x, y)``: training, validation and test.
 
-    ``x`` is ``(n, 784)`` of floats and ``y`` ``(n,)`` of integers. Raises `ValueError` that names
-    the file where it holds anything else.
+    ``x`` holds floats, ``(n, 784)``, and ``y`` integers, ``(n,)``. Raises `ValueError`, naming the
+    file, if it holds anything else.
     """
     with Source(path) as source:
         result = _Machine(source).run()
@@ -99,7 +99,7 @@ class _Machine:
         return int(struct.unpack(form, self.source.take(size, "pickle"))[0])
 
     def marked(self) -> tuple[Any, ...]:
-        """Pop all down to the last mark."""
+        """Pop everything down to the last mark."""
         at = (
             max(i for i, item in enumerate(self.stack) if item is _MARK)
             if _MARK in self.stack
@@ -139,7 +139,7 @@ class _Machine:
     def build(self) -> None:
         thing, state = self.last(2)
         if not isinstance(thing, _Array | _DType) or thing.state is not None:
-            raise TypeError("state for no array")
+            raise TypeError("state for something other than an array")
         thing.state = state
         self.stack.append(thing)
 
@@ -209,7 +209,7 @@ def _array(made: Any) -> NDArray[Any]:
         case _Array(state=(_, tuple() as shape, _DType() as dtype, False, bytes() as data)):
             pass
         case _:
-            raise ValueError("something else than an array stored by rows")
+            raise ValueError("something other than an array stored by rows")
     name = dtype.name.decode("ascii") if isinstance(dtype.name, bytes) else dtype.name
     order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "<"
     if name not in _DTYPES or order not in (b"<", "<", b"|", "|"):

@@ -1,7 +1,7 @@
-"""Reading files that may be damaged, or meant to do damage.
+"""Reading files that may be damaged or malicious.
 
-Nothing is read, and no memory taken, on a header's word alone: what a file promises is held against
-its size first.
+Headers are not trusted: the sizes that they promise are checked against the size of the file before
+anything is read or allocated.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import IO
 
 # Handwritten digits compress five- to fifteenfold; zeros, a thousandfold.
 _MOST_COMPRESSED = 100
-_ALWAYS = 1 << 20  # bytes that any file may hold
+_ALWAYS = 1 << 20  # bytes that any file is allowed to hold
 
 
 def most_unzipped(size: int) -> int:
-    """Return how many bytes a file of digits that is ``size`` bytes zipped may hold."""
+    """Return how many bytes a file of digits with ``size`` compressed bytes may hold."""
     return max(size * _MOST_COMPRESSED, _ALWAYS)
 
 
 class Source:
-    """A file, plain or gzip'd, to be read from its beginning to its end.
+    """A file, plain or gzipped, to be read from beginning to end.
 
-    Whatever is wrong with it is a `ValueError` that names the file.
+    Any defect raises `ValueError`, which names the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,15 +48,13 @@ class Source:
         self._file.close()
 
     def refuse(self, what: str) -> ValueError:
-        """Return the error that says what is wrong with this file."""
+        """Return an error that says what is wrong with this file."""
         return ValueError(f"{self.path}: {what}")
 
     def take(self, size: int, what: str) -> bytes:
-        """Return the next ``size`` bytes, which are ``what``."""
+        """Return the next ``size`` bytes; ``what`` describes them in errors."""
         if size > self._left:
-            held = (
-                "a file of its size can hold" if self._zipped else f"the {self._left} that are left"
-            )
+            held = "a file of its size can hold" if self._zipped else f"the {self._left} left"
             raise self.refuse(f"promises {size} bytes of {what}, more than {held}")
         data = self._read(size)
         if len(data) < size:
@@ -67,12 +65,12 @@ class Source:
         return data
 
     def end(self) -> None:
-        """Make sure that nothing is left."""
+        """Check that nothing is left."""
         if self._read(1):
-            raise self.refuse("goes on after its end")
+            raise self.refuse("has further data after its end")
 
     def line(self, what: str, most: int = 200) -> bytes:
-        """Return the bytes up to the next line feed, which is passed over."""
+        """Return the bytes up to the next line feed, which is skipped."""
         result = bytearray()
         while (byte := self.take(1, what)) != b"\n":
             result += byte

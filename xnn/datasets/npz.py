@@ -21,9 +21,9 @@ _MOST_HEADER = 4096
 def read(path: Path, names: tuple[str, ...], most: int) -> list[NDArray[np.uint8]]:
     """Return the named arrays of unsigned bytes, each ``(n, …)`` with ``n ≤ most``.
 
-    Raises `ValueError` that names the file where it does not hold them, and never unpickles.
+    Raises `ValueError`, naming the file, if it does not hold them. Never unpickles.
     """
-    with path.open("rb"):  # what cannot be opened is an OSError, what cannot be read is not
+    with path.open("rb"):  # a file that cannot be opened is an OSError, a damaged one is not
         pass
     try:
         with zipfile.ZipFile(path) as archive:
@@ -39,11 +39,11 @@ def read(path: Path, names: tuple[str, ...], most: int) -> list[NDArray[np.uint8
         NotImplementedError,
         OSError,
         RuntimeError,
-        SyntaxError,  # of a header, which NumPy takes to be Python's
+        SyntaxError,  # in a header, which NumPy parses as Python
         ValueError,
         tokenize.TokenError,
     ) as error:
-        raise ValueError(f"{path}: not a whole npz file of MNIST: {error}") from None
+        raise ValueError(f"{path}: not a complete npz file of MNIST: {error}") from None
 
 
 class _RefusedError(Exception):
@@ -53,14 +53,14 @@ class _RefusedError(Exception):
 def _read_array(archive: zipfile.ZipFile, name: str, most: int) -> NDArray[np.uint8]:
     with archive.open(f"{name}.npy") as file:
         if npy.read_magic(file) != (1, 0):
-            raise _RefusedError(f"{name} is of another version of the npy format than 1.0")
+            raise _RefusedError(f"{name} is not in version 1.0 of the npy format")
         shape, by_columns, dtype = npy.read_array_header_1_0(file, max_header_size=_MOST_HEADER)
         if dtype != np.uint8 or by_columns:
             raise _RefusedError(
                 f"{name} has dtype {dtype}, but must be unsigned bytes, stored by rows"
             )
         if not shape or not 0 <= shape[0] <= most or min(shape) < 0:
-            raise _RefusedError(f"{name} has shape {shape}, but at most {most} entries are wanted")
+            raise _RefusedError(f"{name} has shape {shape}, but at most {most} are expected")
         size = math.prod(shape)
         promised = archive.getinfo(f"{name}.npy")
         if size > min(promised.file_size, most_unzipped(promised.compress_size)):

@@ -1,7 +1,7 @@
 """scikit-learn's multilayer perceptrons on xnn: `MLPClassifier` and `MLPRegressor`.
 
-In the place of ``sklearn.neural_network``'s they take the same arguments and give the same results,
-on any device that xnn has. Needs scikit-learn: ``pip install scikit-learn``.
+They replace those of ``sklearn.neural_network``: they take the same arguments and give the same
+results, on any device that xnn supports. Needs scikit-learn: ``pip install scikit-learn``.
 """
 
 try:

@@ -1,4 +1,4 @@
-"""What both estimators have: their arguments, fitting, outputs, and how they are stored."""
+"""The base class of both estimators: arguments, fitting, outputs and pickling."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BEYOND = ("device", "dtype", "layers", "callbacks", "dropout", "class_weight")
 
 
 class Perceptron(BaseEstimator, ABC):  # type: ignore[misc]
-    """A network that is fitted and asked in scikit-learn's way."""
+    """A network with scikit-learn's interface."""
 
     _parameter_constraints: dict[str, Any] = {  # noqa: RUF012 - scikit-learn's own form
         **{
@@ -44,10 +44,10 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc]
     }
 
     def _keep(self, given: dict[str, Any]) -> None:
-        """Keep the arguments of a constructor, its ``locals()``, as scikit-learn wants them."""
+        """Store the arguments of a constructor, its ``locals()``, as scikit-learn requires."""
         self.__dict__.update({name: value for name, value in given.items() if name != "self"})
 
-    # What the classifier and the regressor say.
+    # What the classifier and the regressor define.
 
     @abstractmethod
     def _check(
@@ -61,7 +61,7 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc]
 
     @abstractmethod
     def _outputs_for(self, y: NDArray[Any]) -> tuple[int, str]:
-        """Return how many outputs there are to be, and their activation in scikit-learn's words."""
+        """Return the number of outputs, and their activation by scikit-learn's name."""
 
     @abstractmethod
     def _decode(self, outputs: Any) -> Any:
@@ -69,10 +69,10 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc]
 
     @abstractmethod
     def _validation_score(self, X: Any, y: Any, sample_weight: Any) -> float:
-        """Return the score on held out samples, NaN where outputs are not finite."""
+        """Return the score on held-out samples; NaN if outputs are not finite."""
 
     def _weights(self, y: NDArray[Any], given: Any, incremental: bool) -> NDArray[Any] | None:
-        """Return how much each sample counts, ``(n,)``, or None where all count as one."""
+        """Return the weight of each sample, ``(n,)``, or None if all are 1."""
         return None if given is None else _check_sample_weight(given, y)
 
     def _cost_share(self) -> float:
@@ -113,7 +113,7 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc]
         return self
 
     def _hidden(self) -> list[int]:
-        """Return the sizes of hidden layers, checked along with what goes with them."""
+        """Return the sizes of hidden layers, checked together with related arguments."""
         sizes = self.hidden_layer_sizes
         hidden = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
         if np.any(np.array(hidden) <= 0):
@@ -121,13 +121,13 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc]
         if self.layers is not None and not all(isinstance(layer, Layer) for layer in self.layers):
             raise ValueError(f"layers is {self.layers!r}, but must be a list of xnn's layers")
         if self.layers is not None and self.dropout:
-            raise ValueError("dropout is for hidden_layer_sizes; put Dropout among layers instead")
+            raise ValueError("dropout is for hidden_layer_sizes; put Dropout in layers instead")
         if self.solver == "lbfgs" and (self.dropout or self.callbacks):
-            raise ValueError("solver is 'lbfgs', which has neither dropout nor callbacks")
+            raise ValueError("solver is 'lbfgs', which supports neither dropout nor callbacks")
         return hidden
 
     def _begin(self, hidden: Sequence[int], outputs: int, out_activation: str, dtype: Any) -> None:
-        """Set what a first fit begins with."""
+        """Initialise for a first fit."""
         self.n_iter_ = self.t_ = 0
         self.n_outputs_, self.out_activation_ = outputs, out_activation
         options: dict[str, Any] = {"device": self.device, "dtype": dtype}
@@ -157,20 +157,20 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc]
             self._best = engine.backend.download(engine.flat)
 
     def _seed(self) -> int:
-        """Return the seed of what scikit-learn has not: first weights of layers, and dropout."""
+        """Return the seed for ``layers`` and dropout, which scikit-learn does not have."""
         if self.layers is None and not self.dropout:
             return 0  # nothing is drawn
         return int(self._random_state.randint(2**31))
 
-    # The network, and its weights as users see and set them.
+    # The network, and its weights as seen by users.
 
     def _show(self) -> None:
-        """Set ``coefs_`` and ``intercepts_`` to what the network has."""
+        """Set ``coefs_`` and ``intercepts_`` from the network."""
         self.coefs_, self.intercepts_ = networks.shown(self.network_)
         self._shown = [*self.coefs_, *self.intercepts_]
 
     def _synced(self, dtype: Any = None) -> Network:
-        """Return the network, with what has been set in ``coefs_`` and ``intercepts_``."""
+        """Return the network, updated if ``coefs_`` or ``intercepts_`` have been set."""
         if "network_" not in vars(self):
             given = self.coefs_, self.intercepts_, self.activation, self.out_activation_
             options = {"device": self.device, "dtype": dtype or self.dtype or np.float64}
@@ -184,7 +184,7 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc]
         return self.network_
 
     def _outputs(self, X: Any) -> Any:
-        """Return the network's outputs ``(n, outputs)`` for inputs as users give them."""
+        """Return the network's outputs ``(n, outputs)`` for unchecked inputs."""
         if "network_" not in vars(self):  # the check takes longer than a small network's answer
             check_is_fitted(self)
         inference = self._synced().core.inference
@@ -199,7 +199,7 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc]
         return inference.predict(check_prediction(self, inference.engine.backend, X))
 
     def _plain(self, X: Any) -> bool:
-        """Return whether of scikit-learn's checks only that for finite numbers is left."""
+        """Return whether only scikit-learn's check for finite numbers remains to be done."""
         return (
             type(X) is np.ndarray
             and (X.dtype == np.float64 or X.dtype == np.float32)
@@ -209,7 +209,7 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc]
             and "feature_names_in_" not in vars(self)
         )
 
-    # How it is stored: the network as what it is, so that it comes back where its device is not.
+    # Pickling: the network by its state, so that it can be restored without its device.
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
@@ -237,7 +237,7 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc]
         return tags
 
     def _takes_parts(self) -> bool:
-        """Return whether there is ``partial_fit``. Raises `AttributeError` where there is not."""
+        """Return whether there is ``partial_fit``. Raises `AttributeError` if not."""
         if self.solver == "lbfgs":
             raise AttributeError(
                 "partial_fit is only available for stochastic optimizers. lbfgs is not stochastic."

@@ -26,48 +26,48 @@ from .inputs import check_training
 class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
     """`sklearn.neural_network.MLPClassifier` on xnn.
 
-    Arguments, defaults, attributes and results are scikit-learn's, whose documentation tells of
-    them; ``docs/estimators.md`` says what differs. Beyond them there are:
+    Arguments, defaults, attributes and results are those of scikit-learn, described in its
+    documentation; ``docs/estimators.md`` lists the differences. Additional arguments:
 
     Parameters
     ----------
     device
-        Where it runs, as for `xnn.Network`: ``"cpu"``, ``"gpu"``, …; None is what the environment
-        variable ``XNN_DEVICE`` names, else the CPU.
+        Where it runs, as for `xnn.Network`: ``"cpu"``, ``"gpu"``, …; None is the device named by
+        the environment variable ``XNN_DEVICE``, else the CPU.
     dtype
-        ``"float32"`` or ``"float64"``; None is that of the inputs, and float64 where they are of
-        neither.
+        ``"float32"`` or ``"float64"``; None is the dtype of the inputs if it is one of these, else
+        float64.
     layers
-        A list of xnn's layers in the place of ``hidden_layer_sizes`` and ``activation``. A dense
-        layer for the outputs is put behind them. They begin as xnn has it, and get rows: for images
-        the first is ``Reshape((height, width, channels))``.
+        A list of xnn's layers instead of ``hidden_layer_sizes`` and ``activation``. A dense layer
+        for the outputs is appended. Initial weights are xnn's. The first layer gets rows: for
+        images it is ``Reshape((height, width, channels))``.
     callbacks
         As for `xnn.Network.fit`, with ``solver`` sgd or adam.
     dropout
-        The share of each hidden layer that is dropped in training, with ``solver`` sgd or adam.
+        The rate of dropout after each hidden layer, with ``solver`` sgd or adam.
     class_weight
-        How much each class counts: a mapping of classes to weights, or ``"balanced"``.
+        A mapping of classes to weights, or ``"balanced"``.
 
     Attributes
     ----------
     classes_
         The labels, ``(classes,)``.
     coefs_, intercepts_
-        Lists of weights ``(inputs, outputs)`` and biases ``(outputs,)``, one a layer. On a CPU they
-        are live: what is written to them is in the network.
+        Lists of weights ``(inputs, outputs)`` and biases ``(outputs,)``, one per layer. On a CPU
+        they are live: writing to them changes the network.
     network_
         The `xnn.Network`.
     loss_, best_loss_, loss_curve_, validation_scores_, best_validation_score_
-        scikit-learn's, of training.
+        Figures of training, as in scikit-learn.
     n_iter_, t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
-        scikit-learn's, of all else.
+        As in scikit-learn.
 
     Raises
     ------
     ValueError
-        For bad arguments when fitted.
+        For invalid arguments, when fitted.
     xnn.DeviceError
-        Where the device is not to be had.
+        If the device is unavailable.
 
     Examples
     --------
@@ -128,22 +128,22 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit to inputs ``(n, features)``, dense or sparse, and labels ``(n,)``.
 
-        Labels may also be a matrix ``(n, classes)`` of 0 and 1: any number of classes a sample.
-        ``sample_weight`` ``(n,)`` says how much each counts.
+        Labels may also be a matrix ``(n, classes)`` of 0 and 1, for any number of classes per
+        sample. ``sample_weight`` ``(n,)`` weights the samples.
         """
         return self._fit(X, y, sample_weight, incremental=False)
 
     @available_if(lambda estimator: estimator._takes_parts())  # type: ignore[untyped-decorator]
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
-        """Go through inputs and labels once. The first call has to know all ``classes``."""
+        """Train for one epoch. The first call must be given all ``classes``."""
         if _check_partial_fit_first_call(self, classes):
             multilabel = type_of_target(y).startswith("multilabel")
             self._label_binarizer = LabelBinarizer().fit(y if multilabel else classes)
         return self._fit(X, y, sample_weight, incremental=True)
 
     def predict(self, X: Any) -> Any:
-        """Return labels ``(n,)``, or a matrix ``(n, classes)`` where there were such."""
+        """Return labels ``(n,)``, or a matrix ``(n, classes)`` if fitted to one."""
         return self._decode(self._outputs(X))
 
     def predict_proba(self, X: Any) -> Any:
@@ -173,7 +173,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
     def to_sklearn(self) -> Any:
         """Return scikit-learn's `MLPClassifier` with the same weights.
 
-        Raises `ValueError` where there are ``layers`` that it does not have.
+        Raises `ValueError` if ``layers`` are given, which it does not have.
         """
         return conversion.to_sklearn(self)
 
@@ -211,7 +211,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         if self.out_activation_ == "softmax":
             return np.searchsorted(self.classes_, y), None
         if self._single() and len(self.classes_) == 2:
-            # What the binarizer gives, without its checks, which y has had.
+            # As the binarizer would, without repeating its checks.
             return None, (y == self.classes_[1])[:, None].astype(self.network_.dtype)
         return None, np.asarray(self._label_binarizer.transform(y), self.network_.dtype)
 
@@ -231,7 +231,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
             return weights
         if incremental and self.class_weight == "balanced":
             raise ValueError(
-                "class_weight is 'balanced', which partial_fit cannot know; give a mapping of "
+                "class_weight is 'balanced', which partial_fit cannot compute; give a mapping of "
                 "classes to weights"
             )
         each: NDArray[Any] = compute_sample_weight(self.class_weight, y)

@@ -1,4 +1,4 @@
-"""Fitted perceptrons of scikit-learn to those of xnn, and back."""
+"""Conversion of fitted perceptrons from scikit-learn to xnn, and back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sklearn.neural_network import MLPClassifier as Classifier
 from sklearn.neural_network import MLPRegressor as Regressor
 from sklearn.utils.validation import check_is_fitted
 
-#: What a fit leaves beside the network; each where it is there.
+#: Attributes of a fit besides the network, as far as present.
 _FITTED = (
     "best_loss_",
     "best_validation_score_",
@@ -34,10 +34,10 @@ _FITTED = (
 def from_sklearn(fitted: Any, **parameters: Any) -> Any:
     """Return xnn's estimator with the weights of a fitted one of scikit-learn.
 
-    ``parameters`` are such as ``device="gpu"``. A later ``partial_fit`` goes on from the weights,
-    with an optimizer that begins anew. Raises `TypeError` for anything that is no fitted
-    `MLPClassifier` or `MLPRegressor` of scikit-learn, and `sklearn.exceptions.NotFittedError` where
-    it is not fitted.
+    ``parameters`` override its arguments or add to them, such as ``device="gpu"``. A later
+    ``partial_fit`` continues from the weights, with a new optimizer. Raises `TypeError` for
+    anything but an `MLPClassifier` or `MLPRegressor` of scikit-learn, and
+    `sklearn.exceptions.NotFittedError` if it is not fitted.
     """
     from .classifier import MLPClassifier
     from .regressor import MLPRegressor
@@ -55,7 +55,7 @@ def from_sklearn(fitted: Any, **parameters: Any) -> Any:
 
 
 def to_sklearn(estimator: Any) -> Any:
-    """Return scikit-learn's estimator with the weights of one of xnn's, as `from_sklearn`."""
+    """Return scikit-learn's estimator with the weights of xnn's, the reverse of `from_sklearn`."""
     from .base import BEYOND
 
     check_is_fitted(estimator)
@@ -70,7 +70,7 @@ def to_sklearn(estimator: Any) -> Any:
 
 
 def _carry(source: Any, made: Any) -> None:
-    """Copy what has been fitted."""
+    """Copy the fitted attributes."""
     for name in _FITTED:
         if hasattr(source, name):
             setattr(made, name, deepcopy(getattr(source, name)))

@@ -1,4 +1,4 @@
-"""What users of scikit-learn give: checked by its own rules, or on a device by xnn's."""
+"""Checks of inputs and targets: by scikit-learn's rules or, for arrays on a device, by xnn's."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sklearn.utils.validation import check_array, check_consistent_length, valid
 from ..backends import Array, Backend
 from ..samples import SparseRows, check_inputs
 
-#: Inputs are of the first of these, unless they are of another.
+#: Dtypes of inputs that are kept; others become the first of these.
 DTYPES = (np.float64, np.float32)
 
 
 def check_training(
     estimator: Any, backend: Backend, X: Any, y: Any, reset: bool, numeric: bool
 ) -> tuple[Any, NDArray[Any]]:
-    """Return inputs ``(n, features)`` of host or device, and targets of the host.
+    """Return inputs ``(n, features)`` on host or device, and targets on the host.
 
     Sparse inputs are `SparseRows`. Raises `ValueError` as scikit-learn does.
     """
@@ -47,7 +47,7 @@ def check_training(
 
 
 def check_prediction(estimator: Any, backend: Backend, X: Any) -> Any:
-    """Return inputs as `check_training` does."""
+    """Return inputs as `check_training` does, for prediction."""
     there = backend.adopt(X)
     if there is not None:
         return _on_device(estimator, backend, there)
@@ -56,7 +56,7 @@ def check_prediction(estimator: Any, backend: Backend, X: Any) -> Any:
 
 
 def some(backend: Backend, X: Any, index: NDArray[np.intp]) -> Any:
-    """Return the rows of checked inputs that ``index`` names, where the inputs are."""
+    """Return the rows of checked inputs that ``index`` selects, where the inputs are."""
     if isinstance(X, SparseRows):
         return SparseRows(X.matrix[index])
     if isinstance(X, np.ndarray):
@@ -67,12 +67,12 @@ def some(backend: Backend, X: Any, index: NDArray[np.intp]) -> Any:
 
 
 def _on_device(estimator: Any, backend: Backend, X: Array) -> Array:
-    """Return an array of the device, checked, as one of `DTYPES`."""
+    """Return a checked array on the device, converted to one of `DTYPES`."""
     dtype = X.dtype if X.dtype.kind == "f" else np.dtype(DTYPES[0])
     X = check_inputs(backend, X, (estimator.n_features_in_,), dtype, "X")
     return X if X.dtype in DTYPES else X.astype(DTYPES[0])
 
 
 def _by_rows(X: Any) -> Any:
-    """Return what is to be taken by rows: arrays as they are, sparse matrices as `SparseRows`."""
+    """Return arrays as they are, sparse matrices as `SparseRows`."""
     return SparseRows(X.tocsr()) if hasattr(X, "tocsr") else X

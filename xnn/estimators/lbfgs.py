@@ -16,12 +16,12 @@ from ..samples import Samples
 
 
 def fit(estimator: Any, network: Network, samples: Samples) -> None:
-    """Train the estimator's network on all samples at a time."""
+    """Train the estimator's network on all samples at once."""
     from scipy.optimize import minimize
 
     engine = network.core.engine
     backend, total = engine.backend, float(len(samples))
-    if samples.weights is not None:  # means are by weights
+    if samples.weights is not None:  # means divide by weights
         total = float(samples.weights.sum())
         samples = replace(samples, weights=samples.weights * (len(samples) / total))
     with engine.lock:

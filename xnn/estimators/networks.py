@@ -1,4 +1,4 @@
-"""The networks behind estimators: layers, first weights, and scikit-learn's view of both."""
+"""The networks of estimators: layers, initial weights, and scikit-learn's view of both."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..backends import Array
 from ..layers import Dense, Dropout, Layer
 from ..network import Network
 
-#: xnn's names of scikit-learn's activations.
+#: xnn's names for scikit-learn's activations.
 ACTIVATIONS = {
     "identity": "linear",
     "logistic": "sigmoid",
@@ -34,10 +34,10 @@ COSTS = {
 def draw(
     units: Sequence[int], activation: str, random_state: np.random.RandomState
 ) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
-    """Return first weights ``(inputs, outputs)`` and biases ``(outputs,)`` of each layer.
+    """Return initial weights ``(inputs, outputs)`` and biases ``(outputs,)`` of each layer.
 
-    They are scikit-learn's: uniform in ±√(6 / (inputs + outputs)), or ±√(2 / …) before logistic
-    functions (Glorot and Bengio 2010), biases as well, layer by layer.
+    They are scikit-learn's: layer by layer, weights and biases uniform in
+    ±√(6 / (inputs + outputs)), or ±√(2 / …) before logistic functions (Glorot and Bengio 2010).
     """
     coefs, intercepts = [], []
     for inputs, outputs in pairwise(units):
@@ -55,7 +55,7 @@ def perceptron(
     dropout: float = 0.0,
     **options: Any,
 ) -> Network:
-    """Return a network of dense layers with such weights and biases, and dropout between them."""
+    """Return a network of dense layers with these weights and biases, and dropout between them."""
     layers: list[Layer | int] = [int(np.shape(coefs[0])[0])]
     last = len(coefs) - 1
     for i, (weights, biases) in enumerate(zip(coefs, intercepts, strict=True)):
@@ -70,16 +70,16 @@ def perceptron(
 def stacked(
     inputs: int, layers: Sequence[Layer], outputs: int, out_activation: str, **options: Any
 ) -> Network:
-    """Return a network of given layers, behind which comes a dense one for the outputs."""
+    """Return a network of the given layers, followed by a dense one for the outputs."""
     last = Dense(outputs, ACTIVATIONS[out_activation])
     return Network([inputs, *layers, last], COSTS[out_activation], **options)
 
 
 def shown(network: Network) -> tuple[list[Array], list[Array]]:
-    """Return weights and biases of the layers that have both or either, as scikit-learn has them.
+    """Return weights and biases of the layers that have weights, in scikit-learn's form.
 
     Weights of dense layers are ``(inputs, outputs)``. On a CPU all are live views, else copies on
-    the host. A layer without biases has zeros.
+    the host. For a layer without biases, these are zeros.
     """
     coefs, intercepts = [], []
     for weights, biases in zip(network.weights, network.biases, strict=True):
@@ -92,7 +92,7 @@ def shown(network: Network) -> tuple[list[Array], list[Array]]:
 
 
 def put(network: Network, coefs: Sequence[Any], intercepts: Sequence[Any]) -> None:
-    """Write weights and biases into a network, in the form in which `shown` gives them."""
+    """Write weights and biases, in the form that `shown` returns, to a network."""
     places = [i for i, weights in enumerate(network.weights) if weights is not None]
     for i, weights, biases in zip(places, coefs, intercepts, strict=True):
         values = np.asarray(weights)

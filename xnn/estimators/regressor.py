@@ -22,44 +22,44 @@ from .inputs import check_training
 class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
     """`sklearn.neural_network.MLPRegressor` on xnn.
 
-    Arguments, defaults, attributes and results are scikit-learn's, whose documentation tells of
-    them; ``docs/estimators.md`` says what differs. Beyond them there are:
+    Arguments, defaults, attributes and results are those of scikit-learn, described in its
+    documentation; ``docs/estimators.md`` lists the differences. Additional arguments:
 
     Parameters
     ----------
     device
-        Where it runs, as for `xnn.Network`: ``"cpu"``, ``"gpu"``, …; None is what the environment
-        variable ``XNN_DEVICE`` names, else the CPU.
+        Where it runs, as for `xnn.Network`: ``"cpu"``, ``"gpu"``, …; None is the device named by
+        the environment variable ``XNN_DEVICE``, else the CPU.
     dtype
-        ``"float32"`` or ``"float64"``; None is that of the inputs, and float64 where they are of
-        neither.
+        ``"float32"`` or ``"float64"``; None is the dtype of the inputs if it is one of these, else
+        float64.
     layers
-        A list of xnn's layers in the place of ``hidden_layer_sizes`` and ``activation``. A dense
-        layer for the outputs is put behind them. They begin as xnn has it, and get rows: for images
-        the first is ``Reshape((height, width, channels))``.
+        A list of xnn's layers instead of ``hidden_layer_sizes`` and ``activation``. A dense layer
+        for the outputs is appended. Initial weights are xnn's. The first layer gets rows: for
+        images it is ``Reshape((height, width, channels))``.
     callbacks
         As for `xnn.Network.fit`, with ``solver`` sgd or adam.
     dropout
-        The share of each hidden layer that is dropped in training, with ``solver`` sgd or adam.
+        The rate of dropout after each hidden layer, with ``solver`` sgd or adam.
 
     Attributes
     ----------
     coefs_, intercepts_
-        Lists of weights ``(inputs, outputs)`` and biases ``(outputs,)``, one a layer. On a CPU they
-        are live: what is written to them is in the network.
+        Lists of weights ``(inputs, outputs)`` and biases ``(outputs,)``, one per layer. On a CPU
+        they are live: writing to them changes the network.
     network_
         The `xnn.Network`.
     loss_, best_loss_, loss_curve_, validation_scores_, best_validation_score_
-        scikit-learn's, of training.
+        Figures of training, as in scikit-learn.
     n_iter_, t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
-        scikit-learn's, of all else.
+        As in scikit-learn.
 
     Raises
     ------
     ValueError
-        For bad arguments when fitted.
+        For invalid arguments, when fitted.
     xnn.DeviceError
-        Where the device is not to be had.
+        If the device is unavailable.
 
     Examples
     --------
@@ -117,25 +117,24 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit to inputs ``(n, features)``, dense or sparse, and values ``(n,)``.
 
-        Values may also be ``(n, outputs)``. ``sample_weight`` ``(n,)`` says how much each sample
-        counts.
+        Values may also be ``(n, outputs)``. ``sample_weight`` ``(n,)`` weights the samples.
         """
         return self._fit(X, y, sample_weight, incremental=False)
 
     @available_if(lambda estimator: estimator._takes_parts())  # type: ignore[untyped-decorator]
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Go through inputs and values once."""
+        """Train for one epoch."""
         return self._fit(X, y, sample_weight, incremental=True)
 
     def predict(self, X: Any) -> Any:
-        """Return values ``(n,)``, or ``(n, outputs)`` where there are several."""
+        """Return values ``(n,)``, or ``(n, outputs)`` if there are several outputs."""
         return self._decode(self._outputs(X))
 
     def to_sklearn(self) -> Any:
         """Return scikit-learn's `MLPRegressor` with the same weights.
 
-        Raises `ValueError` where there are ``layers`` that it does not have.
+        Raises `ValueError` if ``layers`` are given, which it does not have.
         """
         return conversion.to_sklearn(self)
 
@@ -145,7 +144,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
         X, y = check_training(self, backend, X, y, reset, numeric=True)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
-        if self.loss == "poisson":  # scikit-learn's perceptron goes on to a loss of NaN
+        if self.loss == "poisson":  # scikit-learn's perceptron would get a loss of NaN
             check_range(y, costs.get("poisson", activations.get("exp")))
         return X, y
 
@@ -157,7 +156,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
         return None, np.asarray(y.reshape(len(y), -1), self.network_.dtype)
 
     def _cost_share(self) -> float:
-        # scikit-learn's squared error is a mean over outputs, its gradient is that of a sum.
+        # scikit-learn's squared error is a mean over outputs, but its gradient that of a sum.
         return 1 / self.n_outputs_ if self.loss == "squared_error" else 1.0
 
     def _decode(self, outputs: Any) -> Any:

@@ -1,9 +1,9 @@
-"""SGD and Adam as scikit-learn has them: a penalty on the weights is part of the cost.
+"""SGD and Adam as in scikit-learn, where a penalty on the weights is part of the cost.
 
-The cost of a mini-batch of m samples has α/2m · Σ w² in it, and is noted with that; where samples
-have weights, m is their sum. `SGD` decays by
-n samples instead, and does not note it. Adam's ε stands beside √v as it is; Kingma and Ba's
-algorithm 1, which is `Adam`'s, has it beside the corrected √(v / (1 - β₂ᵗ)).
+The cost of a mini-batch of m samples includes α/2m · Σ w², and is recorded with it; if samples have
+weights, m is their sum. `SGD` divides by all n samples instead, and does not record the penalty.
+Adam's ε is added to √v itself; Kingma and Ba's algorithm 1, used by `Adam`, adds it to the
+corrected √(v / (1 - β₂ᵗ)).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..parameters import Parameter
 
 
 class Solver(Optimizer):
-    """An optimizer that goes on where its last training ended.
+    """An optimizer that keeps its state from one training to the next.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class Solver(Optimizer):
     Attributes
     ----------
     learning_rate
-        That of the next epoch.
+        The rate of the next epoch.
     """
 
     learning_rate: float
@@ -48,7 +48,7 @@ class Solver(Optimizer):
     def __init__(self, rate: float, alpha: float) -> None:
         self.learning_rate = float(rate)
         self.alpha = float(alpha)
-        # What goes from training to training: on the device, or on the host.
+        # The state kept between trainings: on the device, or on the host.
         self._updates: _Penalised | None = None
         self._saved: Mapping[str, NDArray[Any]] | None = None
 
@@ -68,29 +68,26 @@ class Solver(Optimizer):
         """Return the state for a training run, without the penalty."""
 
     def penalty(self) -> float:
-        """Return what the penalty has come to since it was last asked for.
-
-        It is summed over mini-batches, each times its samples.
-        """
+        """Return the penalty since the last call, summed over mini-batches times their samples."""
         assert self._updates is not None
         return self._updates.penalty()
 
     def pause(self) -> None:
-        """Bring the last training's state to the host, or keep the one before where it is lost."""
+        """Copy the last training's state to the host; if it is lost, keep the one before."""
         updates, self._updates = self._updates, None
         if updates is not None:
-            with suppress(DeviceError):  # it has been told of
+            with suppress(DeviceError):  # already reported
                 self._saved = updates.saved()
 
     def paused(self) -> Solver:
-        """Return another one that begins as this would go on, and holds nothing of a device."""
+        """Return a copy that would continue like this one, and holds nothing on a device."""
         twin = copy.copy(self)
         twin.pause()
         return twin
 
 
 class SGDSolver(Solver):
-    """v ← μ v - η g, and then W ← W + v, or with Nesterov's momentum W ← W + μ v - η g."""
+    """v ← μ v - η g, and then W ← W + v or, with Nesterov's momentum, W ← W + μ v - η g."""
 
     def __init__(self, rate: float, alpha: float, momentum: float, nesterov: bool) -> None:
         super().__init__(rate, alpha)
@@ -114,7 +111,7 @@ class AdamSolver(Solver):
 
 
 class _AdamUpdates(AdamUpdates):
-    """Adam with v / (1 - β₂) in the place of v, and so with ε / √(1 - β₂)."""
+    """Adam with v / (1 - β₂) instead of v, and so with ε / √(1 - β₂)."""
 
     def __init__(self, adam: Adam, subject: Subject) -> None:
         super().__init__(adam, subject)
@@ -125,7 +122,7 @@ class _AdamUpdates(AdamUpdates):
 
 
 class _Penalised(Updates):
-    """Formulas, with the penalty's gradient in their gradient, and its sum."""
+    """Adds the penalty's gradient to that of formulas, and sums the penalty."""
 
     def __init__(self, inner: Formulas, alpha: float) -> None:
         super().__init__(inner.subject)
@@ -134,7 +131,7 @@ class _Penalised(Updates):
         if not alpha:
             return
         backend, dtype = self.backend, self.flat.dtype
-        self.summed = Summed(backend.zeros, self.flat.size, dtype)  # what there is of α w²
+        self.summed = Summed(backend.zeros, self.flat.size, dtype)  # the terms α w²
         self.sum = backend.zeros((1,), dtype)
         self.total = backend.zeros((1,), np.float64)
         inner.operands["alphas"] = self.decaying(alpha)
@@ -161,7 +158,7 @@ class _Penalised(Updates):
             return step
         share = self.backend.scratch(rates.shape, rates.dtype)
         of = float(batch) if self._totals is None else self._totals
-        # Where nothing has weight there is no penalty either.
+        # If all weights are 0, so is the penalty.
         self.backend.elementwise("sign(of) ** 2 / (of + (1 - sign(of) ** 2))", share, of=of)
         step.changing["share"] = share
         return _PenalisedStep(self, step)

@@ -1,4 +1,4 @@
-"""Training by SGD and Adam with scikit-learn's shuffles, figures and rules for when to stop."""
+"""Training by SGD and Adam with scikit-learn's shuffles, figures and stopping rules."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ..steps import Recipe
 from .inputs import some
 from .solvers import AdamSolver, SGDSolver, Solver
 
-_LEAST_RATE = 1e-6  # adaptive rates stop at
+_LEAST_RATE = 1e-6  # at which training with an adaptive rate stops
 
 
 def orders(n: int, random_state: np.random.RandomState | None) -> Iterator[NDArray[np.intp]]:
-    """Yield scikit-learn's order of the samples in each epoch: that of the one before, shuffled.
+    """Yield scikit-learn's order of the samples in each epoch: the previous order, shuffled.
 
-    Without ``random_state`` they stay as they come.
+    Without ``random_state`` the order stays as given.
     """
     order = np.arange(n)
     while True:
@@ -47,7 +47,7 @@ def solver_of(estimator: Any) -> Solver:
 def fit(
     estimator: Any, network: Network, samples: Samples, y: Any, stratify: Any, incremental: bool
 ) -> None:
-    """Train the estimator's network; ``y`` is what its score takes as right answers."""
+    """Train the estimator's network; ``y`` are the targets for its validation score."""
     if not incremental or not hasattr(estimator, "_optimizer"):
         estimator._optimizer = solver_of(estimator)
     if estimator.early_stopping and incremental:
@@ -107,7 +107,7 @@ def fit(
 
 
 class Watch(Callback):
-    """Keeps the estimator's figures, and says when the rate is to fall and training to end."""
+    """Records the estimator's figures, and decides when to reduce the rate or end training."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class Watch(Callback):
             training.restore(self.estimator._best)
 
     def _better(self, training: Training) -> bool:
-        """Note the best figure, and return whether this epoch's counts as better than the last."""
+        """Note the best figure, and return whether this epoch counts as an improvement."""
         mlp = self.estimator
         if self.validation is None:
             enough = not mlp.loss_ > mlp.best_loss_ - mlp.tol

@@ -64,14 +64,14 @@ _KINDS: dict[str, type[Layer]] = {
 }
 
 
-# From what some arguments were called before, as in files that are there, to what they are now.
+# Arguments renamed since older files were written.
 _NOW = {"kernel": "kernel_size", "epsilon": "eps"}
 
 
 def from_description(description: dict[str, Any]) -> Layer:
     """Return the layer that `Layer.describe` described.
 
-    Raises `ValueError` where it describes none.
+    Raises `ValueError` if the description is invalid.
     """
     try:
         fields: dict[str, Any] = {

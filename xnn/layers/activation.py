@@ -14,7 +14,7 @@ from .base import Gradient, Layer, Memory, vector
 class Activation(Layer):
     """``a = σ(z)`` of each number, or of each sample for softmax; for names see `Dense`.
 
-    Raises `ValueError` for a name that is not known.
+    Raises `ValueError` for an unknown name.
     """
 
     activation: str
@@ -24,16 +24,16 @@ class Activation(Layer):
 
     def outputs(self, inputs: Shape) -> Shape:
         if self.activation == "softmax" and vector(inputs, "softmax") == 1:
-            raise ValueError("softmax of one number is always 1; take sigmoid")
+            raise ValueError("softmax of one number is always 1; use sigmoid")
         return inputs
 
     def forward(self, backend: Backend, at: Memory) -> None:
-        if _last(at):  # the cost may ask for z
+        if _last(at):  # the cost may need z
             backend.copy(at.inputs.values, at.z.values)
         self.function.forward(backend, _plain(at.inputs), out=_plain(at.outputs))
 
     def delta(self, backend: Backend, at: Memory) -> None:
-        """Turn ∂C/∂a into ∂C/∂z, which is ∂C/∂a of the layer below."""
+        """Convert ∂C/∂a to ∂C/∂z, which is ∂C/∂a of the layer below."""
         if at.input_delta is not None:
             delta, below = _plain(at.delta), _plain(at.input_delta)
             self.function.backward(backend, _plain(at.outputs), below, "e", e=delta)
@@ -44,11 +44,11 @@ class Activation(Layer):
 
 
 def _last(at: Memory) -> bool:
-    """Return whether it is the network's last layer, which alone has z apart from its outputs."""
+    """Return whether this is the last layer, the only one with z separate from its outputs."""
     return at.z is not at.outputs
 
 
 def _plain(rows: Rows | None) -> Rows:
-    """Return rows without what is behind them, where this layer's neighbours may have something."""
+    """Return rows without padding, which may hold data of the neighbouring layers."""
     assert rows is not None
     return Rows.plain(rows.values)

@@ -1,4 +1,4 @@
-"""What layers share that change images at random, in training alone."""
+"""Base of layers that change images at random, only in training."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .base import Gradient, Layer, Memory, Site, image
 
 
 class Augmentation(Layer):
-    """Images as they might have been as well; otherwise images as they are.
+    """Randomly changes images in training; otherwise passes them on unchanged.
 
-    It goes before all layers that learn: in training there is no way back through it.
+    It must come before all layers that learn: in training there is no backward pass through it.
     """
 
     random = True
@@ -34,7 +34,7 @@ class Augmentation(Layer):
         """Compute ``at.outputs`` from ``at.inputs`` in training."""
 
     def backward(self, backend: Backend, at: Memory, gradient: Gradient) -> None:
-        """Pass on the error of images as they are; in training nothing below learns."""
+        """Pass on the error of unchanged images; in training no layer below learns."""
         if at.input_delta is not None and not at.training:
             assert at.delta is not None
             backend.copy(at.delta.values, at.input_delta.values)
@@ -42,17 +42,17 @@ class Augmentation(Layer):
 
 @dataclass(frozen=True)
 class Warp:
-    """Room for where each pixel of a mini-batch comes from."""
+    """Memory for the source position of each pixel of a mini-batch."""
 
-    uniform: Array  # (batch, numbers a sample): above 0 and at most 1
+    uniform: Array  # (batch, numbers per sample): above 0 and at most 1
     down: Array  # (1, pixels): each pixel's row, from the middle of the image
     across: Array  # (1, pixels): its column
-    rows: Array  # (batch, pixels): where it comes from
-    columns: Array  # (batch, pixels)
+    rows: Array  # (batch, pixels): its source row
+    columns: Array  # (batch, pixels): its source column
 
     @classmethod
     def make(cls, backend: Backend, site: Site, numbers: int) -> Warp:
-        """Return room for a mini-batch, and so many random numbers a sample."""
+        """Allocate for a mini-batch, with ``numbers`` random numbers per sample."""
         height, width, _ = site.shape
         down, across = np.indices((height, width), site.dtype).reshape(2, 1, -1)
         shape = site.batch, height * width
@@ -65,11 +65,11 @@ class Warp:
         )
 
     def sample(self, backend: Backend, at: Memory) -> None:
-        """Take each pixel from between those around the place it comes from."""
+        """Interpolate each pixel from those around its source position."""
         images, out = at.inputs.shaped(at.shape), at.outputs.shaped(at.shape)
         backend.resample(images, self.rows, self.columns, out)
 
 
 def column(values: Array, number: int) -> Array:
-    """Return a column of a matrix as one ``(n, 1)``."""
+    """Return a column of a matrix, ``(n, 1)``."""
     return values[:, number : number + 1]

@@ -1,4 +1,4 @@
-"""Pooling by the mean."""
+"""Average pooling."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .pooling import Pool2D
 
 @dataclass(frozen=True, eq=False)
 class AveragePool2D(Pool2D):
-    """The mean of each window, of the pixels that there are; for parameters see `MaxPool2D`."""
+    """The mean of each window, without padding pixels; for parameters see `MaxPool2D`."""
 
     size: int | tuple[int, int] = 2
     stride: int | tuple[int, int] | None = None
     padding: Padding = "valid"
 
     def room(self, backend: Backend, site: Site) -> Any:
-        """Return 1 / pixels of each window ``(1, outputs)``, and room for deltas times that."""
+        """Return 1 / pixels of each window ``(1, outputs)``, and memory for deltas times that."""
         height, width, channels = self.outputs(site.shape)
         down, across = (
             np.bincount(

@@ -1,4 +1,4 @@
-"""What a layer is."""
+"""The base class of layers."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ..activations import Activation
 from ..backends import Array, Backend
 from ..parameters import Layout, Parameter, Rows, Shape
 
-#: What is done once for all lanes.
+#: Work that is done once for all lanes.
 Meeting = Callable[[], None]
 
 
 class Gradient(Protocol):
-    """Takes a parameter's gradient, summed over the mini-batch, as two matrices and a number.
+    """Takes a parameter's gradient, summed over the mini-batch, as two matrices and a factor.
 
-    The gradient is ``factor · left @ right``. ``again`` says that it is to be added to what the
-    parameter has had in this step.
+    The gradient is ``factor · left @ right``. ``again`` adds it to what the parameter has already
+    been given in this step.
     """
 
     def __call__(
@@ -35,33 +35,33 @@ class Gradient(Protocol):
 
 @dataclass(frozen=True)
 class Site:
-    """Where and what for a layer is to run.
+    """The conditions under which a layer runs.
 
-    Inputs are held divided by ``scale``; a matrix product multiplies by it at no cost.
+    Inputs are stored divided by ``scale``; a matrix product multiplies by it at no cost.
     """
 
     batch: int
     shape: Shape  # of the layer's inputs
     dtype: Any
     scale: float
-    training: bool  # or as `Network.predict` sees it
-    backward: bool  # or forward alone
+    training: bool  # or prediction
+    backward: bool  # or only forward
 
 
 @dataclass(frozen=True)
 class Memory(Site):
-    """The arrays of one layer for one mini-batch, all made beforehand. Batches come first."""
+    """The preallocated arrays of one layer for one mini-batch. The batch axis comes first."""
 
-    inputs: Rows  # with a column of ones (over scale) behind, where the layer asks for it
-    z: Rows  # the weighted inputs; the outputs themselves where the layer works in place
+    inputs: Rows  # followed by a column of ones (over scale), if the layer wants it
+    z: Rows  # the weighted inputs; the outputs themselves if the layer works in place
     outputs: Rows  # a = σ(z)
     parameters: tuple[Parameter, ...]
-    flat: Array  # the buffer in which they lie
-    own: Any  # what `Layer.room` made
-    rng_state: Array | None  # what random numbers come of, …
-    number: int  # … and the layer's place in the network, so that each has its own
-    first: int = 0  # the place of the first of these samples in its mini-batch
-    delta: Rows | None = None  # ∂C/∂a, then ∂C/∂z; None where nothing runs backward
+    flat: Array  # the buffer that holds them
+    own: Any  # what `Layer.room` returned
+    rng_state: Array | None  # the state of the random numbers, …
+    number: int  # … and the layer's index in the network, so that each has its own
+    first: int = 0  # the position of the first of these samples in its mini-batch
+    delta: Rows | None = None  # ∂C/∂a, then ∂C/∂z; None if nothing runs backward
     input_delta: Rows | None = None  # ∂C/∂a of the layer below; None for the first layer
 
     def uniform(self, backend: Backend, out: Array) -> None:
@@ -71,60 +71,60 @@ class Memory(Site):
 
 
 class Layer(ABC):
-    """One kind of layer: its shape, its first weights, forward and backward.
+    """Base class of layers: shape, initial weights, forward and backward.
 
-    A layer is a description: it holds no parameters, cannot be changed, and may serve in several
+    A layer is a description: it holds no parameters, is immutable, and may be used in several
     networks. The arrays come in a `Memory`.
     """
 
-    #: Whether z has memory of its own, apart from the outputs.
+    #: Whether z has its own memory, separate from the outputs.
     keeps_z: ClassVar[bool] = False
-    #: Whether inputs may come divided by a scale, see `Memory`.
+    #: Whether inputs may come divided by a scale; see `Site`.
     scales: ClassVar[bool] = False
-    #: Whether training takes random numbers.
+    #: Whether training uses random numbers.
     random: ClassVar[bool] = False
 
     @cached_property
     def function(self) -> Activation:
-        """σ, applied to the layer's weighted input z; linear where it has no ``activation``."""
+        """σ, applied to the layer's weighted input z; linear if it has no ``activation``."""
         return activations.get(getattr(self, "activation", "linear"))
 
     @property
     def wants_ones(self) -> bool:
-        """Whether there is to be a column of ones behind the inputs."""
+        """Whether inputs are to be followed by a column of ones."""
         return False
 
     @abstractmethod
     def outputs(self, inputs: Shape) -> Shape:
         """Return the shape of the outputs for inputs of a shape.
 
-        Raises `ValueError` where the layer cannot take such inputs.
+        Raises `ValueError` if the layer cannot take such inputs.
         """
 
     def parameters(self, inputs: Shape, layout: Layout) -> tuple[Parameter, ...]:
-        """Return where the layer's parameters lie."""
+        """Return the places of the layer's parameters."""
         return ()
 
     def views(
         self, inputs: Shape, parameters: Sequence[Parameter], flat: Array
     ) -> dict[str, Array]:
-        """Return the arrays of the layer in a flat buffer, by the names that users know."""
+        """Return the arrays of the layer in a flat buffer, by public name."""
         return {}
 
     def draw(self, inputs: Shape, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
-        """Return first values for `views`, those of which are zero left out."""
+        """Return initial values for `views`, omitting those that are zero."""
         return {}
 
     def multiplications(self, inputs: Shape) -> int:
-        """Return how many multiplications a sample takes in the layer's matrix product."""
+        """Return the number of multiplications per sample in the layer's matrix product."""
         return 0
 
     def least_samples(self, inputs: Shape) -> int:
-        """Return how many samples at a time training takes at least."""
+        """Return the least number of samples at a time in training."""
         return 1
 
     def room(self, backend: Backend, site: Site) -> Any:
-        """Return the layer's own arrays, those beside `Memory`'s: they become its ``own``."""
+        """Return the layer's own arrays besides those of `Memory`: they become its ``own``."""
         return None
 
     @abstractmethod
@@ -135,15 +135,15 @@ class Layer(ABC):
     def backward(self, backend: Backend, at: Memory, gradient: Gradient) -> None:
         """From ∂C/∂z in ``at.delta``, compute ``at.input_delta`` and the gradients."""
 
-    # A mini-batch may be divided into lanes, each with its samples' memory, which run at the same
-    # time. Only a layer in which samples are not each for itself takes notice of that.
+    # A mini-batch may be divided into lanes, each with the memory of its samples, which run in
+    # parallel. Only layers in which samples interact need to know.
 
     def forward_lane(
         self, backend: Backend, lanes: Sequence[Memory], number: int
     ) -> Iterator[Meeting]:
         """Do `forward` for one of the lanes.
 
-        Yield, where they are to wait for each other, what is to be done when all have come.
+        Where lanes must wait for each other, yield what is to be done when all have arrived.
         """
         self.forward(backend, lanes[number])
         return iter(())
@@ -156,43 +156,43 @@ class Layer(ABC):
         return iter(())
 
     def delta(self, backend: Backend, at: Memory) -> None:
-        """Turn ∂C/∂a in ``at.delta`` into ∂C/∂z."""
+        """Convert ∂C/∂a in ``at.delta`` to ∂C/∂z, in place."""
         assert at.delta is not None
         self.function.backward(backend, at.outputs, at.delta, "e", e=at.delta)
 
     def describe(self) -> dict[str, Any]:
-        """Return what JSON can hold and `xnn.layers.from_description` makes a layer of."""
+        """Return a JSON-serialisable description for `xnn.layers.from_description`."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
         if not isinstance(fields.get("initializer", ""), str):
-            fields["initializer"] = "auto"  # arrays: they are in the network by now
+            fields["initializer"] = "auto"  # not arrays, which the network already has
         plain = {name: _plain(value) for name, value in fields.items()}
         return {"kind": type(self).__name__.lower(), **plain}
 
 
 def _plain(value: Any) -> Any:
-    """Return NumPy's numbers as Python's, tuples as lists."""
+    """Return NumPy scalars as Python numbers, tuples as lists."""
     if isinstance(value, tuple | list):
         return [_plain(v) for v in value]
     return value.item() if isinstance(value, np.generic) else value
 
 
 def vector(inputs: Shape, what: str) -> int:
-    """Return the length of a sample that is a vector. Raises `ValueError` for any other."""
+    """Return the length of a vector sample. Raises `ValueError` for any other shape."""
     if len(inputs) != 1:
         raise ValueError(f"{what} takes vectors, but gets {shown(inputs)}; put Flatten() before it")
     return inputs[0]
 
 
 def image(inputs: Shape, what: str) -> tuple[int, int, int]:
-    """Return height, width and channels. Raises `ValueError` where a sample is no image."""
+    """Return height, width and channels. Raises `ValueError` if samples are not images."""
     if len(inputs) != 3:
         raise ValueError(
             f"{what} takes images (height, width, channels), but gets {shown(inputs)}; "
-            "put Reshape((height, width, channels)) before it, or give the network's inputs so"
+            "put Reshape((height, width, channels)) before it, or use such inputs"
         )
     return inputs
 
 
 def shown(shape: Shape) -> str:
-    """Return a shape as people write it: 28×28×1."""
+    """Return a shape for messages, such as 28×28×1."""
     return "×".join(map(str, shape))

@@ -22,22 +22,22 @@ class BatchNorm(Layer):
 
     In training μ and σ² are mean and variance of the mini-batch, and running averages are kept of
     the mean and of the unbiased variance, Σ (x - μ)² / (n - 1). Otherwise they are those averages,
-    which belong to the network like its weights.
+    which are part of the network like its weights.
     ``weights`` are the γ, ``biases`` the β; neither decays.
 
     Parameters
     ----------
     momentum
-        The share of the running averages that stays at each step, at least 0 and less than 1
-        (1 minus what PyTorch calls so).
+        The share of the running averages that is kept at each step, at least 0 and less than 1
+        (1 minus PyTorch's momentum).
     eps
         ε, a positive number.
 
     Raises
     ------
     ValueError
-        For values out of these ranges; by `Network.fit` where a channel would have one number in a
-        mini-batch, as vectors have in one of a single sample.
+        For values out of these ranges. Also raised by `Network.fit` if a channel would have only
+        one number in a mini-batch, as with vectors and a single sample.
     """
 
     momentum: float = 0.9
@@ -69,7 +69,7 @@ class BatchNorm(Layer):
         return {"weights": np.ones(inputs[-1]), "variance": np.ones(inputs[-1])}
 
     def least_samples(self, inputs: Shape) -> int:
-        return 1 if prod(inputs[:-1]) > 1 else 2  # of one number there is no variance
+        return 1 if prod(inputs[:-1]) > 1 else 2  # one number has no variance
 
     def room(self, backend: Backend, site: Site) -> _Room:
         channels, dtype = site.shape[-1], site.dtype
@@ -102,7 +102,7 @@ class BatchNorm(Layer):
         self._normalise(backend, at, first)
 
     def _take_averages(self, backend: Backend, lanes: Sequence[Memory], n: int) -> None:
-        """Settle on the mini-batch's mean and variance, and take them into the running averages."""
+        """Prepare the mini-batch's mean and variance, and update the running averages."""
         _add_up(backend, lanes, "variance")
         at, (mean, variance) = lanes[0], _rows(lanes[0].parameters[1].matrix(lanes[0].flat))
         room, keep, unbiased = at.own, float(self.momentum), n / max(1, n - 1)
@@ -112,7 +112,7 @@ class BatchNorm(Layer):
         self._settle(backend, at, room.mean, room.variance)
 
     def _settle(self, backend: Backend, at: Memory, mean: Array, variance: Array) -> None:
-        """Make of a mean and a variance what a lane normalises with."""
+        """Compute what a lane normalises with from a mean and a variance."""
         room, gamma = at.own, at.parameters[0].matrix(at.flat)[:1]
         if mean is not room.mean:
             backend.copy(mean, room.mean)
@@ -162,7 +162,7 @@ class BatchNorm(Layer):
         backend.gemm(room.ones, room.work, out=room.to_gamma)
 
     def _hand_over(self, backend: Backend, at: Memory, gradient: Gradient) -> None:
-        """Give the gradients of γ and β, which the sums are but for the deviation."""
+        """Pass on the gradients of γ and β: the sums, for γ divided by the deviation."""
         room, parameter = at.own, at.parameters[0]
         backend.elementwise("g * i", room.to_gamma, g=room.to_gamma, i=room.inverse)
         one = room.ones[:, :1]
@@ -170,7 +170,7 @@ class BatchNorm(Layer):
         gradient(parameter.part(slice(1, 2)), one, room.to_beta, 1.0)
 
     def _end_sums(self, backend: Backend, lanes: Sequence[Memory], gradient: Gradient) -> None:
-        """Add up the lanes' sums, and leave of them what `backward_lane` goes on with."""
+        """Add up the lanes' sums, and compute from them what `backward_lane` needs next."""
         _add_up(backend, lanes, "to_beta", "to_gamma")
         room, n = lanes[0].own, _count(lanes)
         self._hand_over(backend, lanes[0], gradient)
@@ -180,7 +180,7 @@ class BatchNorm(Layer):
 
 @dataclass(frozen=True)
 class _Room:
-    """Arrays for a lane; those of the first have what holds for all."""
+    """Arrays for a lane; those of the first lane hold the values common to all."""
 
     ROWS: ClassVar = (
         *("mean", "variance", "inverse", "scale"),
@@ -196,8 +196,8 @@ class _Room:
     scale: Array  # γ / √(σ² + ε)
     to_beta: Array  # the gradients, summed over samples
     to_gamma: Array
-    by_mean: Array  # what comes to ∂C/∂x through μ, and …
-    by_deviation: Array  # … through σ, for each x - μ
+    by_mean: Array  # the contribution to ∂C/∂x through μ, and …
+    by_deviation: Array  # … through σ, per x - μ
 
 
 def _channels(at: Memory, rows: Rows | None) -> Array:
@@ -211,12 +211,12 @@ def _rows(matrix: Array) -> tuple[Array, Array]:
 
 
 def _count(lanes: Sequence[Memory]) -> int:
-    """Return how many numbers there are of a channel."""
+    """Return the number of values per channel."""
     return sum(at.own.ones.size for at in lanes)
 
 
 def _add_up(backend: Backend, lanes: Sequence[Memory], *names: str) -> None:
-    """Add to the first lane's sums those of the others."""
+    """Add the sums of the other lanes to those of the first."""
     for name in names:
         total = getattr(lanes[0].own, name)
         for at in lanes[1:]:

@@ -21,30 +21,30 @@ from .geometry import Padding, fitting, pair
 
 @dataclass(frozen=True, eq=False)
 class Conv2D(Layer):
-    """Every output is a function of a window on images ``(height, width, channels)``.
+    """A convolution: each output depends on a window of images ``(height, width, channels)``.
 
-    As in all such libraries it is a cross-correlation: kernels are not turned round. Computed as a
-    gather of windows into the rows of a matrix, and one matrix product (Chellapilla et al. 2006).
+    As in most libraries it is a cross-correlation: kernels are not flipped. It is computed by
+    gathering windows into the rows of a matrix, and one matrix product (Chellapilla et al. 2006).
 
     Parameters
     ----------
     filters
-        The number of channels that come out.
+        The number of output channels.
     kernel_size
         The window's size: a number, or a pair (height, width).
     activation
         σ, as in `Dense`.
     stride, dilation
-        By how many pixels the window moves, and how far apart its pixels lie: numbers or pairs.
+        The step of the window in pixels, and the spacing of its pixels: numbers or pairs.
     padding
-        Zeros around the images: ``"valid"`` none; ``"same"`` so many that a stride of 1 keeps
-        height and width, an odd one below or to the right; or a number or pair for each side.
+        Zeros around the images: ``"valid"`` adds none; ``"same"`` as many as keep height and width
+        with a stride of 1, an odd one below or to the right; or a number or pair for each side.
     groups
-        Into how many groups channels and filters are split, each seeing its own alone.
+        Into how many groups channels and filters are split; each filter sees only its group.
     bias
-        Whether there are biases, one a filter.
+        Whether there are biases, one per filter.
     initializer
-        First weights, as in `Dense`; arrays are ``(filters, height, width, channels / groups)``.
+        Initial weights, as in `Dense`; arrays are ``(filters, height, width, channels / groups)``.
 
     Raises
     ------
@@ -92,13 +92,13 @@ class Conv2D(Layer):
         checks.truth("bias", self.bias)
         activations.get(self.activation)
         if self.activation == "softmax":
-            raise ValueError("activation is 'softmax', but that is for the outputs of Dense")
+            raise ValueError("activation is 'softmax', but that is only for Dense and Activation")
         initializers.check(self.initializer, self.bias)
         self.window  # noqa: B018 - checks padding
 
     @cached_property
     def window(self) -> Window:
-        """The window that the arguments mean."""
+        """The window that the arguments describe."""
         return geometry.window(self.kernel_size, self.stride, self.padding, self.dilation)
 
     def outputs(self, inputs: Shape) -> Shape:
@@ -135,10 +135,10 @@ class Conv2D(Layer):
         size = int(np.prod(self._kernel_shape(site.shape)[1:]))
         row = backend.padded(size + self.bias, dtype) * dtype.itemsize
         most = max(1, backend.columns_bytes // (places * row))
-        samples = -(-site.batch // -(-site.batch // most))  # pieces of one size, but for the last
+        samples = -(-site.batch // -(-site.batch // most))  # pieces of equal size, but for the last
         ones = 1 / site.scale if self.bias else None
-        # What lies together in an image and in the matrix is copied together: a row of the window,
-        # or one of its pixels at a row of places, whichever is longer.
+        # Runs contiguous in both image and matrix are copied at once: a row of the window, or one
+        # of its pixels at a row of positions, whichever is longer.
         across = self.window.counts(*site.shape[:2])[1]
         by_rows = backend.by_rows or self.window.size[1] * site.shape[2] // groups >= across
         make = Rows.zeros if by_rows else Rows.by_columns
@@ -180,7 +180,7 @@ class Conv2D(Layer):
         assert at.delta is not None
         deltas = at.delta.values.reshape(-1, int(self.filters))
         pieces = list(self._pieces(at, at.parameters[0]))
-        if at.input_delta is not None:  # first, for the gradient may land in W itself
+        if at.input_delta is not None:  # first, since the gradient may go straight into W
             below = at.input_delta.shaped(at.shape)
             for piece in pieces:
                 weights = piece.parameter.matrix(at.flat)[:, : piece.parameter.weights]
@@ -188,7 +188,7 @@ class Conv2D(Layer):
                 backend.gemm(deltas[piece.places, piece.filters], weights, out=spread)
                 backend.fold(spread, below[piece.samples, :, :, piece.channels], self.window)
         for piece in pieces:
-            if len(pieces) > 1:  # else the columns are still those of the way forward
+            if len(pieces) > 1:  # else the columns are still those of the forward pass
                 self._gather(backend, at, piece)
             left, right = deltas[piece.places, piece.filters].T, piece.columns.augmented
             gradient(piece.parameter, left, right, at.scale, again=piece.samples.start > 0)
@@ -199,7 +199,7 @@ class _Room:
     """Columns for a piece of a mini-batch, small enough to stay in a cache."""
 
     samples: int  # of a piece
-    places: int  # of the window on a sample
+    places: int  # positions of the window on a sample
     groups: int
     columns: Rows  # (samples · places, window [+ 1])
     spread: Rows | None  # δ W, of the same shape
@@ -210,7 +210,7 @@ class _Piece:
     """Some samples of a mini-batch, and one group of their channels."""
 
     samples: slice
-    places: slice  # of the windows of all samples
+    places: slice  # into the window positions of all samples
     columns: Rows
     channels: slice
     filters: slice

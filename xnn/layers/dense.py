@@ -18,7 +18,7 @@ from .base import Gradient, Layer, Memory, vector
 
 @dataclass(frozen=True, eq=False)
 class Dense(Layer):
-    """Every output is a function of every input: ``a = σ(W x + b)``.
+    """A fully connected layer: ``a = σ(W x + b)``.
 
     Parameters
     ----------
@@ -26,9 +26,9 @@ class Dense(Layer):
         The number of outputs.
     activation
         σ: ``"sigmoid"``, ``"tanh"``, ``"relu"``, ``"leaky_relu"``, ``"linear"``, ``"exp"`` or
-        ``"softmax"``. The book's sigmoid is the default here, none in `Conv2D`.
+        ``"softmax"``. The default is the book's sigmoid here, but linear in `Conv2D`.
     initializer
-        First weights: ``"normal"`` (the book's chapter 1), ``"scaled_normal"`` (its chapter 3),
+        Initial weights: ``"normal"`` (the book's chapter 1), ``"scaled_normal"`` (its chapter 3),
         ``"glorot"``, ``"he"``, ``"zeros"``; arrays: weights ``(units, inputs)``, or a pair of
         weights and biases ``(units,)``; or ``"auto"``: He for relu and leaky relu, else Glorot.
     bias
@@ -55,7 +55,7 @@ class Dense(Layer):
         activations.get(self.activation)
         initializers.check(self.initializer, self.bias)
         if self.activation == "softmax" and self.units == 1:
-            raise ValueError("units is 1, but softmax of one unit is always 1; take sigmoid")
+            raise ValueError("units is 1, but softmax of one unit is always 1; use sigmoid")
 
     @property
     def wants_ones(self) -> bool:
@@ -91,7 +91,7 @@ class Dense(Layer):
         """Compute ``∂C/∂x = δ W`` and ``∂C/∂[W b] = δᵀ [x 1]`` (Nielsen, BP2 to BP4)."""
         assert at.delta is not None
         (parameter,), delta = at.parameters, at.delta.values
-        if at.input_delta is not None:  # first, for the gradient may land in W itself
+        if at.input_delta is not None:  # first, since the gradient may go straight into W
             weights = parameter.matrix(at.flat)[:, : parameter.weights]
             backend.gemm(delta, weights, out=at.input_delta.values)
         gradient(parameter, delta.T, at.inputs.augmented, at.scale)

@@ -14,23 +14,23 @@ from .base import Gradient, Layer, Memory, Site
 
 @dataclass(frozen=True, eq=False)
 class Dropout(Layer):
-    """In training, sets numbers to 0 at random and scales the others up (Srivastava et al. 2014).
+    """In training, sets numbers to 0 at random and scales up the rest (Srivastava et al. 2014).
 
     Otherwise it does nothing. The same seed gives the same masks on every device.
 
     Parameters
     ----------
     rate
-        The probability of each number to be dropped, at least 0 and less than 1.
+        The probability of dropping each number, at least 0 and less than 1.
     scale_training
-        False scales nothing up in training, and numbers down by 1 - rate otherwise, as the paper
-        and the book do. The next layer's weights come out smaller by that factor, and another
-        learning rate suits them.
+        If False, numbers are not scaled up in training, but multiplied by 1 - rate otherwise, as in
+        the paper and the book. The next layer's weights come out smaller by that factor, and need
+        another learning rate.
 
     Raises
     ------
     ValueError
-        For values that are none of these.
+        For invalid values.
     """
 
     rate: float = 0.5
@@ -46,7 +46,7 @@ class Dropout(Layer):
         return inputs
 
     def room(self, backend: Backend, site: Site) -> Any:
-        """Return the mask: 0, or what to scale up by."""
+        """Return memory for the mask: 0, or the factor to scale up by."""
         return backend.zeros((site.batch, prod(site.shape)), site.dtype) if site.training else None
 
     def forward(self, backend: Backend, at: Memory) -> None:

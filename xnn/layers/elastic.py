@@ -16,17 +16,17 @@ from .base import Memory, Site
 
 @dataclass(frozen=True, eq=False)
 class ElasticTransform(Augmentation):
-    """In training, each image is deformed like rubber (Simard et al. 2003).
+    """In training, each image is deformed elastically (Simard et al. 2003).
 
-    Random numbers on a grid of points, ``smoothness`` pixels apart, each spread by a Gaussian bell
-    as wide, say how far each pixel is moved, down and across.
+    Each pixel is moved, down and across, by random numbers on a grid of points ``smoothness``
+    pixels apart, each number spread by a Gaussian of the same width.
 
     Parameters
     ----------
     amount
-        The standard deviation of how far pixels are moved, in pixels.
+        The standard deviation of the displacements, in pixels.
     smoothness
-        The width of the bells in pixels, a positive number.
+        The width of the Gaussians in pixels, a positive number.
 
     Raises
     ------
@@ -49,11 +49,11 @@ class ElasticTransform(Augmentation):
             apart = (np.arange(length) - points[:, None]) / self.smoothness
             along.append(np.exp(-(apart**2) / 2))
         bells = np.einsum("iy,jx->ijyx", *along).reshape(len(along[0]) * len(along[1]), -1)
-        # Chances are uniform from -1 to 1, of variance 1/3, and add up in squares.
+        # The numbers are uniform from -1 to 1, with variance 1/3, and their variances add up.
         return bells * (self.amount / np.sqrt((bells**2).sum(0) / 3))
 
     def room(self, backend: Backend, site: Site) -> Any:
-        """Return the bells, and room for where pixels come from."""
+        """Return the Gaussians, and memory for the source positions of pixels."""
         if not site.training:
             return None
         bells = self._bells(site.shape).astype(site.dtype)

@@ -1,4 +1,4 @@
-"""Samples as vectors."""
+"""Flattening of samples to vectors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .reshape import Reshaping
 
 @dataclass(frozen=True, eq=False)
 class Flatten(Reshaping):
-    """Each sample as a vector, row by row."""
+    """Flattens each sample to a vector, row by row."""
 
     def outputs(self, inputs: Shape) -> Shape:
         return (prod(inputs),)

@@ -1,4 +1,4 @@
-"""Windows as users give them."""
+"""Windows from users' arguments."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pair(name: str, given: Any, least: int = 1) -> tuple[int, int]:
 def window(
     size: Any, stride: Any, padding: Any, dilation: Any = 1, name: str = "kernel_size"
 ) -> Window:
-    """Return the window that a layer's arguments mean. Raises `ValueError` where they mean none."""
+    """Return the window that a layer's arguments describe. Raises `ValueError` if invalid."""
     bare = Window(pair(name, size), pair("stride", stride), pair("dilation", dilation))
     if isinstance(padding, str):
         if padding not in ("valid", "same"):
@@ -42,7 +42,7 @@ def window(
 
 
 def fitting(window: Window, inputs: Shape, what: str) -> tuple[int, int]:
-    """Return height and width of what comes out. Raises `ValueError` where nothing does."""
+    """Return height and width of the outputs. Raises `ValueError` if the window does not fit."""
     counts = window.counts(inputs[0], inputs[1])
     if min(counts) < 1:
         spans = shown((window.extent(0), window.extent(1)))

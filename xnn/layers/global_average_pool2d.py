@@ -1,4 +1,4 @@
-"""Pooling of whole images by the mean."""
+"""Global average pooling."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class GlobalAveragePool2D(Layer):
         return (image(inputs, "GlobalAveragePool2D")[2],)
 
     def room(self, backend: Backend, site: Site) -> Any:
-        """Return room for sums or deltas ``(batch, 1, 1, channels)``."""
+        """Return memory for sums or deltas ``(batch, 1, 1, channels)``."""
         return backend.zeros((site.batch, 1, 1, site.shape[2]), site.dtype)
 
     def forward(self, backend: Backend, at: Memory) -> None:

@@ -1,4 +1,4 @@
-"""Pooling by the largest number."""
+"""Max pooling."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from .pooling import Pool2D
 
 @dataclass(frozen=True, eq=False)
 class MaxPool2D(Pool2D):
-    """The largest number of each window. Of equals the first one takes the gradient.
+    """The maximum of each window. Among equal maxima the first receives the gradient.
 
     Parameters
     ----------
     size
         The window: a number, or a pair (height, width).
     stride
-        By how many pixels it moves; None is its size.
+        The step of the window in pixels; defaults to its size.
     padding
-        As in `Conv2D`; what lies outside is never the largest.
+        As in `Conv2D`; padding pixels are never the maximum.
 
     Raises
     ------
@@ -37,7 +37,7 @@ class MaxPool2D(Pool2D):
     padding: Padding = "valid"
 
     def room(self, backend: Backend, site: Site) -> Any:
-        """Return room for which pixel of its window each was."""
+        """Return memory for the index of each maximum in its window."""
         kind = np.uint8 if np.prod(self.window.size) <= 256 else np.int32
         return backend.zeros((site.batch, *self.outputs(site.shape)), kind)
 

@@ -1,4 +1,4 @@
-"""What pooling layers share."""
+"""The base class of pooling layers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .geometry import Padding, fitting, pair
 
 
 class Pool2D(Layer):
-    """A window's pixels, channel by channel, become one."""
+    """Reduces each window to one pixel, channel by channel."""
 
     size: int | tuple[int, int]
     stride: int | tuple[int, int] | None
@@ -27,7 +27,7 @@ class Pool2D(Layer):
 
     @cached_property
     def window(self) -> Window:
-        """The window that the arguments mean."""
+        """The window that the arguments describe."""
         stride = self.size if self.stride is None else self.stride
         return geometry.window(pair("size", self.size), stride, self.padding)
 

@@ -1,4 +1,4 @@
-"""Images shifted, turned, scaled and sheared at random."""
+"""Random affine transformations of images."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from .base import Memory, Site
 
 @dataclass(frozen=True, eq=False)
 class RandomAffine(Augmentation):
-    """In training, each image is shifted, turned, scaled and sheared by amounts of its own.
+    """In training, each image is shifted, rotated, scaled and sheared by random amounts.
 
-    All are uniform between plus and minus what is given. Pixels come from between their four
-    neighbours; what comes from outside is 0.
+    Amounts are uniform between plus and minus the given values, independent for each image. Pixels
+    are interpolated between their four neighbours; those from outside the image are 0.
 
     Parameters
     ----------
     shift
-        Pixels, down and across.
+        The most to shift, in pixels, down and across.
     rotation, shear
-        Degrees, the latter less than 90.
+        The most to rotate and shear, in degrees; ``shear`` is less than 90.
     scale
-        A share: 0.1 makes images 0.9 to 1.1 times as large. Less than 1.
+        A share, less than 1: 0.1 makes images 0.9 to 1.1 times as large.
 
     Raises
     ------
@@ -47,19 +47,19 @@ class RandomAffine(Augmentation):
         checks.number("shear", self.shear, wanted, least=0, below=90)
 
     def room(self, backend: Backend, site: Site) -> Any:
-        """Return room for where pixels come from, and for each image's amounts ``(batch, 4)``."""
+        """Return memory for source positions, and for each image's amounts ``(batch, 4)``."""
         if not site.training:
             return None
         return Warp.make(backend, site, numbers=5), backend.zeros((site.batch, 4), site.dtype)
 
     def change(self, backend: Backend, at: Memory) -> None:
-        """Find for each pixel its place in the image, by the inverse of the change."""
+        """Map each pixel to its source position, by the inverse transformation."""
         warp, amounts = at.own
         at.uniform(backend, warp.uniform)
         angle, size, slant, down, across = (column(warp.uniform, i) for i in range(5))
         cosine, sine, shear, row = (column(amounts, i) for i in range(4))
         turn, half, most = self.rotation * pi / 180, 2.0, self.shear * pi / 180
-        # Divided by how much larger the image becomes.
+        # Divided by the factor of the scaling.
         larger = {"h": half, "u": size, "s": float(self.scale)}
         for formula, out in (("cos((h * a - 1) * t)", cosine), ("sin((h * a - 1) * t)", sine)):
             scaled = f"{formula} / (1 + (h * u - 1) * s)"

@@ -1,4 +1,4 @@
-"""Images with a rectangle erased at random."""
+"""Random erasing of rectangles in images."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class RandomErasing(Augmentation):
     Parameters
     ----------
     size
-        The longest sides, as a share of the image's, more than 0 and at most 1.
+        The maximum sides of the rectangle, as a share of the image's, more than 0 and at most 1.
     probability
-        Of an image to lose one.
+        The probability of erasing a rectangle, per image, in the same range.
 
     Raises
     ------
@@ -39,7 +39,7 @@ class RandomErasing(Augmentation):
         checks.number("probability", self.probability, within, above=0, most=1)
 
     def room(self, backend: Backend, site: Site) -> Any:
-        """Return random numbers, where each number's pixel has its middle, and what stays."""
+        """Return memory for random numbers, the centres of all pixels, and memory for the mask."""
         if not site.training:
             return None
         height, width, channels = site.shape
@@ -52,7 +52,7 @@ class RandomErasing(Augmentation):
         return uniform, backend.upload(rows), backend.upload(columns), mask
 
     def change(self, backend: Backend, at: Memory) -> None:
-        """Erase what lies within half a side of the rectangle's middle, both ways."""
+        """Erase pixels within half a side of the rectangle's centre, in both directions."""
         uniform, rows, columns, mask = at.own
         at.uniform(backend, uniform)
         happens, *sides = (column(uniform, i) for i in range(5))

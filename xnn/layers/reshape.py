@@ -1,4 +1,4 @@
-"""Samples in another shape."""
+"""Reshaping of samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .base import Gradient, Layer, Memory, shown
 
 
 class Reshaping(Layer):
-    """The numbers as they are, in another shape."""
+    """Base class of layers that only change the shape."""
 
     def forward(self, backend: Backend, at: Memory) -> None:
         backend.copy(at.inputs.values, at.outputs.values)
@@ -25,9 +25,9 @@ class Reshaping(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Reshape(Reshaping):
-    """Each sample in the given shape, row by row.
+    """Reshapes each sample to the given shape, row by row.
 
-    Raises `ValueError` where ``shape`` is not one number, or three: height, width, channels.
+    Raises `ValueError` if ``shape`` is not one number, or three: height, width, channels.
     """
 
     shape: tuple[int, ...]
@@ -43,7 +43,7 @@ class Reshape(Reshaping):
     def outputs(self, inputs: Shape) -> Shape:
         if prod(inputs) != prod(self.shape):
             raise ValueError(
-                f"Reshape to {shown(self.shape)}, {prod(self.shape)} numbers, "
+                f"Reshape to {shown(self.shape)} needs {prod(self.shape)} numbers, "
                 f"but the samples are {shown(inputs)}, {prod(inputs)} numbers"
             )
         return self.shape

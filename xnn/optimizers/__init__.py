@@ -1,4 +1,4 @@
-"""Steps on the flat buffer of parameters, from simple to general, one kind a file."""
+"""Optimizers, which update the flat buffer of parameters; one kind per file."""
 
 from .adam import Adam, AdamW
 from .averaged import Averaged

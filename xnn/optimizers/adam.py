@@ -29,14 +29,14 @@ class Adam(Optimizer):
     Parameters
     ----------
     learning_rate
-        η: a positive number, a schedule from `xnn.schedules`, or a function from the epoch's number
-        to a rate.
+        η: a positive number, a schedule from `xnn.schedules`, or a function of the epoch's number
+        that returns a rate.
     betas
-        β₁ and β₂, what the averages keep of themselves: at least 0 and less than 1.
+        β₁ and β₂, the decay rates of the averages: at least 0 and less than 1.
     eps
         ε, positive.
     weight_decay
-        λ. Where it is not 0, `AdamW` is most often the better choice.
+        λ. If it is not 0, `AdamW` is usually the better choice.
     clip_norm, clip_value
         As in `SGD`.
 
@@ -72,8 +72,8 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2).
 
-    As `Adam`, but λ W is not part of the gradient; weights shrink by ηλ at each step, in PyTorch's
-    way: W ← (1 - ηλ) W before the step.
+    Like `Adam`, but λ W is not part of the gradient; instead weights shrink before each step, as in
+    PyTorch: W ← (1 - ηλ) W.
     """
 
     _: KW_ONLY
@@ -83,10 +83,10 @@ class AdamW(Adam):
 
 
 class AdamUpdates(Formulas):
-    """Adam, with m / (1 - β₁) and v / (1 - β₂) in the places of m and v.
+    """Adam, with m / (1 - β₁) and v / (1 - β₂) instead of m and v.
 
-    They are sums, by two passes over memory less. What they are short of, and the corrections of
-    their beginnings, goes into numbers of the step (Kingma and Ba, end of section 2): with
+    These are plain decaying sums, which saves two passes over memory. Their factors and the bias
+    corrections go into numbers of the step (Kingma and Ba, end of section 2): with
     a = (1 - β₁ᵗ) / (1 - β₁) and b = (1 - β₂ᵗ) / (1 - β₂), ``rate`` is η √b / a and ``eps`` is ε √b.
     """
 
@@ -106,10 +106,10 @@ class AdamUpdates(Formulas):
         )
         self.eps = adam.eps
         backend = self.backend
-        # In double precision: of 1 - 0.999 single precision leaves five digits.
+        # In double precision: 1 - 0.999 has only five correct digits in single precision.
         betas = np.array(adam.betas, np.float64)
         ahead = np.arange(1, backend.chunk_steps + 1)
-        self.powers = backend.upload(np.ones(2))  # β₁ᵗ and β₂ᵗ at the beginning of a chunk, …
+        self.powers = backend.upload(np.ones(2))  # β₁ᵗ and β₂ᵗ at the start of a chunk, …
         self.ahead = backend.upload(betas ** ahead[:, None])  # … and their factors at its steps
         self.scale = backend.upload(1 / (1 - betas))
 
@@ -131,5 +131,5 @@ class AdamUpdates(Formulas):
         return {**changing, "decay_rate": rates} if self.decays_apart else changing
 
     def floor(self, root: Array, out: Array) -> None:
-        """Write what stands beside √v at each step, ``(steps,)``; ``root`` is √b."""
+        """Write the number added to √v at each step, ``(steps,)``; ``root`` is √b."""
         self.backend.elementwise("eps * root", out, eps=self.eps, root=root)

@@ -19,33 +19,32 @@ from .sgd import as_optimizer
 
 @dataclass(frozen=True)
 class Averaged(Optimizer):
-    """Another optimizer, and a moving average of the parameters that it gives.
+    """Another optimizer, with a moving average of the parameters.
 
-    Training goes on with the parameters W as they are. Between epochs, and when training has ended,
-    the network has their averages A, so that these are what is evaluated, seen by callbacks and
-    kept (Polyak and Juditsky 1992). What a callback writes to the network goes into the averages.
-    After step t:
+    Training continues with the parameters W themselves. Between epochs and after training the
+    network has their averages A, so that these are evaluated, seen by callbacks and kept (Polyak
+    and Juditsky 1992). What a callback writes to the network goes into the averages. After step t:
 
         A ← d · A + (1 - d) · W,  where d = min(decay, (t - 1) / (t + 8))
 
-    So the first A is W after the first step, and averages reach back over some ninth of all steps
-    until that is as far as ``decay`` says: else what training begins with, which is far from what
-    it comes to, would have a share in them for thousands of steps. (With ``num_updates``,
-    TensorFlow's ``ExponentialMovingAverage`` has (1 + t) / (10 + t).)
+    So the first A is W after the first step, and averages cover about the last ninth of all steps
+    until limited by ``decay``: otherwise the initial parameters, which are far from the final ones,
+    would have a share in them for thousands of steps. (With ``num_updates``, TensorFlow's
+    ``ExponentialMovingAverage`` has (1 + t) / (10 + t).)
 
-    This is an optimizer and no callback since averages are taken after each step, within what is
-    compiled, where callbacks do not come. A second `Network.fit` begins with what the network has,
-    the averages, and averages anew.
+    This is an optimizer rather than a callback because it averages after each step, within compiled
+    code. A second `Network.fit` starts from the network's current parameters, the averages, and
+    restarts averaging.
 
     Parameters
     ----------
     optimizer
-        What gives the parameters: any but one that averages; a number is the rate of `SGD`.
+        The optimizer that trains, which must not average itself; a number is the rate of `SGD`.
     decay
-        What the average keeps of itself at each step, in the end: at least 0 and less than 1. It
-        reaches some 1 / (1 - decay) steps back.
+        The final decay rate of the average: at least 0 and less than 1. The average covers about
+        the last 1 / (1 - decay) steps.
     warm_up
-        Whether it is less at first; else d is ``decay`` from the second step on, as in PyTorch.
+        Whether d is smaller at first; else it is ``decay`` from the second step on, as in PyTorch.
 
     Raises
     ------
@@ -66,12 +65,12 @@ class Averaged(Optimizer):
 
     @property
     def learning_rate(self) -> LearningRate:  # type: ignore[override]
-        """That of the other optimizer."""
+        """The learning rate of the other optimizer."""
         return self._of.learning_rate
 
     @property
     def _of(self) -> Optimizer:
-        assert isinstance(self.optimizer, Optimizer)  # since it was made
+        assert isinstance(self.optimizer, Optimizer)  # since `__post_init__`
         return self.optimizer
 
     def rates(self, epoch: int, steps: int) -> NDArray[Any]:
@@ -83,7 +82,7 @@ class Averaged(Optimizer):
 
 
 class _AveragedUpdates(Updates):
-    """Beside the network's parameters lie the averages, or between epochs what is trained."""
+    """Holds the averages, or between epochs the trained parameters, besides the network's."""
 
     def __init__(self, inner: Updates, decay: float, warm_up: bool) -> None:
         super().__init__(inner.subject)
@@ -91,15 +90,15 @@ class _AveragedUpdates(Updates):
         self.aside = self.zeros()
         self.backend.copy(self.flat, self.aside)
         within = np.arange(float(self.backend.chunk_steps))
-        self.taken = self.backend.upload(np.zeros(1))  # steps before those of a chunk, …
-        self.each = self.backend.upload(within)  # … and of it
+        self.taken = self.backend.upload(np.zeros(1))  # steps before a chunk, …
+        self.each = self.backend.upload(within)  # … and within it
 
     def state(self) -> dict[str, Array]:
         return {**self.inner.state(), "aside": self.aside, "taken": self.taken}
 
     def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
         state = dict(saved)
-        if "first" in state:  # of files from before there was a warm-up: 1 before the first step
+        if "first" in state:  # in files older than the warm-up: 1 before the first step
             state["taken"] = np.where(state.pop("first") > 0, 0.0, 1e9)
         super().restore(state)
 

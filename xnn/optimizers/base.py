@@ -1,10 +1,10 @@
-"""What an optimizer is.
+"""The base class of optimizers.
 
-An optimizer is a description of how to step; `Optimizer.start` makes the state of one training run
-(a velocity, a buffer for gradients). While a mini-batch runs backward, each layer hands over two
-matrices whose product is the gradient of its parameters, and the optimizer says where that product
-lands: straight in the weights, in the velocity, or in a buffer of its own. That is why plain SGD
-costs one matrix product a layer and not a pass over memory more.
+An optimizer is a description of how to step; `Optimizer.start` creates the state of one training
+run (a velocity, a buffer for gradients). While a mini-batch runs backward, each layer passes on two
+matrices whose product is the gradient of its parameters, and the optimizer decides where that
+product goes: straight into the weights, into the velocity, or into a buffer of its own. So plain
+SGD costs one matrix product per layer, without a further pass over memory.
 
 η is the learning rate, m the mini-batch's size, n the number of training samples, λ the weight
 decay, μ the momentum. Biases do not decay.
@@ -37,7 +37,7 @@ class Subject:
     examples: int
     """The number n of training samples."""
     parts: bool = False
-    """Whether a step's gradients come in parts, all taken of the same parameters."""
+    """Whether a step's gradients come in parts, all computed at the same parameters."""
 
 
 class Updates(ABC):
@@ -51,25 +51,25 @@ class Updates(ABC):
     def begin(self, rates: Array, batch: int) -> UpdateStep:
         """Begin a step for each of ``rates`` ``(steps,)``, on mini-batches of ``batch`` samples.
 
-        Called while compiling: what it does is repeated at each replay.
+        Called during compilation: what it does is repeated at each replay.
         """
 
-    def weigh(self, totals: Array) -> None:  # noqa: B027 - most divide by nothing of their own
-        """Take the sum of weights ``(steps,)`` of each mini-batch that `begin` is next called for.
+    def weigh(self, totals: Array) -> None:  # noqa: B027 - most have no use for weights
+        """Take the sum of weights ``(steps,)`` of each mini-batch of the next `begin`.
 
-        Called where means over mini-batches are by weights, see `xnn.steps.Recipe`.
+        Called if means over mini-batches divide by weights; see `xnn.steps.Recipe`.
         """
 
-    def swap(self) -> None:  # noqa: B027 - most have nothing to exchange
-        """Exchange the parameters that are trained for those that the network is to have, or back.
+    def swap(self) -> None:  # noqa: B027 - most have nothing to swap
+        """Swap the parameters being trained with those the network has between epochs, or back.
 
-        Before an epoch and after it: between epochs a network has what is to be used of it.
+        Called before and after each epoch.
         """
 
     def state(self) -> dict[str, Array]:
-        """Return what goes from step to step beside the parameters: the live arrays, by name.
+        """Return the state besides the parameters: the live arrays, by name.
 
-        It belongs to the parameters that the network has between epochs; see `swap`.
+        It goes with the parameters that the network has between epochs; see `swap`.
         """
         return {}
 
@@ -78,9 +78,9 @@ class Updates(ABC):
         return {name: self.backend.download(array) for name, array in self.state().items()}
 
     def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
-        """Set the state to a copy made by another run of such an optimizer on such a network.
+        """Set the state to one saved by another run of such an optimizer on such a network.
 
-        Raises `ValueError` for a copy of anything else; nothing is changed then.
+        Raises `ValueError`, and changes nothing, for any other state.
         """
         state = self.state()
         wanted = {name: (array.shape, array.dtype) for name, array in state.items()}
@@ -91,11 +91,11 @@ class Updates(ABC):
             self.backend.copy(self.backend.upload(saved[name]), array)
 
     def zeros(self) -> Array:
-        """Return a buffer of zeros like that of the parameters."""
+        """Return a buffer of zeros, laid out like the parameters."""
         return self.backend.zeros(self.flat.shape, self.flat.dtype)
 
     def decaying(self, decay: float) -> Array:
-        """Return a buffer with ``decay`` where a weight lies and 0 where a bias does."""
+        """Return a buffer with ``decay`` for each weight and 0 for each bias."""
         return decaying(self.backend, self.flat, self.subject.parameters, decay)
 
 
@@ -115,13 +115,13 @@ class UpdateStep(ABC):
 
     @abstractmethod
     def add(self, gradient: Array) -> None:
-        """Add a gradient of all parameters, summed over samples of the mini-batch, a flat buffer.
+        """Add a gradient of all parameters, summed over samples of the mini-batch: a flat buffer.
 
-        All that `gradient` takes has been given by then; and the subject's ``parts`` is true.
+        Called after all calls of `gradient`, and only if the subject's ``parts`` is true.
         """
 
-    def apply(self) -> None:  # noqa: B027 - where the gradient lands in the weights, that was all
-        """Change the parameters, when all gradients are there."""
+    def apply(self) -> None:  # noqa: B027 - nothing is left if gradients go into the weights
+        """Update the parameters, once all gradients are complete."""
 
 
 class Optimizer(ABC):
@@ -139,7 +139,7 @@ class Optimizer(ABC):
 
 
 def check(optimizer: Any) -> None:
-    """Raise `ValueError` where what all optimizers have is out of range."""
+    """Raise `ValueError` if an argument common to all optimizers is out of range."""
     schedules.check(optimizer.learning_rate)
     checks.not_negative("weight_decay", optimizer.weight_decay)
     for name in ("clip_norm", "clip_value"):
@@ -149,12 +149,12 @@ def check(optimizer: Any) -> None:
 
 
 def item(values: Array, at: int) -> Array:
-    """Return ``values[at]`` as a view of shape ``()``, not as a copy."""
+    """Return ``values[at]`` as a view of shape ``()``."""
     return values[at : at + 1].reshape(())
 
 
 def decaying(backend: Backend, flat: Array, parameters: Sequence[Parameter], decay: float) -> Array:
-    """Return a buffer like ``flat``, ``decay`` where a weight lies and 0 where a bias does."""
+    """Return a buffer like ``flat``, with ``decay`` for each weight and 0 for each bias."""
     rates = backend.zeros(flat.shape, flat.dtype)
     for parameter in parameters:
         backend.elementwise("decay", parameter.matrix(rates)[:, : parameter.weights], decay=decay)

@@ -1,4 +1,4 @@
-"""Optimizers that are said in formulas: the gradient in a buffer, then one pass over everything."""
+"""Optimizers given by formulas: the gradient in a buffer, then one pass over everything."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _ROW = 1024
 
 
 class Summed:
-    """Numbers ``(n,)`` and their sum, taken in rows of 1024 and then over the rows.
+    """Numbers ``(n,)`` and their sum, over rows of 1024 and then over the row sums.
 
-    ``make`` gives memory of zeros: `Backend.zeros`, or `Backend.scratch` within a step.
+    ``make`` allocates zeros: `Backend.zeros`, or `Backend.scratch` within a step.
     """
 
     def __init__(self, make: Callable[[tuple[int, ...], Any], Array], n: int, dtype: Any) -> None:
         rows = -(-n // _ROW)
-        self._table = make((rows, _ROW), dtype)  # zeros behind the numbers
+        self._table = make((rows, _ROW), dtype)  # padded with zeros
         self._sums = make((rows,), dtype)
         self.numbers = self._table.reshape(rows * _ROW)[:n]
 
     def add_up(self, backend: Backend, into: Array) -> None:
-        """Write the sum into an array ``(1,)``."""
+        """Write the sum to an array ``(1,)``."""
         backend.row_sums(self._table, self._sums)
         backend.row_sums(self._sums[None, :], into)
 
@@ -35,11 +35,11 @@ class Clips(Protocol):
 
     @property
     def clip_norm(self) -> float | None:
-        """The most that the gradient's Euclidean norm may be, or None."""
+        """The maximum Euclidean norm of the gradient, or None."""
 
     @property
     def clip_value(self) -> float | None:
-        """The most that a number of the gradient may be in size, or None."""
+        """The maximum absolute value in the gradient, or None."""
 
 
 class Formulas(Updates):
@@ -48,18 +48,18 @@ class Formulas(Updates):
     Parameters
     ----------
     clips
-        What has ``clip_norm`` and ``clip_value``: the optimizer.
+        The optimizer, with its ``clip_norm`` and ``clip_value``.
     program
-        What to do to ``w``, the parameters, by ``g``, the gradient of the mini-batch's mean cost,
-        clipped, and with what decays with it; ``rate`` is the learning rate, and ``decays`` what
-        of a parameter decays.
+        The update of ``w``, the parameters, given ``g``, the clipped gradient of the mini-batch's
+        mean cost, including any weight decay; ``rate`` is the learning rate, and ``decays`` the
+        decay of each parameter.
     state
-        The names of the arrays, zero at first, that go from step to step.
+        The names of the arrays kept between steps, initially zero.
     decay, decoupled
-        What of a weight decays; and whether the program does that by itself, or it is ``decay``
-        times the weight that is added to the gradient.
+        The weight decay; and whether the program applies it, instead of adding ``decay`` times the
+        weight to the gradient.
     numbers
-        The program's other names.
+        Other numbers of the program, by name.
     """
 
     def __init__(
@@ -96,12 +96,12 @@ class Formulas(Updates):
         return FormulasStep(self, self.changing(rates), batch)
 
     def changing(self, rates: Array) -> dict[str, Array]:
-        """Return numbers that change by the step, ``(steps,)``, by their names in the program."""
+        """Return numbers that vary by step, ``(steps,)``, by their names in the program."""
         return {"rate": rates}
 
 
 class FormulasStep(UpdateStep):
-    """The gradient lands in a buffer of its own, where it can be clipped."""
+    """The gradient goes into a buffer of its own, where it can be clipped."""
 
     def __init__(self, updates: Formulas, changing: dict[str, Array], batch: int) -> None:
         self.updates, self.changing, self.batch = updates, changing, batch
@@ -124,10 +124,10 @@ class FormulasStep(UpdateStep):
         self.backend.update(self.updates.program, **self.updates.operands, **now)
 
     def factor(self, norm: float) -> Array:
-        """Return the factor for the gradient to have a Euclidean norm of at most ``norm``.
+        """Return the factor that limits the Euclidean norm of the gradient to ``norm``.
 
-        Its numbers have been cut off then, where they are to be. The squares are of the gradient
-        over its sum of absolute values, which do not overflow where the gradient's would.
+        Clips the gradient's values first, if required. The gradient is divided by its sum of
+        absolute values before squaring, to prevent overflow.
         """
         backend, g, most = self.backend, self.updates.buffer, self.updates.clip_value
         summed = Summed(backend.scratch, g.size, g.dtype)

@@ -1,4 +1,4 @@
-"""RMSprop: each number's rate by the size of its gradients."""
+"""RMSprop: learning rates scaled by the size of recent gradients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class RMSprop(Optimizer):
     At each step, ``centered`` as in Graves 2013:
 
         always      v ← α v + (1 - α) g²,  W ← W - η g / (√v + ε)
-        centered    c ← α c + (1 - α) g,  with √(v - c²) in the place of √v
+        centered    c ← α c + (1 - α) g,  with √(v - c²) instead of √v
         momentum    b ← μ b + g / (√v + ε),  W ← W - η b
 
     g is the gradient of the cost averaged over the mini-batch, clipped, plus λ W.
@@ -25,16 +25,16 @@ class RMSprop(Optimizer):
     Parameters
     ----------
     learning_rate
-        η: a positive number, a schedule from `xnn.schedules`, or a function from the epoch's number
-        to a rate.
+        η: a positive number, a schedule from `xnn.schedules`, or a function of the epoch's number
+        that returns a rate.
     alpha
-        α, what the averages keep of themselves: at least 0 and less than 1.
+        α, the decay rate of the averages: at least 0 and less than 1.
     eps
         ε, positive.
     momentum
         μ, at least 0 and less than 1.
     centered
-        Whether the gradient's variance takes the place of its mean square.
+        Whether to use the gradient's variance instead of its mean square.
     weight_decay
         λ.
     clip_norm, clip_value
@@ -69,7 +69,7 @@ class RMSprop(Optimizer):
         if self.centered:
             program += "c = c + (g - c) * rest; "
             state.append("c")
-            # Rounding may leave less than nothing where all gradients are alike.
+            # Rounding may make this negative if all gradients are equal.
             size = "sqrt(maximum(v - c * c, 0))"
         if self.momentum:
             program += f"b = mu * b + g / ({size} + eps); w = w - rate * b"

@@ -17,7 +17,7 @@ from .formulas import Clips, Formulas
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """Stochastic gradient descent, from plain to with everything.
+    """Stochastic gradient descent, optionally with momentum, weight decay and clipping.
 
     At each step, by Nielsen's equations 20 and 93, 107 and 108, and by Sutskever et al. 2013 and
     Bengio 2012:
@@ -27,28 +27,28 @@ class SGD(Optimizer):
         Nesterov    v as above,  W ← W + μ v - η (g + d W)
 
     g is the gradient of the cost averaged over the mini-batch, clipped; d is ``weight_decay`` or
-    λ/n. η is part of the velocity, as in the book; in PyTorch it is not, which differs where the
-    rate changes from step to step.
+    λ/n. η is part of the velocity, as in the book; in PyTorch it is not, which makes a difference
+    if the rate changes from step to step.
 
     Parameters
     ----------
     learning_rate
-        η: a positive number, a schedule from `xnn.schedules`, or a function from the epoch's number
-        to a rate.
+        η: a positive number, a schedule from `xnn.schedules`, or a function of the epoch's number
+        that returns a rate.
     momentum
         μ, at least 0 and less than 1.
     nesterov
-        Whether momentum looks ahead.
+        Whether to use Nesterov momentum, which looks ahead.
     lmbda
         λ as the book defines it: at each step weights shrink by ηλ/n, with n training samples.
     weight_decay
-        The same as other optimizers and PyTorch define it: at each step weights shrink by η times
-        this. It is λ/n; give one of the two.
+        λ/n, as other optimizers and PyTorch define it: at each step weights shrink by η times this.
+        Give only one of the two.
     clip_norm
-        The gradient of all parameters together is scaled down to this Euclidean norm
-        (Pascanu et al. 2013).
+        The maximum Euclidean norm of the gradient of all parameters together, which is scaled down
+        to it (Pascanu et al. 2013).
     clip_value
-        Each number of the gradient is cut off at ± this, before its norm is taken.
+        Each number of the gradient is clipped to ± this, before its norm is taken.
 
     Raises
     ------
@@ -101,7 +101,7 @@ class SGD(Optimizer):
 
 
 def as_optimizer(given: Any) -> Optimizer:
-    """Return an optimizer as it is given, or `SGD` at the rate that is. Raises `ValueError`."""
+    """Return an optimizer as given, or `SGD` for a rate. Raises `ValueError` for anything else."""
     if isinstance(given, Optimizer):
         return given
     if isinstance(given, int | float | np.number):
@@ -112,7 +112,7 @@ def as_optimizer(given: Any) -> Optimizer:
 
 
 class SGDUpdates(Formulas):
-    """All kinds as formulas, where the gradient is wanted in a buffer."""
+    """All kinds as formulas, for when the gradient must be in a buffer."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class SGDUpdates(Formulas):
 
 
 class _Plain(Updates):
-    """The gradient lands in the weights."""
+    """The gradient goes straight into the weights."""
 
     def __init__(self, subject: Subject, decay: float) -> None:
         super().__init__(subject)
@@ -169,11 +169,11 @@ class _PlainStep(UpdateStep):
             self.backend.gemm(left, right[:, n:], matrix[:, n:], alpha=minus, beta=1.0)
 
     def add(self, gradient: Array) -> None:
-        raise TypeError("gradients that come in parts must not land in the weights")
+        raise TypeError("gradients that come in parts must not go straight into the weights")
 
 
 class _Momentum(Updates):
-    """The gradient lands in the velocity."""
+    """The gradient goes straight into the velocity."""
 
     def __init__(self, subject: Subject, decay: float, momentum: float) -> None:
         super().__init__(subject)
@@ -218,7 +218,7 @@ class _MomentumStep(UpdateStep):
 
 
 class _Minus:
-    """-η/m of each step, times the factors that gradients come with."""
+    """-η/m of each step, times the factor of a gradient."""
 
     def __init__(self, backend: Backend, rates: Array, batch: int) -> None:
         self._backend, self._rates, self._batch = backend, rates, batch
