@@ -433,7 +433,7 @@ class Network:
         1412.6572). Samples and targets are as `fit` takes them; for ``uint8`` pixels it is the
         gradient with respect to the scaled ones, from 0 to 1.
 
-        Raises `ValueError` if these do not fit or contain NaN.
+        Raises `ValueError` if they do not fit or are not finite.
 
         Examples
         --------
