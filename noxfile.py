@@ -10,7 +10,7 @@ nox.options.default_venv_backend = "venv"
 nox.options.sessions = ["lint", "types", "tests"]
 
 BACKENDS = ["cpu", "standin", "gpu"]
-# As many at a time as there are cores; on a GPU, one at a time.
+# As many at a time as there are cores; for tests on a GPU, one at a time.
 PARALLEL = ("pytest", "-n", "auto")
 # Extras that tests use, but can do without.
 OPTIONAL = ["sklearn", "plot", "onnx", "images"]
@@ -37,7 +37,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("backend", BACKENDS, ids=BACKENDS)
 def tests(session: nox.Session, backend: str) -> None:
-    """The tests on the CPU, on a stand-in as strict as a GPU, and on a GPU where there is one."""
+    """The tests on the CPU, on a stand-in as strict as a GPU, and on a GPU if there is one."""
     if backend == "gpu" and shutil.which("nvidia-smi") is None:
         session.skip("no NVIDIA driver here: the tests have not been run on a GPU")
     _install(session, "-e", ".[test]")
@@ -99,7 +99,7 @@ def kill(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Corrupted files of all kinds, 100,000 or as many as given, each load or are refused."""
+    """Corrupted files, 100,000 or as many as given, each of which loads or is refused."""
     _install(session, "-e", ".[test]")
     session.run("python", "-m", "tests.fuzz", *(session.posargs or ["100000"]))
 
@@ -177,7 +177,7 @@ def book(session: nox.Session) -> None:
 
 @nox.session
 def ladder(session: nox.Session) -> None:
-    """Chapter 6's networks, and PyTorch's beside the largest; writes results/ladder.json."""
+    """Chapter 6's networks, the largest compared with PyTorch's; writes results/ladder.json."""
     _install(session, "torch==2.13.0", *_torch_index())
     _install(session, "-e", ".")
     session.run("python", "-m", "benchmarks", "ladder", *session.posargs)

@@ -92,7 +92,7 @@ def data(task):
 
 
 def model(task, peer, epochs, seed):
-    """Return an estimator with default settings; for MNIST with a number of epochs."""
+    """Return an estimator with default settings; for MNIST with the given number of epochs."""
     if peer == "xnn":
         import xnn.estimators as module
     else:

@@ -107,7 +107,7 @@ def main(args) -> int:
 
 
 def place(device: str) -> dict | None:
-    """Describe the machine; if its GPU is unavailable, print a line that says why, return None."""
+    """Describe the machine; if its GPU is unavailable, print why and return None."""
     where = {**harness.machine("cupy-cuda12x", "cupy-cuda13x"), "data": "MNIST"}
     if device != "cpu":
         where["gpu"] = worker("card", "xnn", tasks(device, quick=True)[0])

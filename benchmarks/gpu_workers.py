@@ -30,9 +30,9 @@ from . import networks
 
 #: xnn without its own kernels for small products.
 CUBLAS = "xnn, all products by cuBLAS"
-#: At most so many training steps are unrolled into one CUDA graph; xnn takes as many.
+#: The most training steps that are unrolled into one CUDA graph, for xnn too.
 SEVERAL = 64
-#: After so many seconds a sweep measures no further task.
+#: Seconds after which a sweep starts no further task.
 SWEEP_SECONDS = 80
 
 
@@ -358,7 +358,7 @@ def calls(task: Task, peer: str) -> dict:
     x, y = task.data()
     samples, recipe = Samples(x, y, None, "argmax"), Recipe(xnn.SGD(task.rate), task.batch)
     steps = Trainer(engine, samples, recipe, epochs=1 + task.epochs).plan[0].steps
-    with noted(backend) as operations:  # of so many epochs that all steps of one are a chunk
+    with noted(backend) as operations:  # enough epochs for all steps of one to be a chunk
         trainer = Trainer(engine, samples[: steps * task.batch], recipe, epochs=1_000_000)
     assert [chunk.steps for chunk in trainer.plan] == [steps]
     # Run once, because a product times 0 would cost nothing.

@@ -104,7 +104,7 @@ def main(args) -> int:
 
 
 def planned(rung: Rung, device: str, epochs: int | None) -> Rung:
-    """Return a rung as it is run on a device: reduced where it would take a CPU hours."""
+    """Return a rung as it is run on a device: reduced if it would take hours on a CPU."""
     task = replace(rung.task, device=device)
     if rung.short and device == "cpu":
         task = replace(task, images=SHORT, epochs=epochs or rung.short)
@@ -169,7 +169,7 @@ def printed(number: int, result: dict) -> bool:
         return True
     good = abs(points) <= POINTS[name]
     asked = f"asked: at most {POINTS[name]}{'' if good else ', MISSED'}"
-    print(f"  {points:+.2f} points beside {name}'s {theirs:.2%} ({asked})")
+    print(f"  {points:+.2f} points from {name}'s {theirs:.2%} ({asked})")
     return good
 
 
@@ -216,7 +216,7 @@ def train_xnn(task: Task) -> dict:
 
 
 def train_torch(task: Task) -> dict:
-    """Train as `network3` does, from the same first weights and in the same order."""
+    """Train as `network3` does, from the same initial weights and in the same order."""
     import torch
     from torch.nn import functional
 

@@ -288,7 +288,7 @@ def _where(measured: dict) -> str:
     )
     most = max(_stolen(measured), default=None)
     if most is not None:
-        told += f" At most {most:.0%} of the cores' time was stolen."
+        told += f" At most {most:.0%} of the cores' time was given to other virtual machines."
     return told
 
 

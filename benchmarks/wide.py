@@ -123,7 +123,7 @@ KINDS = {
 
 
 def data(kind: Kind) -> tuple[np.ndarray, np.ndarray]:
-    """Return samples and labels: MNIST's if the number of inputs fits, or exclusive or."""
+    """Return samples and labels: exclusive or for 2 inputs, MNIST's for 784, else random ones."""
     if kind.inputs == (2,):
         x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
         return x, np.array([[0], [1], [1], [0]], np.float32)

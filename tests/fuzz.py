@@ -318,7 +318,7 @@ def _read_many(seed, first, count, results):
     folder = Path(tempfile.mkdtemp(dir=os.environ["XNN_FUZZ_FOLDER"]))
     os.chdir(folder)
     good, reader = seeds(folder), Reader(folder)
-    for kind, files in good.items():  # what is imported or compiled late is so now
+    for kind, files in good.items():  # so that late imports and compilation happen now
         reader.read(kind, files[0])
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
@@ -390,7 +390,7 @@ def main():
                 came[f"{kind} {what if good else 'WRONG'}"] += 1
                 if not good:
                     print(f"file {number}, {kind}: {what}", flush=True)
-            first = max(last, default=first) + 1  # behind the one that was lost, if any
+            first = max(last, default=first) + 1  # after the one that was lost, if any
     told = {"count": args.count, "seed": args.seed, "seconds": round(time.time() - began)}
     print(json.dumps({**told, "slowest": round(slowest, 2), **dict(sorted(came.items()))}))
     return any("WRONG" in what for what in came)

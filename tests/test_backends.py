@@ -19,7 +19,7 @@ def backend(device):
 
 
 def padded(backend, array):
-    """The same matrix with room behind each row."""
+    """Return the same matrix with padding after each row."""
     out = matrix(backend, *array.shape, array.dtype)
     backend.copy(backend.upload(array), out)
     return out
@@ -155,7 +155,7 @@ FUNCTIONS = {
 
 
 def expressions():
-    """Formulas, compared with their meaning in Python, where a comparison gives True, not 1."""
+    """Formulas, each paired with its meaning in Python, where a comparison gives True, not 1."""
     names = st.sampled_from("abs").map(lambda name: (name, name))
     # Python's own numbers would raise where they are divided by zero.
     numbers = st.sampled_from(["0.5", "2"]).map(lambda number: (number, f"float64({number})"))

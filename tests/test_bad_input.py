@@ -37,7 +37,7 @@ def images(shape, inputs=(8, 8, 3), ask="predict"):
     """Give a network of images something of another shape."""
     network = Network([inputs, xnn.Conv2D(2, 3), xnn.Flatten(), 3])
     network.predict(np.zeros((1, *inputs)))
-    network.predict(np.zeros((1, np.prod(inputs))))  # after which there is a short way
+    network.predict(np.zeros((1, np.prod(inputs))))  # after which there is a fast path
     x = np.zeros(shape)
     return network.predict(x) if ask == "predict" else getattr(network, ask)(x, Y)
 
@@ -260,7 +260,7 @@ BOOK = {
 WRONG = BOOK | {
     # making a network
     "no list": (lambda: Network(784), "layers is 784, but must be a list such as [784, 30, 10]"),
-    "no layers": (lambda: Network([784]), "layers has 1 entries, but must be a list such as"),
+    "no layers": (lambda: Network([784]), "layers has length 1, but must be a list such as"),
     "zero units": (lambda: Network([784, 0, 10]), "layers[1] is 0, but must be a whole number"),
     "negative inputs": (lambda: Network([-4, 3]), "layers[0] is -4, but must be a whole number"),
     "float units": (lambda: Network([4, 3.0]), "layers[1] is 3.0, but must be a whole number"),
@@ -417,7 +417,7 @@ WRONG = BOOK | {
     ),
     "two columns for one output": (
         lambda: one_output(np.zeros((6, 2))),
-        "y has shape (6, 2), but the network has 1 outputs: give numbers (n,) or rows (n, 1)",
+        "y has shape (6, 2), but the network has 1 output: give numbers (n,) or rows (n, 1)",
     ),
     "NaN in y": (lambda: one_output(np.full(6, np.nan)), "y has NaN or infinity in row 0"),
     "no distribution": (
@@ -712,7 +712,7 @@ WRONG = BOOK | {
     "NaN among the weights": (nan_weights, "the network's weights or biases hold NaN or infinity"),
     "weights for one layer": (
         lambda: assign("weights", [np.zeros((5, 4))]),
-        "weights has 1 arrays, but must have 2, one per layer",
+        "weights has length 1, but must have length 2: one array per layer",
     ),
     "weights the other way round": (
         lambda: assign("weights", [np.zeros((4, 5)), np.zeros((5, 3))]),

@@ -237,7 +237,7 @@ def test_data_in_the_books_form(mnist, tmp_path, monkeypatch):
         (lambda: Network(layers(), 10).SGD(data(20)[0], 1, 10, 0.1, data(20), None),
          "training_data is not in the book's form: a pair of images"),
         (lambda: Network(layers(), 10).SGD(data(20), 1, 10, 0.1, data(5), None),
-         "validation_data has 5 samples, less than a mini-batch"),
+         "validation_data has 5 samples, fewer than a mini-batch"),
         (lambda: three_maps((20, 6, 6, 3)),
          "training_data's x has shape (20, 6, 6, 3), but must have shape (n, 108) or "
          "(n, 3, 6, 6), map by map"),

@@ -114,7 +114,7 @@ def test_train_goes_on():
         assert result.exit_code == 0
         (line,) = result.stderr.splitlines()
         assert line.startswith("xnn: nothing to train: ")
-        assert "checkpoint-000003.safetensors already has 3 epochs" in line
+        assert "checkpoint-000003.safetensors has already reached epoch 3" in line
         assert Path("net").read_bytes() == Path("whole").read_bytes()
 
 

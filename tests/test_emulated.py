@@ -1,4 +1,4 @@
-"""The GPU backend on the emulated GPU, and that the emulation is as harsh as it claims."""
+"""The GPU backend on the emulated GPU, and that the emulation is as strict as it claims."""
 
 import gc
 import threading
@@ -283,7 +283,7 @@ def test_a_capture_that_others_ended_is_made_again():
 
 
 def test_half_precision_of_the_device_is_looked_at_as_it_is_used():
-    """CuPy has it, kernels have not."""
+    """CuPy supports it, but kernels do not."""
     backend = EmulatedBackend()
     values = np.ones((200, 400), np.float16)
     there = backend.xp.asarray(values)
@@ -326,7 +326,7 @@ def test_a_capture_leaves_the_default_stream_to_others(monkeypatch):
 
 
 def test_lots_under_way_at_the_end_are_waited_for():
-    """Their memory is another's then."""
+    """Their memory may then belong to another array."""
     backend = EmulatedBackend()
     feed = backend.feed(np.full((4, 1000), 7, np.float32), 4)
     feed.send(np.arange(4))
@@ -433,7 +433,7 @@ def test_out_of_memory_says_what_to_do(data, monkeypatch):
         network().fit(*data, epochs=1, batch_size=500)
 
 
-# How harsh it is: each of these sometimes goes unnoticed on a GPU.
+# How strict it is: each of these sometimes goes unnoticed on a GPU.
 
 
 def test_nothing_is_done_before_somebody_waits():
@@ -533,7 +533,7 @@ def test_lanes_of_a_warp_shuffle_together():
 
 
 def test_cupy_has_all_that_is_asked_of_it():
-    """What `xnn` finds here it finds there."""
+    """Every name that `xnn` uses of the emulation exists in CuPy too."""
     cupy = pytest.importorskip("cupy")
     public = {name for name in dir(CUPY) if not name.startswith("_")}
     assert {name for name in public if not hasattr(cupy, name)} == set()

@@ -121,7 +121,7 @@ def test_cross_validation_tells_on_what_was_held_out(device):
         (lambda: xnn.folds(3, 1), "k is 1"),
         (lambda: xnn.folds(3.5, 2), "n is 3.5, but must be a whole number"),
         (lambda: xnn.folds(3, 2, seed=-1), "seed is -1, but must be a whole number"),
-        (lambda: PAIR.accuracy(X, [1]), "y has 1 rows, but x has 3: give one target per sample"),
+        (lambda: PAIR.accuracy(X, [1]), "y has 1 row, but x has 3: give one target per sample"),
         (lambda: PAIR.accuracy(X, [0, 1, 2]), "y has labels up to 2, but the network has 2"),
         (lambda: PAIR.accuracy(X, [0.0, 1.0, 1.0]), "give labels as integers from 0 to 1"),
         (lambda: PAIR.accuracy(X, np.eye(3)), "y has shape (3, 3), but the network has 2 outputs"),

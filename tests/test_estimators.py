@@ -524,7 +524,7 @@ def test_device_arrays_go_in_and_come_out(kind):
     ours.fit(there, standin.Array(y.copy()) if y.dtype.kind in "if" else y)
     np.testing.assert_allclose(ours.loss_curve_, host.loss_curve_, rtol=1e-9)
     found = ours.predict(there)
-    if kind == "binary":  # words cannot lie there
+    if kind == "binary":  # strings cannot be on a device
         np.testing.assert_array_equal(found, host.predict(x))
     else:
         assert type(found) is standin.Array

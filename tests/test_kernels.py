@@ -37,7 +37,7 @@ def both(step, *arrays):
 
 
 def aligned(backend, array):
-    """Return a copy that lies as the array does: by rows, or by columns."""
+    """Return an aligned copy in the array's own layout: row-major or column-major."""
     if array.ndim == 2 and array.strides[0] < array.strides[1]:
         return aligned(backend, array.T).T
     new = backend.zeros(array.shape, array.dtype)
@@ -496,7 +496,7 @@ def often(monkeypatch):
 
 
 def hastened(net, x):
-    """Predict until kernels are used, or it is known that they will not be; return whether."""
+    """Predict until kernels are used or are known not to come; return whether they are used."""
     until = time.monotonic() + 60
     while True:
         net.predict(x)
@@ -713,7 +713,7 @@ def test_the_libraries_used_the_longest_ago_leave_the_cache(own_cache, monkeypat
 
 
 def test_who_has_all_kernels_waits_for_no_compiler(own_cache, monkeypatch):
-    """Nor do pointers, of which each replay in lanes makes some."""
+    """Nor does creating pointers, which each replay in lanes does."""
     compiler.load([kernel(7)])
     begun, on = threading.Event(), threading.Event()
     made = compiler._made

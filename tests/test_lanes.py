@@ -305,7 +305,7 @@ def test_a_process_may_be_forked_while_a_network_goes_to_another_device():
 
 @pytest.mark.parametrize("name", ["_libraries", "_limit"])
 def test_one_thread_is_given_up_where_that_was_interrupted(name, monkeypatch):
-    """Ctrl-C may come while libraries are looked for, which takes a while, or are told."""
+    """Ctrl-C may come during the search for libraries, which takes a while, or a limit's change."""
     before, stage = blas_threads._threads(), blas_threads._OneThread()
     libraries = blas_threads._libraries()
     asked, real = [], getattr(blas_threads, name)

@@ -87,7 +87,7 @@ def test_parameters_can_be_read_written_and_assigned(device):
         [np.array([[0, 1, 2], [3, 4, -1]])], [np.array([0.5, -0.5])], ["sigmoid"], x
     )
     np.testing.assert_allclose(net.predict(x), wanted, rtol=1e-14)
-    np.testing.assert_allclose(net.predict(x), wanted, rtol=1e-14)  # the short way
+    np.testing.assert_allclose(net.predict(x), wanted, rtol=1e-14)  # the fast path
     net.biases[0][:] = 0
     assert net.predict(x)[0, 0] == pytest.approx(1 / (1 + np.exp(-8)))
 
@@ -121,7 +121,9 @@ def test_some_layers_can_be_assigned(device):
     both = net.weights[:1] + net.weights
     assert [w.shape for w in both] == [(3, 2), (3, 2), (3, 3), (3, 3)]
     assert len(net.weights + net.weights) == 6
-    with pytest.raises(ValueError, match=r"weights\[:2\] has 1 arrays, but must have 2, one per"):
+    with pytest.raises(
+        ValueError, match=r"weights\[:2\] has length 1, but must have length 2: one"
+    ):
         net.weights[:2] = [first]
 
 
@@ -151,7 +153,7 @@ def test_a_state_is_all_that_a_network_has_learnt(tmp_path, device):
     before = net.state_dict()
     assert (before["1.biases"] != 7).all()
     for wrong, words in (
-        ({**state, "2.weights": 1}, "2.weights belong to no layer"),
+        ({**state, "2.weights": 1}, "no layer has 2.weights"),
         ({n: a for n, a in state.items() if n != "0.mean"}, "0.mean is missing"),
         ({**state, "1.weights": np.ones((4, 3))}, r"1.weights have shape \(4, 3\), but must have"),
         ({**state, "1.weights": np.full((3, 4), np.nan)}, "1.weights hold NaN"),
@@ -189,7 +191,7 @@ def test_networks_that_share_layers_share_their_state(device):
 
     with pytest.raises(ValueError, match=r"2.weights have shape \(3, 5\), but must have .*5, 5"):
         longer.load_state_dict(state, strict=False)
-    with pytest.raises(ValueError, match=r"arrays first\.weight belong to no layer"):
+    with pytest.raises(ValueError, match=r"no layer has first\.weight"):
         net.load_state_dict({"first.weight": np.ones((5, 4))}, strict=False)
     with pytest.raises(ValueError, match="strict is 'no', but must be True or False"):
         net.load_state_dict(state, strict="no")

@@ -137,7 +137,7 @@ def test_networks_are_pytorchs(seed, device):
     kinds, module = [type(layer) for layer in net.layers], None
     with contextlib.suppress(ValueError):
         module = xnn.to_torch(net)
-    if module is None:  # the three things that PyTorch has not
+    if module is None:  # the three cases that PyTorch cannot express
         unscaled = any(not getattr(layer, "scale_training", True) for layer in net.layers)
         assert xnn.Flatten in kinds or xnn.AveragePool2D in kinds or unscaled
         return

@@ -141,7 +141,7 @@ def test_what_the_page_lists_is_as_it_says(name):
     ("section", "known"),
     [
         ("Activations", set(activations.ACTIVATIONS)),
-        ("First weights", {*initializers.INITIALIZERS, "auto"}),
+        ("Initial weights", {*initializers.INITIALIZERS, "auto"}),
         ("Costs", set(costs.NAMES)),
     ],
     ids=["activations", "first weights", "costs"],

@@ -143,7 +143,7 @@ def test_a_device_lost_in_training_leaves_the_last_good_weights(data, monkeypatc
     callbacks = [lambda training: kept.append(parameters(net))]
     if stopping:
         callbacks.append(xnn.EarlyStopping("cost"))
-    of = "that callbacks restored" if stopping else "from after epoch 2/9"
+    of = "that callbacks left" if stopping else "from after epoch 2/9"
     said = f"fragile failed; the network is now on the CPU, with the weights {of}"
     with pytest.raises(xnn.DeviceError, match=said) as caught:
         net.fit(*data, epochs=9, optimizer=0.1, callbacks=callbacks)

@@ -446,7 +446,7 @@ def test_divergence_brings_back_the_best_where_early_stopping_has_it(device):
     net = xnn.Network([4, xnn.Dense(3, "linear")], seed=0, device=device)
     stopping, weights = xnn.EarlyStopping("cost", patience=50), []
     rates = [0.01, 0.01, 1.0, 1e20]  # the third gets worse, the fourth diverges
-    with pytest.raises(FloatingPointError, match=r"epoch 4/4.*those that callbacks restored"):
+    with pytest.raises(FloatingPointError, match=r"epoch 4/4.*those that callbacks left"):
         net.fit(
             x,
             y,
@@ -553,7 +553,7 @@ def test_ctrl_c_between_epochs_keeps_what_there_is(device, capsys):
 
     # … unless a callback brings others back.
     net.fit(x, y, epochs=9, callbacks=[xnn.EarlyStopping("cost"), spoil])
-    assert "has the weights that callbacks restored" in capsys.readouterr().err
+    assert "has the weights that callbacks left" in capsys.readouterr().err
 
 
 class Notes(xnn.Callback):
@@ -783,7 +783,7 @@ def test_other_threads_use_the_network_while_it_trains(device):
 
     net.fit(x, y, epochs=2, callbacks=[ask])
     assert len(answers) == 4
-    # … and in the midst of an epoch.
+    # … and in the middle of an epoch.
     training = threading.Thread(target=lambda: net.fit(x, y, epochs=100, batch_size=1))
     training.start()
     answered = 0

@@ -61,3 +61,8 @@ def truth(argument: str, value: Any) -> bool:
     if isinstance(value, bool | np.bool_):
         return bool(value)
     raise ValueError(f"{argument} is {value!r}, but must be True or False")
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number of things in words: "1 row", "2 rows"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -192,7 +192,7 @@ def train(
         resume=newest,
     )
     if newest is not None and not trained and not history.interrupted:
-        already = f"{newest} already has {len(history.cost)} epochs"
+        already = f"{newest} has already reached epoch {len(history.cost)}"
         click.echo(f"xnn: nothing to train: {already}, and --epochs is the total", err=True)
     net.save(model)
     found = net.evaluate(*test)

@@ -280,7 +280,7 @@ def _placed(
                 raise ValueError(f"array {full} is missing")
         placed.append(own)
     if left and (strict or not any(placed)):
-        raise ValueError(f"arrays {', '.join(sorted(map(str, left)))} belong to no layer")
+        raise ValueError(f"no layer has {', '.join(sorted(map(str, left)))}")
     return placed
 
 
@@ -330,7 +330,7 @@ def stack(given: Any) -> tuple[Shape, list[Layer]]:
     if not isinstance(given, list | tuple):
         raise ValueError(f"layers is {given!r}, but must be {wanted}")
     if len(given) < 2:
-        raise ValueError(f"layers has {len(given)} entries, but must be {wanted}")
+        raise ValueError(f"layers has length {len(given)}, but must be {wanted}")
     shape = given[0]
     if isinstance(shape, tuple | list):
         if len(shape) not in (1, 3):

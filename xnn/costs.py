@@ -70,7 +70,7 @@ _CATEGORICAL = Cost(
     most=1.0,
     distribution=True,
 )
-# Both as in scikit-learn: probabilities are clipped to ε and 1 - ε.
+# Both as in scikit-learn: probabilities are clipped to [ε, 1 - ε].
 _CUT = "maximum(minimum(a, 1 - eps), eps)"
 _CUT_BERNOULLI = Cost(
     "log_loss",
@@ -113,9 +113,9 @@ def get(name: Any, activation: Activation) -> Cost:
 
     ``"cross_entropy"`` depends on the distribution that the outputs describe: after sigmoid, each
     output is a separate yes or no; after softmax, all are one choice, and it is the same as
-    ``"log_likelihood"``. ``"log_loss"`` is the same with probabilities clipped by ε, the dtype's
-    distance from 1 to the next number. ``"poisson"`` is half the Poisson deviance, after exp.
-    ``None`` gives log-likelihood after softmax, else the quadratic cost.
+    ``"log_likelihood"``. ``"log_loss"`` is the same with probabilities clipped to [ε, 1 - ε],
+    with ε the dtype's distance from 1 to the next number. ``"poisson"`` is half the Poisson
+    deviance, after exp. ``None`` gives log-likelihood after softmax, else the quadratic cost.
 
     Raises `ValueError` for an unknown name, and for a cost that does not fit the activation.
     """

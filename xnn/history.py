@@ -85,9 +85,9 @@ class History:
             count = epochs if name in figures or name == "seconds" else 0
             numbers = isinstance(values, list) and all(isinstance(v, float) for v in values)
             if not numbers or len(values) != count:
-                raise ValueError(f"its history of {name} does not have {count} epochs")
+                raise ValueError(f"its history of {name} is not of length {count}")
         if not isinstance(history.stopped, str | None):
-            raise ValueError(f"its history has stopped {history.stopped!r}")
+            raise ValueError(f"stopped in its history is {history.stopped!r}, but must be a text")
         if not isinstance(history.interrupted, bool):
-            raise ValueError(f"its history has interrupted {history.interrupted!r}")
+            raise ValueError(f"interrupted in its history is {history.interrupted!r}, not a bool")
         return history

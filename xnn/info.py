@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import backends
+from . import backends, checks
 from .version import __version__
 
 
@@ -58,5 +58,5 @@ def _blas() -> str:
         threads = library["num_threads"]
         parts = [library["internal_api"], library["version"], library.get("architecture")]
         named = " ".join(part for part in parts if part)
-        return f"{named}, {threads} thread{'s' if threads != 1 else ''}"
+        return f"{named}, {checks.counted(threads, 'thread')}"
     return "unknown"

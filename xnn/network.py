@@ -242,7 +242,7 @@ class Network:
             sample match. For image inputs, ``(n, height, width, channels)``, where a single channel
             may be omitted, or rows ``(n, inputs)`` in the same order. ``uint8`` is taken as pixels
             and scaled to 0…1 batch by batch. Arrays on the network's GPU, from CuPy or by DLPack,
-            are used in place; host arrays too large for it are transferred batch by batch.
+            are used in place; host arrays too large for it are transferred as they are used.
         y
             Labels ``(n,)``, integers from 0 to outputs - 1; or rows ``(n, outputs)``, or images for
             image outputs; or, for a single output, numbers ``(n,)``. ``uint8`` is not scaled here.
@@ -428,7 +428,7 @@ class Network:
     def input_gradient(self, x: ArrayLike, y: ArrayLike) -> NDArray[Any]:
         """Return the gradient of each sample's cost with respect to its inputs, shaped like ``x``.
 
-        It tells which inputs matter (saliency maps, Simonyan et al. 2014, arXiv 1312.6034), and how
+        It shows which inputs matter (saliency maps, Simonyan et al. 2014, arXiv 1312.6034), and how
         to change them to mislead the network (adversarial examples, Goodfellow et al. 2015, arXiv
         1412.6572). Samples and targets are as `fit` takes them; for ``uint8`` pixels it is the
         gradient with respect to the scaled ones, from 0 to 1.
@@ -572,7 +572,9 @@ def _as_many(name: str, values: Any, count: int) -> list[Any]:
     except TypeError:
         raise ValueError(f"{name} is {values!r}, but must be arrays, one per layer") from None
     if len(listed) != count:
-        raise ValueError(f"{name} has {len(listed)} arrays, but must have {count}, one per layer")
+        raise ValueError(
+            f"{name} has length {len(listed)}, but must have length {count}: one array per layer"
+        )
     return listed
 
 

@@ -134,7 +134,7 @@ def check_samples(
     given = _array(backend, y, y_name)
     y = backend.host(given)
     if y.ndim == 0 or len(y) != len(x):
-        came = f"{len(y)} rows" if y.ndim else "a single number"
+        came = checks.counted(len(y), "row") if y.ndim else "a single number"
         raise ValueError(
             f"{y_name} has {came}, but {names[0]} has {len(x)}: give one target per sample"
         )
@@ -164,9 +164,8 @@ def _target_rows(y: NDArray[Any], shape: Shape, name: str) -> NDArray[Any]:
         told = f"{'numbers' if outputs == 1 else 'labels'} (n,) or rows (n, {outputs})"
         if len(shape) > 1:
             told += f" or images (n, {', '.join(map(str, shape))})"
-        raise ValueError(
-            f"{name} has shape {y.shape}, but the network has {outputs} outputs: give {told}"
-        )
+        has = checks.counted(outputs, "output")
+        raise ValueError(f"{name} has shape {y.shape}, but the network has {has}: give {told}")
     return y.reshape(len(y), outputs)
 
 
@@ -219,8 +218,9 @@ def check_inputs(
             f"{name} has shape {x.shape}, but must have shape (samples, {inputs}){hint}"
         )
     elif x.ndim == 0 or (found := int(np.prod(x.shape[1:]))) != inputs:
-        came = f"shape {x.shape}" + (f", {found} numbers per sample" if x.ndim else "")
-        raise ValueError(f"{name} has {came}, but the network has {inputs} inputs")
+        each = f", {checks.counted(found, 'number')} per sample" if x.ndim else ""
+        has = checks.counted(inputs, "input")
+        raise ValueError(f"{name} has shape {x.shape}{each}, but the network has {has}")
     if finite:
         _check_finite(backend, x, dtype, name)
     return x.reshape(len(x), inputs)
@@ -391,14 +391,15 @@ def _check_labels(y: NDArray[Any], outputs: int, name: str) -> None:
     if y.dtype.kind not in "uib":
         raise ValueError(
             f"{name} has shape {y.shape} and dtype {y.dtype}, "
-            f"but the network has {outputs} outputs: "
+            f"but the network has {checks.counted(outputs, 'output')}: "
             f"give labels as integers from 0 to {outputs - 1}, or rows of {outputs} numbers"
         )
     low, high = int(y.min()), int(y.max())
     if low < 0:
         raise ValueError(f"{name} has labels down to {low}, but they count from 0")
     if high >= outputs:
-        raise ValueError(f"{name} has labels up to {high}, but the network has {outputs} outputs")
+        has = checks.counted(outputs, "output")
+        raise ValueError(f"{name} has labels up to {high}, but the network has {has}")
 
 
 def _scoring(values: NDArray[Any], activation: Activation) -> Scoring:

@@ -111,7 +111,7 @@ class Recipe:
     batch: int
     most: int | None = None  # how many samples are run at a time, see `Pass`
     smoothing: float = 0.0  # see `Workspace`
-    by_weight: bool = False  # whether means over mini-batches divide by weights, not samples
+    by_weight: bool = False  # whether mini-batch means divide by the sum of weights
 
 
 def check_sizes(engine: Engine, n: int, recipe: Recipe) -> None:

@@ -26,7 +26,7 @@ _GLANCE = 0.5  # seconds between checks of the figures of a running epoch
 # epoch, more than that only if the last copy is this many seconds old.
 _LIGHT = 1024 * 1024
 _KEEP = 10.0
-_OF_CALLBACKS = "that callbacks restored, such as the best"  # of parameters
+_OF_CALLBACKS = "that callbacks left, such as the best"  # of parameters
 
 _StrPath = str | os.PathLike[str]
 
@@ -365,7 +365,7 @@ class Run:
                 values[name.removeprefix(prefix)] = arrays.pop(name)
             found = next((c for c in left if type(c).__name__ == kind), None)
             if found is None:
-                raise ValueError(f"callbacks had another {kind}, which is missing now")
+                raise ValueError(f"there are fewer callbacks of kind {kind} than in the checkpoint")
             left.remove(found)
             found.resume(self, values)
 

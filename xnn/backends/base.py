@@ -322,9 +322,9 @@ class Backend(ABC):
     ) -> Blockwise:
         """Return ``step`` as a function of arrays of any length, a block of rows at a time.
 
-        It copies the arrays that it is given, of host or device, to ``takes``, as many rows as fit
-        there, and from ``gives`` to those wanted. If asked to check, it returns False if the step
-        leaves numbers in ``checks`` that are not finite.
+        It copies the arrays that it is given, of host or device, to ``takes``, as many rows at a
+        time as fit there, and the results from ``gives`` to the wanted arrays. If asked to check,
+        it returns False if the step leaves numbers in ``checks`` that are not finite.
 
         ``multiplications`` is how many it does in a call.
         """

@@ -107,8 +107,8 @@ def _by_thread(library: Any) -> bool:
 def _limit(library: Any, threads: int) -> None:
     """Set a library's number of threads.
 
-    Since 3.8, threadpoolctl ignores all threads but the first that sets a limit, until that one
-    lifts it. The first to enter here may leave before others do.
+    Since its version 3.8, threadpoolctl ignores all threads but the first that sets a limit, until
+    that one lifts it. The first to enter here may leave before others do.
     """
     give_up = getattr(library, "clear_controlling_thread", None)
     if give_up is not None:

@@ -2,7 +2,8 @@
 
 A *kernel* is the text of one function ``void NAME(void** p, const long long* v)``: ``p`` points to
 what it reads and writes, ``v`` holds sizes and strides. Kernels are compiled once per machine, for
-its own processor, and kept in the user's cache; all that a step lacks are compiled together.
+its own processor, and kept in the user's cache; a step's missing kernels are compiled together,
+but long ones separately.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class CompilerError(RuntimeError):
-    """The compiler failed; the message quotes its first error."""
+    """The compiler failed, or its library cannot be loaded; the message says why."""
 
 
 @cache

@@ -31,8 +31,8 @@ _MANY_STEPS = 5_000
 # to stay in cache, with the results between the layers.
 _WORTH_BLOCKS = 10_000_000
 _BLOCK = 1024 * 1024
-# Multiplications worth handing to a waiting thread, and how many such threads must save a replay to
-# be worth waking.
+# Multiplications worth handing to a waiting thread, and the multiplications that such threads must
+# save a replay to be worth waking.
 _WORTH_PART = 1_000_000
 _WORTH_WAKING = 10_000_000
 # Products that suit no kernel go to BLAS and its threads from this many multiplications on.

@@ -158,7 +158,7 @@ APART void tile{rows}x{columns}(const Rows& p, I i, I j, I columns) {{
 
 
 _WHOLE = """
-// Copies the ends of rows, with zeros behind them to the end of a vector.
+// Copies the ends of rows, padded with zeros to whole vectors.
 static void ends(const T* from, I step, I count, I rest, T* to) {
     for (I i = 0; i < count; i++, from += step, to += L) {
         *(V*)to = V{};

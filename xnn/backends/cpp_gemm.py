@@ -62,8 +62,8 @@ def gemm(kind: str, a_by_columns: bool) -> str:
     """Return the kernel.
 
     At ``p``: ``a``, ``b``, ``out``, ``alpha``, ``beta``, workspace. In ``v``: rows, columns and
-    depth; the row and column strides of ``a``, then of ``b``, one of which is 1; the row stride of
-    ``out``; how many numbers of ``b`` fit in the workspace.
+    depth; the row and column strides of ``a``, then of ``b``, one of each pair being 1; the row
+    stride of ``out``; how many numbers of ``b`` fit in the workspace.
     """
     return f"""
 {vectors.begin(kind)}
@@ -77,7 +77,7 @@ enum : I {{ NEAR = {_NEAR} / sizeof(T), FAR = 8 * NEAR, DEEPEST = {_DEEPEST}, BL
 
 
 _PARTS = """
-// What is read four rows on.
+// Prefetches what is read four rows later.
 #define SOON(j) if (j * BYTES % 64 == 0) __builtin_prefetch(b + 4 * p.next + j * L)
 
 struct Panel {
@@ -88,7 +88,7 @@ struct Panel {
     T alpha, beta;
 };
 
-// L rows of L numbers each become columns; rows that are not there may hold anything.
+// Transposes up to L rows of L numbers; columns for missing rows hold arbitrary numbers.
 APART void transpose(const T* from, I row, I rows, T* to, I next) {
     V x[L], y[L];
 #pragma GCC unroll 16

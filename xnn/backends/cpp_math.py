@@ -92,7 +92,7 @@ static inline T log(T x) {{
     const T infinity = __builtin_inf();
     return x > 0 ? (x < infinity ? found : x) : x == 0 ? -infinity : T(__builtin_nan(""));
 }}
-static inline T log1p(T x) {{  // what 1 + x lost in rounding is given back
+static inline T log1p(T x) {{  // corrects for what 1 + x lost in rounding
     const T y = T(1) + x, lost = (y - T(1)) - x;
     return log(y) - (x < T(1e18) ? y > 0 ? lost / y : T(0) : T(0));
 }}

@@ -51,7 +51,7 @@ def texts(tape: list[Call]) -> set[str]:
 
 
 def replay(tape: list[Call], kept: list[Any]) -> Replay:
-    """Return the replay of a tape with kernels, which keeps what they point to alive.
+    """Return the replay of a tape with kernels; it keeps their arguments and data alive.
 
     Its attribute ``call`` is the one call that is all of it, or None if there is more.
     """

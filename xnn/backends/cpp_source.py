@@ -192,8 +192,8 @@ extern "C" void NAME(void** p, const long long* v) {{
 }}
 """
 
-# A box holds a kernel to be called by a thread that serves it. Whichever thread starts the kernel
-# takes it out first: that one, or else the one that put it there, once done with its own.
+# A box holds a kernel to be called by a thread that serves it. Whichever thread calls the kernel
+# takes it out first: the serving one, or the one that put it there, once its own kernel is done.
 _BOX = f"""{_CALL}
 enum : long long {{ EMPTY, FULL, TAKEN, DONE }};
 struct Box {{ long long state; void** kernel; }};
@@ -250,7 +250,7 @@ extern "C" void NAME(void** p, const long long* v) {{
 
 @lru_cache(maxsize=8)
 def softmax(kind: str) -> str:
-    """Return the kernel; at ``p``: ``z`` and ``out``; in ``v``: rows, columns, both strides."""
+    """Return the kernel; at ``p``: ``z``, ``out``; in ``v``: rows, columns, their row strides."""
     return f"""{head(kind, "exp(")}
 extern "C" void NAME(void** p, const long long* v) {{
     const long long rows = v[0], columns = v[1];

@@ -1,4 +1,4 @@
-"""cuBLAS on a handle of its own, through ctypes.
+"""cuBLAS on a handle separate from CuPy's, through ctypes.
 
 alpha and beta are read from device memory, so that a captured product follows a changing learning
 rate; the workspace is supplied to the handle, so that products can be captured at all.

@@ -1,7 +1,7 @@
 """Numbers too small for a normal exponent (denormals): a processor can treat them as zero.
 
-Processors compute with them some hundred times slower. Training makes many: the share of a pixel
-that is never lit again in a velocity or an average shrinks at each step until it is denormal, and
+Processors compute with them some hundred times slower. Training makes many: what a velocity or an
+average retains of a pixel that is never lit again shrinks at each step until it is denormal, and
 then no further, because of rounding.
 """
 

@@ -34,7 +34,7 @@ def cupy_for(number: int) -> Any:
         has = f"{count} GPU{'s' if count != 1 else ''}"
         raise DeviceError(
             f"no GPU {number}: this machine has {has}, counted from 'gpu:0'"
-            + (f", of those in CUDA_VISIBLE_DEVICES={shown}" if (shown := _shown()) else "")
+            + (f", with CUDA_VISIBLE_DEVICES={shown}" if (shown := _shown()) else "")
         )
     return cupy
 
@@ -44,7 +44,7 @@ def gpus() -> dict[str, Any]:
     found = driver()
     facts: dict[str, Any] = {
         "CuPy": "not installed",
-        "NVIDIA driver": f"of CUDA {dotted(found)}" if found else "none",
+        "NVIDIA driver": f"for CUDA {dotted(found)}" if found else "none",
         "GPUs": [],
     }
     try:

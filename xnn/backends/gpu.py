@@ -54,7 +54,7 @@ _DLPACK_CUDA = (2, 13)
 
 
 def open_gpu(number: int, precision: str = "float32") -> GpuBackend:
-    """Return the backend of GPU ``number``. Raises `DeviceError` where it cannot be used."""
+    """Return the backend of GPU ``number``. Raises `DeviceError` if it cannot be used."""
     return GpuBackend(number, cupy_for(number), precision)
 
 

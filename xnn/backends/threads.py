@@ -47,7 +47,7 @@ def join(tasks: list[Task]) -> None:
     """Return when all are done, and only then raise Ctrl-C."""
     interrupt = None
     for task in tasks:
-        while not task.over:  # tells what was acquired, if Ctrl-C comes just then
+        while not task.over:  # set before done is released: Ctrl-C may come after acquiring
             try:
                 task.done.acquire()
             except KeyboardInterrupt as error:

@@ -29,7 +29,7 @@ def lay_out(
     """
     inputs, outputs = sizes
     if labels and outputs == 1:
-        raise ValueError(f"{name} has labels, which need several outputs, but there is only one")
+        raise ValueError(f"{name} has labels, which need several outputs, but the network has one")
     wanted = "the label itself, such as 7" if labels else f"a one-hot column ({outputs}, 1)"
     form = f"the book's form is a list of pairs (x, y): x a column ({inputs}, 1), y {wanted}"
     if are_arrays(data):

@@ -341,7 +341,9 @@ class Network:
         x, y = data
         whole = len(y) // mini_batch_size * mini_batch_size
         if not whole:
-            raise ValueError(f"{name} has {len(y)} samples, less than a mini-batch")
+            raise ValueError(
+                f"{name} has {checks.counted(len(y), 'sample')}, fewer than a mini-batch"
+            )
         x, y = x[:whole], y[:whole]
         shape = self._net.shapes[0]
         if len(shape) == 3:  # the book has images map by map

@@ -60,7 +60,7 @@ def _read_array(archive: zipfile.ZipFile, name: str, most: int) -> NDArray[np.ui
                 f"{name} has dtype {dtype}, but must be unsigned bytes, stored by rows"
             )
         if not shape or not 0 <= shape[0] <= most or min(shape) < 0:
-            raise _RefusedError(f"{name} has shape {shape}, but at most {most} are expected")
+            raise _RefusedError(f"{name} has shape {shape}, but at most {most} rows are expected")
         size = math.prod(shape)
         promised = archive.getinfo(f"{name}.npy")
         if size > min(promised.file_size, most_unzipped(promised.compress_size)):

@@ -21,7 +21,7 @@ def fit(estimator: Any, network: Network, samples: Samples) -> None:
 
     engine = network.core.engine
     backend, total = engine.backend, float(len(samples))
-    if samples.weights is not None:  # means divide by weights
+    if samples.weights is not None:  # means divide by the sum of weights
         total = float(samples.weights.sum())
         samples = replace(samples, weights=samples.weights * (len(samples) / total))
     with engine.lock:

@@ -68,7 +68,7 @@ class Solver(Optimizer):
         """Return the state for a training run, without the penalty."""
 
     def penalty(self) -> float:
-        """Return the penalty since the last call, summed over mini-batches times their samples."""
+        """Return the penalty times samples, summed over mini-batches since the last call."""
         assert self._updates is not None
         return self._updates.penalty()
 

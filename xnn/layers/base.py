@@ -62,7 +62,7 @@ class Memory(Site):
     number: int  # … and the layer's index in the network, so that each has its own
     first: int = 0  # the position of the first of these samples in its mini-batch
     delta: Rows | None = None  # ∂C/∂a, then ∂C/∂z; None if nothing runs backward
-    input_delta: Rows | None = None  # ∂C/∂a of the layer below; None for the first layer
+    input_delta: Rows | None = None  # ∂C/∂a of the layer below, or ∂C/∂x; None if not needed
 
     def uniform(self, backend: Backend, out: Array) -> None:
         """Fill ``out`` ``(batch, numbers)`` with this step's random numbers of these samples."""
@@ -188,7 +188,7 @@ def image(inputs: Shape, what: str) -> tuple[int, int, int]:
     if len(inputs) != 3:
         raise ValueError(
             f"{what} takes images (height, width, channels), but gets {shown(inputs)}; "
-            "put Reshape((height, width, channels)) before it, or use such inputs"
+            "put Reshape((height, width, channels)) before it, or give the network that input shape"
         )
     return inputs
 

@@ -23,9 +23,9 @@ class Dropout(Layer):
     rate
         The probability of dropping each number, at least 0 and less than 1.
     scale_training
-        If False, numbers are not scaled up in training, but multiplied by 1 - rate otherwise, as in
-        the paper and the book. The next layer's weights come out smaller by that factor, and need
-        another learning rate.
+        If False, numbers are not scaled up in training, but multiplied by 1 - rate in prediction,
+        as in the paper and the book. The next layer's weights come out smaller by that factor, and
+        need another learning rate.
 
     Raises
     ------

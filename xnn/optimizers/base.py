@@ -57,7 +57,7 @@ class Updates(ABC):
     def weigh(self, totals: Array) -> None:  # noqa: B027 - most have no use for weights
         """Take the sum of weights ``(steps,)`` of each mini-batch of the next `begin`.
 
-        Called if means over mini-batches divide by weights; see `xnn.steps.Recipe`.
+        Called if means over mini-batches divide by the sum of weights; see `xnn.steps.Recipe`.
         """
 
     def swap(self) -> None:  # noqa: B027 - most have nothing to swap
