@@ -183,7 +183,7 @@ BOOK = {
     ),
     "labels for one output": (
         lambda: network.Network([4, 1]).evaluate(LABELLED),
-        "test_data has labels, which need several outputs, but there is only one",
+        "test_data has labels, which need several outputs, but the network has one",
     ),
     "flat test images": (
         lambda: network.Network([4, 5, 3]).evaluate([(np.zeros(4), 1)]),
