@@ -508,12 +508,12 @@ def test_a_checkpoint_of_another_training_is_refused(options, words, tmp_path):
         (lambda arrays, told: told.update(step=4), "costs has shape (3,)"),
         (
             lambda arrays, told: told["history"]["cost"].append(1.0),
-            "history of cost is not of",
+            "history of cost is not of length 1",
         ),
         (lambda arrays, told: told["history"].update(loss=[]), "loss"),
         (
             lambda arrays, told: told["history"].update(stopped=3),
-            "stopped in its history is 3",
+            "stopped in its history is 3, but",
         ),
         (lambda arrays, told: told.update(rate_factor=-1), "rate_factor is -1"),
         (lambda arrays, told: told.update(rate_factor=1e40), "rate_factor is 1e+40, too large"),

@@ -68,7 +68,7 @@ def test_python_of_the_readme_runs(mnist, tmp_path, monkeypatch, device, capsys)
 
 
 def test_recipes_run_and_do_what_they_say(mnist, tmp_path, monkeypatch, capsys):
-    """As printed, but for the number of epochs."""
+    """As printed, except for the number of epochs."""
     pytest.importorskip("sklearn")
     pytest.importorskip("onnx")
     monkeypatch.chdir(tmp_path)

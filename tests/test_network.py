@@ -193,6 +193,8 @@ def test_networks_that_share_layers_share_their_state(device):
         longer.load_state_dict(state, strict=False)
     with pytest.raises(ValueError, match=r"no layer has first\.weight"):
         net.load_state_dict({"first.weight": np.ones((5, 4))}, strict=False)
+    with pytest.raises(ValueError, match="state is empty, but must have arrays of this network"):
+        net.load_state_dict({}, strict=False)
     with pytest.raises(ValueError, match="strict is 'no', but must be True or False"):
         net.load_state_dict(state, strict="no")
 

@@ -186,11 +186,13 @@ class Network:
         that a network can take over the layers that it shares with another.
 
         Raises `ValueError`, and sets nothing, if an array is missing or unknown (with
-        ``strict=False``, if all are unknown), of another shape or not finite.
+        ``strict=False``, if none is known), of another shape or not finite.
         """
         if not isinstance(state, Mapping):
             raise ValueError(f"state is {state!r}, but must be a mapping like state_dict()")
-        self.core.put(state, strict=checks.truth("strict", strict))
+        if not checks.truth("strict", strict) and not state:
+            raise ValueError("state is empty, but must have arrays of this network")
+        self.core.put(state, strict=strict)
 
     def __repr__(self) -> str:
         engine = self._engine

@@ -1,4 +1,4 @@
-"""The CPU with a C++ compiler: what a heavy step does beside BLAS, in kernels.
+"""The CPU with a C++ compiler: what a heavy step does besides BLAS, in kernels.
 
 A step that is worth it is compiled to kernels, which are played one after another without Python,
 and so without its lock: threads no longer block each other. The rest is as without a compiler.
