@@ -789,7 +789,7 @@ BROKEN = {
         '{"sizes": [1, 1], "cost": "QuadraticCost", "weights": [[["a"]]], "biases": [[[1]]]}',
         "weights[0] have dtype <U1, but must be real numbers",
     ),
-    "too deep": ("[" * 100_000, "maximum recursion depth"),
+    "too deep": ("[" * 100_000, "nested too deeply"),
 }
 
 

@@ -104,6 +104,9 @@ def nvrtc(release):
     package = importlib.util.find_spec("nvidia")
     for folder in package.submodule_search_locations if package else ():
         for path in Path(folder).glob(f"*/lib/libnvrtc.so.{release}"):
+            # Some releases look for the second library on the system's path alone.
+            for other in path.parent.glob("libnvrtc-builtins.so.*"):
+                ctypes.CDLL(str(other))
             return ctypes.CDLL(str(path))
     pytest.skip(f"needs {'nvidia-cuda-nvrtc-cu12' if release == 12 else 'nvidia-cuda-nvrtc'}")
 

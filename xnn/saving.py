@@ -146,7 +146,8 @@ def read(path: StrPath) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     try:
         arrays, metadata = _arrays(data)
     except (OverflowError, ValueError, RecursionError) as error:
-        raise ValueError(f"{name}: not a safetensors file that xnn can read: {error}") from None
+        why = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise ValueError(f"{name}: not a safetensors file that xnn can read: {why}") from None
     try:
         description = json.loads(metadata["xnn"])
         version = description.pop("format")

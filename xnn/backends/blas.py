@@ -5,6 +5,8 @@ NumPy's own ``matmul`` has neither ``alpha`` nor ``beta``.
 
 from __future__ import annotations
 
+# SciPy 1.18 imports it, and Python would refuse that in a thread that outlives the main one.
+import concurrent.futures.thread  # noqa: F401
 from functools import cache
 from typing import Any
 

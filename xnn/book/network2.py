@@ -255,7 +255,8 @@ def load(
         net = Network(sizes, cost, device=device, dtype=dtype)
         net.weights, net.biases = weights, biases
     except (KeyError, TypeError, RecursionError, UnicodeError, ValueError) as error:
+        why = "nested too deeply" if isinstance(error, RecursionError) else error
         raise ValueError(
-            f"{os.fsdecode(filename)}: not a network in the book's form: {error}"
+            f"{os.fsdecode(filename)}: not a network in the book's form: {why}"
         ) from None
     return net
