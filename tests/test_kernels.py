@@ -19,6 +19,7 @@ from xnn.backends import Window, compiler, cpp_gemm, denormals
 from xnn.backends.cpp import CppBackend
 from xnn.backends.cpp_blocks import Blocks
 from xnn.backends.cpu import CpuBackend
+from xnn.inference import Forward
 
 from .helpers import host
 
@@ -471,7 +472,7 @@ def blocks(monkeypatch):
 def test_many_samples_are_answered_as_each_alone(blocks, monkeypatch, name, kind, lanes):
     monkeypatch.setattr("xnn.backends.cpu.CpuBackend.lanes", lambda *_: lanes)
     net = xnn.Network(NETWORKS[name], seed=0, device="cpu")
-    x = np.random.default_rng(0).integers(0, 200, (100, 24)).astype(kind if len(kind) == 1 else "f")
+    x = np.random.default_rng(0).integers(0, 10, (100, 24)).astype(kind if len(kind) == 1 else "f")
     x = {"strided": x[:, ::2], "columns": np.asfortranarray(x)[:, :12]}.get(kind, x[:, :12])
     x = x.reshape(100, *net.core.engine.shapes[0])
     found = net.predict(x)
@@ -492,8 +493,8 @@ def test_what_is_not_a_number_is_found_among_many(blocks, place, bad):
 
 
 @pytest.fixture
-def often(monkeypatch):
-    """Single samples are often asked for from the fourth time on."""
+def many(monkeypatch):
+    """Few samples are asked for many times from the fourth on."""
     monkeypatch.setattr("xnn.backends.cpp._MANY_STEPS", 3)
 
 
@@ -509,53 +510,51 @@ def hastened(net, x):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("name", [*NETWORKS, "images"])
 @pytest.mark.parametrize("kind", ["f", "d", "B"])
-def test_single_samples_that_are_often_asked_for_are_answered_by_kernels(often, name, kind):
-    net = xnn.Network(NETWORKS[name], seed=0, device="cpu", dtype="float64")
+def test_few_samples_that_are_often_asked_for_are_answered_by_kernels(many, name, kind, rows):
+    layers = {**NETWORKS, "images": [(3, 2, 2), xnn.Conv2D(4, 2, "sigmoid")]}[name]
+    net = xnn.Network(layers, seed=0, device="cpu", dtype="float64")
     x = np.random.default_rng(0).integers(0, 200, (20, 12)).astype(kind)
+    x = x.reshape(20, *net.core.engine.shapes[0])
     wanted = net.predict(x)
-    assert hastened(net, x[:1])
-    for i in range(20):
-        found = net.predict(x[i : i + 1])
-        np.testing.assert_allclose(found, wanted[i : i + 1], rtol=1e-9)
+    assert hastened(net, x[:rows])
+    for i in range(20 - rows):
+        found = net.predict(x[i : i + rows])
+        np.testing.assert_allclose(found, wanted[i : i + rows], rtol=1e-9)
         assert found.base is None  # it is the user's
+    strided = np.repeat(x, 2, 0)[::2]
+    np.testing.assert_allclose(net.predict(strided[:rows]), wanted[:rows], rtol=1e-9)
     if kind == "B":
         return
     for bad in (np.nan, np.inf):
-        wrong = x[:1].copy()
-        wrong.flat[5] = bad
+        wrong = x[:rows].copy()
+        wrong[-1].flat[5] = bad
         for _ in range(2):
-            with pytest.raises(ValueError, match="x has NaN or infinity in row 0"):
+            with pytest.raises(ValueError, match=f"x has NaN or infinity in row {rows - 1}"):
                 net.predict(wrong)
-        np.testing.assert_allclose(net.predict(x[:1]), wanted[:1], rtol=1e-9)
+        np.testing.assert_allclose(net.predict(x[:rows]), wanted[:rows], rtol=1e-9)
     net.weights[0][...] = 0  # live
-    assert not np.allclose(net.predict(x[:1]), wanted[:1])
+    assert not np.allclose(net.predict(x[:rows]), wanted[:rows])
 
 
-def test_single_samples_that_no_kernel_can_answer_are_as_before(often):
+def test_few_samples_that_no_kernel_can_answer_are_as_before(many, monkeypatch):
     net = xnn.Network([600, xnn.Dense(600, "linear"), 3], seed=0, device="cpu")
     backend, x = net.core.engine.backend, numbers((1, 600))
-    forward = net.core.inference.forward
+    step = Forward.step
 
-    def with_sines(*arguments):
-        made = forward(*arguments)
-        step = made.step
+    def with_sines(self):  # sines of so many numbers are NumPy's
+        step(self)
+        backend.elementwise("sin(a)", self.inputs, a=self.inputs)
 
-        def longer():  # sines of so many numbers are NumPy's
-            step()
-            backend.elementwise("sin(a)", made.inputs, a=made.inputs)
-
-        made.step = longer
-        return made
-
-    net.core.inference.forward = with_sines
+    monkeypatch.setattr(Forward, "step", with_sines)
     wanted = net.predict(x)
     assert not hastened(net, x)
     np.testing.assert_allclose(net.predict(x), wanted, rtol=1e-6)
 
 
-def test_a_compiler_may_fail_for_single_samples(often, monkeypatch):
+def test_a_compiler_may_fail_for_few_samples(many, monkeypatch):
     def failing(texts):
         raise compiler.CompilerError("no room")
 
@@ -584,10 +583,10 @@ def test_kernels_take_denormals_for_zero_and_leave_the_thread_as_it_was():
 
 
 def test_numbers_that_lie_askew_are_not_copied_by_a_kernel_for_others(blocks):
-    net = xnn.Network(NETWORKS["sigmoid"], seed=0, device="cpu")
+    net, twin = (xnn.Network(NETWORKS["sigmoid"], seed=0, device="cpu") for _ in range(2))
     x = numbers((32, 12))
     askew = np.frombuffer(b"x" + x.tobytes(), "f", offset=1).reshape(x.shape)
-    np.testing.assert_array_equal(net.predict(x), net.predict(askew))
+    np.testing.assert_array_equal(net.predict(x), twin.predict(askew))
     assert blocks == [32, 0]
 
 

@@ -248,6 +248,45 @@ def test_predict_takes_any_number_of_samples(n, device):
     assert net.classify(x).shape == (n,)
 
 
+def test_calls_alike_have_a_function_after_a_few(often, monkeypatch, device):
+    """At most eight at a time, whatever kinds of calls there are."""
+    monkeypatch.setattr(xnn.inference, "_OFTEN", often)
+    net = xnn.Network([6, 5, 4], seed=0, device=device)
+    functions = net.core.inference.ready
+    x = np.random.default_rng(0).random((12, 6), "f")
+    for n in range(1, 13):
+        for _ in range(often):
+            assert (x[:n].shape, x.dtype) not in functions
+            found = net.predict(x[:n])
+        np.testing.assert_allclose(net.predict(x[:n]), found, rtol=1e-5)
+        assert (x[:n].shape, x.dtype) in functions
+    assert list(functions) == [((n, 6), x.dtype) for n in range(5, 13)]
+    for n in range(100, 300):  # asked for once each
+        net.predict(np.zeros((n, 6), "f"))
+    assert len(net.core.inference._asked) < 100
+    many = np.zeros((200_000, 6), "f")
+    for _ in range(often + 1):
+        net.predict(many)
+    assert (many.shape, many.dtype) not in functions
+
+
+@pytest.mark.parametrize("n", [1, 3, 3000])
+@pytest.mark.parametrize("first", [xnn.Dense(2), xnn.Dense(9, "relu")], ids=["narrow", "wide"])
+def test_a_few_samples_that_are_not_finite_are_refused_each_time(first, n, device):
+    """Inputs are checked, or what the first layer makes of them: whichever is narrower."""
+    net = xnn.Network([5, first, 3], seed=0, device=device)
+    x = np.random.default_rng(0).random((n, 5), "f")
+    wanted = net.predict(x)
+    for value in (np.inf, -np.inf, np.nan):
+        for row in {0, n - 1}:
+            wrong = x.copy()
+            wrong[row, 3] = value
+            for _ in range(2):
+                with pytest.raises(ValueError, match=f"x has NaN or infinity in row {row}"):
+                    net.predict(wrong)
+            np.testing.assert_allclose(net.predict(x), wanted, rtol=1e-5)
+
+
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -20,6 +21,11 @@ from .workspace import Interior, Score, Workspace
 _MOST = 64 * 1024 * 1024  # bytes of a block, however many parameters there are
 _SPAN = 3_000_000_000  # multiplications
 _KEPT = 4  # sizes for which a compiled `Backward` is kept, as calls often repeat
+# Calls with few samples, and calls alike from which on they have a function of their own.
+_FEW = 20_000_000  # multiplications; above, there are lanes
+_FEW_BYTES = 4 * 1024 * 1024  # of inputs and outputs of all layers
+_OFTEN = 8
+_FUNCTIONS = 8  # at most
 
 
 class Evaluation(NamedTuple):
@@ -38,8 +44,9 @@ class Inference:
         self.engine = engine
         self._forwards: dict[tuple[Any, ...], Forward] = {}
         self._backwards: dict[tuple[int, float, bool], Backward] = {}
-        #: Fast functions for single samples, by shape ``(1, inputs)`` and dtype.
+        #: Fast functions for few samples, by the shape and dtype of inputs.
         self.ready: dict[tuple[tuple[int, ...], Any], Callable[[Any], Any | None]] = {}
+        self._asked: Counter[tuple[tuple[int, ...], Any]] = Counter()  # calls without one
 
     def _most(self, samples: int) -> int:
         """Return the largest block to run ``samples`` in, a power of two."""
@@ -72,7 +79,7 @@ class Inference:
 
         They are where the inputs are: on the host or on the device. With ``finite``, the inputs
         have not been checked for finiteness, and the result is None if they are not finite; see
-        `make_ready`.
+        `Forward.telling`.
         """
         engine, shape = self.engine, (len(x), self.engine.outputs)
         backend, host = engine.backend, isinstance(x, np.ndarray | SparseRows)
@@ -118,7 +125,7 @@ class Inference:
         return True
 
     def answer(self, x: NDArray[Any]) -> NDArray[Any] | None:
-        """Return the outputs ``(1, outputs)`` if `make_ready` has prepared for such inputs.
+        """Return the outputs, ``(n, …)`` in the shape of the last layer's, if `note` has prepared.
 
         Otherwise, and if ``x`` is not finite, return None.
         """
@@ -128,22 +135,34 @@ class Inference:
         with self.engine.lock:
             return ready(x)
 
-    def make_ready(self, x: NDArray[Any]) -> None:
-        """Add to `ready` a function for inputs like ``x`` ``(1, inputs)``.
-
-        It returns outputs ``(1, outputs)``, or None if the inputs are not finite; see
-        `Forward.telling`.
-        """
-        key = x.shape, x.dtype
-        with self.engine.lock:
-            forward = self.forward(1, 1, x.dtype)
-            self.ready[key] = self.engine.backend.function(
+    def note(self, x: NDArray[Any]) -> None:
+        """Note a call for checked inputs ``(n, …)``; often enough, make `answer` ready for such."""
+        engine, n, key = self.engine, len(x), (x.shape, x.dtype)
+        work, size = n * sum(engine.multiplications), n * sum(engine.sizes) * engine.dtype.itemsize
+        if n == 0 or work > _FEW or size > _FEW_BYTES:
+            return
+        with engine.lock:
+            self._asked[key] += 1
+            if self._asked[key] < _OFTEN:
+                if len(self._asked) > 4 * _FUNCTIONS:
+                    self._asked.clear()
+                return
+            del self._asked[key]
+            while len(self.ready) >= _FUNCTIONS:
+                del self.ready[next(iter(self.ready))]
+            forward = Forward(engine, n, n, scale(x.dtype))
+            self.ready[key] = engine.backend.function(
                 forward.step,
-                takes=forward.inputs,
-                gives=forward.outputs,
-                checks=forward.telling[0],
-                improve=partial(self.ready.__setitem__, key),
+                takes=forward.inputs.reshape(x.shape),
+                gives=forward.outputs.reshape(n, *engine.shapes[-1]),
+                checks=forward.telling,
+                multiplications=work,
+                improve=partial(self._improve, key),
             )
+
+    def _improve(self, key: tuple[tuple[int, ...], Any], function: Callable[[Any], Any]) -> None:
+        if key in self.ready:  # it may have made room for others
+            self.ready[key] = function
 
     def evaluate(self, samples: Samples) -> Evaluation:
         """Return cost and accuracy over samples on host or device."""
@@ -217,7 +236,13 @@ class Forward:
     """A compiled forward pass for some rows; scores targets like those of samples, if given."""
 
     def __init__(
-        self, engine: Engine, rows: int, of: int, scale: float, lane: int, samples: Samples | None
+        self,
+        engine: Engine,
+        rows: int,
+        of: int,
+        scale: float,
+        lane: int = 0,
+        samples: Samples | None = None,
     ) -> None:
         self._engine, self._samples = engine, None if samples is None else samples.none()
         if samples is not None and samples.labels is not None:

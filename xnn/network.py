@@ -389,12 +389,10 @@ class Network:
         found = inference.predict(rows, finite=True)
         if found is None:  # not finite: the full check says where
             found = inference.predict(check_inputs(*wanted))
+        if type(x) is np.ndarray:
+            inference.note(x)
         result: NDArray[Any] = found
-        if len(self._engine.shapes[-1]) > 1:
-            return result.reshape(len(rows), *self._engine.shapes[-1])
-        if type(x) is np.ndarray and x.shape == rows.shape and len(x) == 1:
-            inference.make_ready(x)
-        return result
+        return result.reshape(len(rows), *self._engine.shapes[-1])
 
     def classify(self, x: ArrayLike) -> NDArray[np.intp]:
         """Return for each sample the class with the largest output, shape ``(n,)``.

@@ -290,13 +290,14 @@ class Backend(ABC):
         takes: Array,
         gives: Array,
         checks: Array,
+        multiplications: int = 0,
         improve: Callable[[Function], None] | None = None,
     ) -> Function:
         """Return ``step`` as a function from one host array to another, as fast as possible.
 
         It copies its argument to ``takes``, runs the step and returns a copy of ``gives``, or None
-        if ``checks`` is then not finite. After many calls a faster function may become available,
-        which is then passed to ``improve``.
+        if ``checks`` is then not finite. After many calls, fewer if they have many multiplications,
+        a faster function may become available, which is then passed to ``improve``.
         """
         replay = self.compile(step)
 

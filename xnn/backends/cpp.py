@@ -46,6 +46,8 @@ _ROOM = -1
 # How many multiplications take as long as passing over a number, or updating a parameter.
 _PASS = 20
 _UPDATE = 40
+# And how many as long as a small network's answer, which takes a few microseconds.
+_CALL = 20_000
 
 
 @dataclass
@@ -126,6 +128,7 @@ class CppBackend(CpuBackend):
         takes: Array,
         gives: Array,
         checks: Array,
+        multiplications: int = 0,
         improve: Callable[[Function], None] | None = None,
     ) -> Function:
         slow = super().function(step, takes, gives, checks)
@@ -133,14 +136,15 @@ class CppBackend(CpuBackend):
             return slow
         bad, left, loading = np.zeros(1, np.int64), _MANY_STEPS, None
         checked = partial(self._check, step, checks, bad)
+        each = 1 + multiplications // _CALL
 
         def call(argument: Any) -> Any | None:
             nonlocal left, loading
-            left -= 1
-            if left == 0:  # meanwhile, calls go on as they are
+            left -= each
+            if left <= 0 and loading is None:  # meanwhile, calls go on as they are
                 loading = threads.begin(partial(compiler.load, self._kernels_of(checked)))
             elif loading is not None and loading.over:
-                error, loading = loading.error, None
+                error, loading, left = loading.error, None, _MANY_STEPS
                 if isinstance(error, compiler.CompilerError):
                     _give_up(error)
                 improve(slow if error else self._quick(checked, takes, gives, bad, slow))

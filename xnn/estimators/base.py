@@ -192,8 +192,8 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc]
             found = inference.answer(X)
             if found is None:
                 found = inference.predict(X, finite=True)
-                if found is not None and len(X) == 1:
-                    inference.make_ready(X)
+                if found is not None:
+                    inference.note(X)
             if found is not None:
                 return found
         return inference.predict(check_prediction(self, inference.engine.backend, X))
