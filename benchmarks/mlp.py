@@ -1,10 +1,13 @@
-"""Small fully connected networks on a CPU: training and small predictions, compared with peers.
+"""Small fully connected networks on a CPU, compared with peers.
+
+What is measured is training, training with one call per step, and predictions of a few digits.
 
 Each peer trains the same network on MNIST in its fastest mode, in a process of its own; it is
 warmed up first, and reports the median of some epochs and the accuracy on the training data, which
 shows that it did the work. If MNIST is unavailable, random pixels are used instead.
 """
 
+import itertools
 import json
 import os
 import random
@@ -23,10 +26,12 @@ TRAINING = {
     "784-512-512-10, batch 256": ([784, 512, 512, 10], "relu", 256, "sgd", 0.05),
     "784-100-10, Adam, batch 200": ([784, 100, 10], "relu", 200, "adam", 0.001),
 }
-# And how many digits are predicted in a call.
+# Each step is a call with a mini-batch of NumPy arrays.
+STEPPING = "784-30-10, Adam, batch 10, a call per step"
+# How many digits are predicted in a call.
 PREDICTIONS = {"784-30-10, one digit": 1, "784-30-10, 64 digits": 64}
 EPOCHS = 3
-WARM_UP = 2.0  # seconds of predictions, in which peers may compile
+WARM_UP = 2.0  # seconds of calls, in which peers may compile
 
 # Target: the least ratio of xnn's speed to a peer's.
 WANTED = {
@@ -43,6 +48,7 @@ WANTED = {
         "scikit-learn": 0.9,
     },
     "784-100-10, Adam, batch 200": {"PyTorch eager": 1.8, "scikit-learn": 1.8},
+    STEPPING: {"PyTorch eager": 1, "JAX jit": 1, "scikit-learn": 1},
     "784-30-10, one digit": {"PyTorch module call": 4, "scikit-learn": 20},
     "784-30-10, 64 digits": {"PyTorch module call": 1, "JAX jit": 1, "scikit-learn": 1},
 }
@@ -59,6 +65,7 @@ def main(args) -> int:
         small = task == "784-30-10, batch 10"
         peers = [peer for peer in TRAINERS if small or peer != "book's loop"]
         tables[task] = harness.rounds("mlp", task, peers, args.rounds)
+    tables[STEPPING] = harness.rounds("mlp", STEPPING, list(STEPPERS), args.rounds)
     for task in PREDICTIONS:
         tables[task] = harness.rounds("mlp", task, list(PREDICTORS), args.rounds)
     reached = True
@@ -190,15 +197,21 @@ def train_torch(sizes, activation, batch, optimizer, rate, x, y, compiled=False)
         for _ in range(200):
             run(inputs[:batch], targets[:batch])
 
+    use(best_way(torch, ways if optimizer == "adam" and not compiled else ways[:1], use, work))
+    net.load_state_dict(networks.torch_network(sizes, activation).state_dict())
+    return timed(epoch), accuracy
+
+
+def best_way(torch, ways, use: Callable, work: Callable) -> dict:
+    """Return the fastest of some ways to step, and set the number of threads that suits it."""
     times = []
-    for way in ways if optimizer == "adam" and not compiled else ways[:1]:
+    for way in ways:
         use(way)
-        times.append((best_threads(torch, work), torch.get_num_threads(), way))
+        seconds, threads = best_threads(torch, work)
+        times.append((seconds, threads, way))
     _, threads, way = min(times, key=lambda time: time[0])
     torch.set_num_threads(threads)
-    net.load_state_dict(networks.torch_network(sizes, activation).state_dict())
-    use(way)
-    return timed(epoch), accuracy
+    return way
 
 
 def best_threads(torch, work: Callable) -> tuple[float, int]:
@@ -259,6 +272,88 @@ TRAINERS: dict[str, Trainer] = {
     "PyTorch compiled": lambda *a: train_torch(*a, compiled=True),
     "scikit-learn": train_sklearn,
     "book's loop": train_book,
+}
+
+
+# From scaled images and labels to a function that makes a step on some, and to one that returns
+# the accuracy.
+
+
+def step_xnn(x, y):
+    import xnn
+
+    net = networks.xnn_network([784, 30, 10], "relu")
+    return net.stepper(xnn.Adam(0.001)), lambda: net.evaluate(x, y).accuracy
+
+
+def step_torch(x, y, compiled=False):
+    import torch
+
+    net, chosen = networks.torch_network([784, 30, 10], "relu"), None
+
+    def use(way):
+        nonlocal chosen
+        chosen = torch.optim.Adam(net.parameters(), lr=0.001, **way)
+
+    def step(a, t):
+        loss = networks.torch_cost("relu", net(a), t)
+        chosen.zero_grad()
+        loss.backward()
+        chosen.step()
+
+    run = torch.compile(step) if compiled else step
+
+    def call(a, t):
+        run(torch.from_numpy(a), torch.from_numpy(t))
+
+    def accuracy():
+        with torch.no_grad():
+            return float((net(torch.from_numpy(x)).argmax(1).numpy() == y).mean())
+
+    ways = [{"foreach": False}, {"foreach": True}, {"fused": True}]
+
+    def work():
+        for _ in range(200):
+            call(x[:10], y[:10])
+
+    use(best_way(torch, ways[:1] if compiled else ways, use, work))
+    net.load_state_dict(networks.torch_network([784, 30, 10], "relu").state_dict())
+    return call, accuracy
+
+
+def step_jax(x, y):
+    import jax
+    import jax.numpy as jnp
+
+    first = networks.jax_network([784, 30, 10])
+    zeros = [jax.tree.map(jnp.zeros_like, first) for _ in range(2)]
+    state = first, *zeros, 0.0
+
+    @jax.jit
+    def step(state, a, t):
+        return networks.jax_adam_step("relu", 0.001, state, a, jax.nn.one_hot(t, 10))
+
+    def call(a, t):
+        nonlocal state
+        state = step(state, a, t)
+
+    return call, lambda: float((networks.jax_outputs("relu", state[0], x).argmax(1) == y).mean())
+
+
+def step_sklearn(x, y):
+    from sklearn.neural_network import MLPClassifier
+
+    net = MLPClassifier((30,), alpha=0, batch_size=10)
+    net.partial_fit(x[:10], y[:10], classes=np.arange(10))
+    return net.partial_fit, lambda: net.score(x, y)
+
+
+STEPPERS = {
+    "xnn": step_xnn,
+    "JAX jit": step_jax,
+    "PyTorch eager": step_torch,
+    "PyTorch compiled": lambda x, y: step_torch(x, y, compiled=True),
+    "scikit-learn": step_sklearn,
 }
 
 
@@ -345,6 +440,24 @@ def measure_training(task: str, peer: str) -> dict:
     return {"seconds": median(seconds) / steps, "samples": len(x) / steps, "accuracy": reached}
 
 
+def measure_stepping(task: str, peer: str) -> dict:
+    x, y = (array[:5000] for array in networks.data())
+    x = (x / 255).astype(np.float32)
+    step, accuracy = STEPPERS[peer](x, y)
+    starts, seconds = itertools.cycle(range(0, len(x), 10)), []
+    until = time.monotonic() + WARM_UP
+    while time.monotonic() < until or len(seconds) < 30:
+        began = time.perf_counter()
+        for at in itertools.islice(starts, 100):
+            step(x[at : at + 10], y[at : at + 10])
+        if time.monotonic() >= until:
+            seconds.append((time.perf_counter() - began) / 100)
+    reached = accuracy()
+    if networks.data_name() == "MNIST" and reached < 0.85:
+        raise RuntimeError(f"{peer} does not learn: accuracy {reached:.1%}")
+    return {"seconds": median(seconds), "samples": 10, "accuracy": reached}
+
+
 def measure_prediction(task: str, peer: str) -> dict:
     digits = PREDICTIONS[task]
     x = (networks.data()[0][:digits] / 255).astype(np.float32)
@@ -364,5 +477,5 @@ def measure_prediction(task: str, peer: str) -> dict:
 
 if __name__ == "__main__":
     task, peer = sys.argv[1:]
-    measure = measure_prediction if task in PREDICTIONS else measure_training
-    print(json.dumps(measure(task, peer)))
+    measures = {STEPPING: measure_stepping, **dict.fromkeys(PREDICTIONS, measure_prediction)}
+    print(json.dumps(measures.get(task, measure_training)(task, peer)))

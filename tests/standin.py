@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from xnn.backends import Backend
+from xnn.backends import Backend, DeviceError
 from xnn.backends.cpu import CpuBackend
 
 #: What has happened on all stand-in devices of this process.
@@ -267,3 +267,20 @@ def _number(value):
     if isinstance(value, np.ndarray):
         raise TypeError("an operand is a NumPy array, but must be a number or a device array")
     return value
+
+
+class FragileBackend(StandInBackend):
+    """A device that is lost at a certain replay."""
+
+    left = 0
+
+    def _replay(self, tape, kept):
+        replay = super()._replay(tape, kept)
+
+        def fragile():
+            FragileBackend.left -= 1
+            if FragileBackend.left < 0:
+                raise DeviceError("fragile failed")
+            replay()
+
+        return fragile

@@ -117,28 +117,11 @@ def test_it_computes_what_the_cpu_does(data):
     assert figures[0] == figures[1]
 
 
-class Fragile(standin.StandInBackend):
-    """A device that is lost at a certain replay."""
-
-    left = 0
-
-    def _replay(self, tape, kept):
-        replay = super()._replay(tape, kept)
-
-        def fragile():
-            Fragile.left -= 1
-            if Fragile.left < 0:
-                raise xnn.DeviceError("fragile failed")
-            replay()
-
-        return fragile
-
-
 @pytest.mark.parametrize("stopping", [False, True])
 def test_a_device_lost_in_training_leaves_the_last_good_weights(data, monkeypatch, stopping):
-    monkeypatch.setitem(xnn.backends.KINDS, "fragile", Fragile)
+    monkeypatch.setitem(xnn.backends.KINDS, "fragile", standin.FragileBackend)
     net = xnn.Network([20, 3], seed=0, device="fragile")
-    Fragile.left = 10  # four replays an epoch: in the third
+    standin.FragileBackend.left = 10  # four replays an epoch: in the third
     kept = []
     callbacks = [lambda training: kept.append(parameters(net))]
     if stopping:
@@ -154,11 +137,11 @@ def test_a_device_lost_in_training_leaves_the_last_good_weights(data, monkeypatc
 
 
 def test_many_weights_do_not_come_to_the_host_after_each_epoch(data, monkeypatch):
-    monkeypatch.setitem(xnn.backends.KINDS, "fragile", Fragile)
+    monkeypatch.setitem(xnn.backends.KINDS, "fragile", standin.FragileBackend)
     monkeypatch.setattr("xnn.training._LIGHT", 0)
     net = xnn.Network([20, 3], seed=0, device="fragile")
     before, seen = parameters(net), []
-    Fragile.left = 10
+    standin.FragileBackend.left = 10
     with pytest.raises(xnn.DeviceError, match="with the weights from before training"):
         net.fit(
             *data,
@@ -168,7 +151,8 @@ def test_many_weights_do_not_come_to_the_host_after_each_epoch(data, monkeypatch
         )
     np.testing.assert_array_equal(parameters(net), before)
     monkeypatch.setattr("xnn.training._KEEP", 0.0)
-    net, Fragile.left = xnn.Network([20, 3], seed=0, device="fragile"), 10
+    net = xnn.Network([20, 3], seed=0, device="fragile")
+    standin.FragileBackend.left = 10
     with pytest.raises(xnn.DeviceError, match="with the weights from after epoch 2/9"):
         net.fit(*data, epochs=9, optimizer=0.1)
     assert (parameters(net) != before).any()

@@ -26,6 +26,7 @@ from .layers import (
 from .network import Gradients, Network, load
 from .optimizers import SGD, Adam, AdamW, Averaged, Optimizer, RMSprop
 from .pytorch import from_torch, to_torch
+from .stepper import Stepper
 from .version import __version__
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "RandomErasing",
     "ReduceOnPlateau",
     "Reshape",
+    "Stepper",
     "__version__",
     "cross_validate",
     "datasets",

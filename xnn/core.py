@@ -117,11 +117,18 @@ class Core:
             self._last = None, None
             if error.parameters is None:  # before the first step
                 raise
-            self._become({**self._state_of(self.engine, error.parameters), "device": "cpu"})
-            what = "the network is now on the CPU, with the weights"
-            told = DeviceError(f"{error}; {what} {error.parameters_of}")
-            told.history = error.history
-            raise told from None
+            raise self.rescued(error, error.parameters, error.parameters_of) from None
+
+    def rescued(self, error: DeviceError, flat: NDArray[Any], of: str) -> DeviceError:
+        """Move to the CPU, with these parameters, when the device has failed.
+
+        Return the error that says so; ``of`` says what parameters they are.
+        """
+        self._become({**self._state_of(self.engine, flat), "device": "cpu"})
+        what = "the network is now on the CPU, with the weights"
+        told = DeviceError(f"{error}; {what} {of}")
+        told.history = error.history
+        return told
 
     def _trainer(self, samples: Samples, recipe: Recipe) -> Trainer | None:
         """Return the `Trainer` for samples of this kind if they have come before, else None."""

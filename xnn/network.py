@@ -22,6 +22,7 @@ from .layers import Layer, shown
 from .optimizers import Optimizer, as_optimizer
 from .parameters import Shape
 from .samples import advice, check_inputs
+from .stepper import Stepper
 from .steps import Recipe
 
 
@@ -356,6 +357,35 @@ class Network:
             progress=progress,
             resume=None if source is None else lambda: self.core.saved(source),
         )
+
+    def stepper(
+        self, optimizer: Optimizer | float | None = None, *, label_smoothing: float = 0.0
+    ) -> Stepper:
+        """Return a function that makes one training step on the samples it is called with.
+
+        It is for mini-batches that come one at a time: from a stream, a simulation or a loader of
+        one's own, as in online and reinforcement learning. Arguments are as in `fit`, but a
+        learning rate's schedule counts steps instead of epochs, and the book's ``lmbda``, which
+        depends on the number of samples, is refused.
+
+        Raises `ValueError` if they are out of range.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import xnn
+        >>> rng = np.random.default_rng(0)
+        >>> net = xnn.Network([2, 8, xnn.Dense(2, "softmax")], seed=0)
+        >>> step = net.stepper(xnn.Adam(0.01))
+        >>> for _ in range(300):
+        ...     x = rng.random((32, 2))
+        ...     cost, accuracy = step(x, (x[:, 0] > x[:, 1]).astype(int))
+        >>> accuracy > 0.9
+        True
+        """
+        checks.share("label_smoothing", label_smoothing)
+        chosen = as_optimizer(default_rate(self.cost) if optimizer is None else optimizer)
+        return Stepper(self.core, chosen, float(label_smoothing))
 
     def predict(self, x: ArrayLike) -> NDArray[Any]:
         """Return the outputs ``(n, outputs)`` for samples as `fit` takes them.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .backends import Array, Replay
 from .engine import Engine
-from .optimizers import Optimizer, Subject
+from .optimizers import Optimizer, Subject, Updates
 from .passes import Pass, split
 from .samples import Samples, scale
 from .workspace import Score, Workspace
@@ -166,7 +166,8 @@ class Trainer:
     ``key``, of 32 bits, seeds all randomness in layers; ``epochs`` is their total number. If they
     may be ``joined`` and are short, `laps` of them are run as one, since with few samples the
     overhead of an epoch dominates. With ``again`` it can be reused for other samples of this kind,
-    by `renew`; these must fit on the device.
+    by `put` or `renew`; these must fit on the device. ``updates`` are those of another trainer with
+    this optimizer, to go on with.
     """
 
     def __init__(
@@ -178,6 +179,7 @@ class Trainer:
         epochs: int = 1,
         joined: bool = False,
         again: bool = False,
+        updates: Updates | None = None,
     ) -> None:
         self.engine, self.recipe, self.epochs, self._again = engine, recipe, epochs, again
         backend, n = engine.backend, len(samples)
@@ -198,9 +200,11 @@ class Trainer:
         self.rng_state = backend.upload(np.array([key, 0], np.uint32))
         passes = {size: self._pass(size) for size in (batch, last) if size}
         self._lanes = passes[batch].lanes
-        parts = any(made.divided for made in passes.values())
-        subject = Subject(backend, engine.flat, engine.trained, n, parts)
-        self.updates = recipe.optimizer.start(subject)
+        if updates is None:
+            parts = any(made.divided for made in passes.values())
+            subject = Subject(backend, engine.flat, engine.trained, n, parts)
+            updates = recipe.optimizer.start(subject)
+        self.updates = updates
         work = self._work(most * batch)
         self.plan: list[_Chunk] = [self._chunk(passes[batch], work, most)] * whole
         if rest:
@@ -211,12 +215,37 @@ class Trainer:
         self._hits = backend.zeros((self.steps * self.laps,), engine.dtype)
         self._sizes = np.full(self.steps, batch)
         self._sizes[-1] = last or batch
+        self._ordered = False  # whether a sole chunk has the indices of its samples; see `once`
         self._swapped = False  # whether the network has the trained parameters; see `Updates.swap`
+
+    def put(self, samples: Samples) -> None:
+        """Replace the samples with others of the same kind."""
+        assert isinstance(self._source, _Resident)
+        self._source.put(samples)
+
+    def once(self, samples: Samples, rate: float) -> tuple[float, float | None]:
+        """Make a step on samples of the same kind, which are one mini-batch.
+
+        Return its mean cost and accuracy before the step. Nothing else is noted of it.
+        """
+        (chunk,), backend, n = self.plan, self.engine.backend, len(samples)
+        rates = self._rates(np.full(1, rate))
+        with self.engine.lock:
+            if not self._ordered:
+                self._source.begin(np.arange(n), self.plan)
+                self._source.prepare(chunk)
+                self._ordered = True
+            self.put(samples)
+            backend.copy(rates, chunk.rates)
+            needed = backend.needs_stage(chunk.replay)
+            with self.stage() if needed else nullcontext(), self.stepping():
+                chunk.replay()
+            cost, hits = (float(backend.download(v)[0]) for v in (chunk.costs, chunk.hits))
+        return cost / n, None if samples.scoring is None else hits / n
 
     def renew(self, samples: Samples, key: int) -> None:
         """Take samples of the same kind, and a key. The optimizer keeps its state."""
-        assert isinstance(self._source, _Resident)
-        self._source.put(samples)
+        self.put(samples)
         self.engine.backend.copy(np.array([key, 0], np.uint32), self.rng_state)
 
     def stage(self) -> AbstractContextManager[None]:
@@ -286,10 +315,7 @@ class Trainer:
         epochs are joined, ``order`` and ``rates`` cover `laps` of them.
         """
         backend = self.engine.backend
-        with np.errstate(over="ignore"):
-            rates = rates.astype(self.engine.dtype)
-        if not np.isfinite(rates).all():
-            raise ValueError(f"learning_rate is too large for {self.engine.dtype}")
+        rates = self._rates(rates)
         with self.engine.lock:
             rates = backend.upload(rates)
             plan = self._remaining(first)
@@ -325,6 +351,14 @@ class Trainer:
         fine = all(map(math.isfinite, mean))
         bad = None if fine else next(iter(np.flatnonzero(~np.isfinite(costs)).tolist()), None)
         return list(zip(mean, right, strict=True)), bad
+
+    def _rates(self, rates: NDArray[np.float64]) -> NDArray[Any]:
+        """Return rates in the network's dtype, checked."""
+        with np.errstate(over="ignore"):
+            rates = rates.astype(self.engine.dtype)
+        if not np.isfinite(rates).all():
+            raise ValueError(f"learning_rate is too large for {self.engine.dtype}")
+        return rates
 
     def _remaining(self, first: int) -> list[_Chunk]:
         """Return the chunks of an epoch from a step on, which may lie within one of the plan."""

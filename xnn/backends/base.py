@@ -360,6 +360,10 @@ class Backend(ABC):
         """
         return nullcontext()
 
+    def needs_stage(self, replay: Replay) -> bool:
+        """Return whether what this backend compiled may be slower outside of a `stage`."""
+        return True
+
     @abstractmethod
     def synchronize(self) -> None:
         """Wait until all work given to the device is done."""

@@ -440,6 +440,9 @@ class CppBackend(CpuBackend):
         light = self._has_kernels() and not self._blas_divided
         return super().stage(0 if light else multiplications)
 
+    def needs_stage(self, replay: Replay) -> bool:
+        return getattr(replay, "call", None) is None  # or else it is kernels alone, without BLAS
+
     def _has_kernels(self, multiplications: int = 0, least: int = 0) -> bool:
         """Return whether there is a compiler, and enough work for it."""
         there = not CppBackend._broken and compiler.command() is not None

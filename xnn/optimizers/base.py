@@ -34,8 +34,8 @@ class Subject:
     """All parameters …"""
     parameters: Sequence[Parameter]
     """… and where they lie in it."""
-    examples: int
-    """The number n of training samples."""
+    examples: int | None
+    """The number n of training samples, or None if nobody knows."""
     parts: bool = False
     """Whether a step's gradients come in parts, all computed at the same parameters."""
 

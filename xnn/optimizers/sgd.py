@@ -90,7 +90,12 @@ class SGD(Optimizer):
             raise ValueError("nesterov is True, but momentum is 0; give a momentum such as 0.9")
 
     def start(self, subject: Subject) -> Updates:
-        decay = self.weight_decay or self.lmbda / subject.examples
+        if self.lmbda and subject.examples is None:
+            raise ValueError(
+                f"lmbda is {self.lmbda!r}, but λ/n needs the number n of training samples, which "
+                "is unknown here: give λ/n as weight_decay"
+            )
+        decay = self.weight_decay or self.lmbda / (subject.examples or 1)
         clips = self.clip_norm is not None or self.clip_value is not None
         if not self.momentum and not clips and not subject.parts:
             return _Plain(subject, decay)

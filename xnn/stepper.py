@@ -1,0 +1,115 @@
+"""Training on mini-batches as they come, for loops of one's own."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from typing import Any
+
+from numpy.typing import ArrayLike, NDArray
+
+from .backends import DeviceError
+from .core import Core
+from .engine import Engine
+from .inference import Evaluation
+from .optimizers import Optimizer, Subject, Updates
+from .samples import Samples, advice
+from .steps import Recipe, Trainer, check_sizes
+
+_KINDS = 8  # of mini-batches for which steps are kept compiled
+_MANY = 100  # steps of a kind, after which thousands more are expected
+_EXPECTED = 10_000
+_KEEP = 10.0  # seconds between copies of the parameters to the host, in case the device fails
+
+
+class Stepper:
+    """Makes one training step per call; what `Network.stepper` returns.
+
+    Calling it with samples and targets as `Network.fit` takes them, and perhaps a
+    ``sample_weight``, makes one step of the optimizer on all of them, and returns their
+    `Evaluation`: cost and accuracy before the step, in training mode. The optimizer's velocity or
+    moments go on from call to call.
+
+    Mini-batches may differ in size; the steps for the last eight sizes are kept compiled. Each
+    size is compiled again, to kernels, when it has come a hundred times.
+
+    Raises `ValueError` for bad input, before the step; `FloatingPointError` if the cost is NaN or
+    infinite: the network's weights have then become useless; `xnn.DeviceError` if a GPU fails: the
+    network is then on the CPU, with weights that are some ten seconds old.
+    """
+
+    def __init__(self, core: Core, optimizer: Optimizer, smoothing: float) -> None:
+        #: How many steps have been made.
+        self.steps = 0
+        self._core, self._optimizer, self._smoothing = core, optimizer, smoothing
+        self._kept: NDArray[Any] | None = None
+        self._came = 0.0  # when that was copied
+        self._begin(core.engine)
+
+    def __call__(
+        self, x: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> Evaluation:
+        """Make a step; see `Stepper`."""
+        core = self._core
+        engine = core.engine
+        samples = core.weighed(core.samples(x, y), sample_weight)
+        if not self.steps:
+            for said in advice(engine.backend, samples, engine.layers[-1].function):
+                warnings.warn(said, stacklevel=2)
+        if self._smoothing and samples.scoring is None:
+            raise ValueError("label_smoothing is given, but the targets are not classes")
+        try:
+            with engine.lock:
+                if engine is not self._engine:  # the network has moved
+                    state = self._updates.saved()
+                    self._begin(engine)
+                    self._updates.restore(state)
+                evaluation = self._step(samples)
+        except DeviceError as error:
+            if self._kept is not None:
+                raise core.rescued(error, self._kept, "from some seconds earlier") from None
+            raise
+        if not math.isfinite(evaluation.cost):
+            raise FloatingPointError(
+                f"training diverged: the cost of step {self.steps} is NaN or infinite, and so are "
+                "weights; set others, and try a lower learning rate with a new stepper"
+            )
+        return evaluation
+
+    def _begin(self, engine: Engine) -> None:
+        """Begin with an optimizer that has made no step."""
+        self._engine = engine
+        self._trainers: dict[Any, Trainer] = {}
+        self._counts: dict[Any, int] = {}
+        subject = Subject(engine.backend, engine.flat, engine.trained, None, engine.reuses)
+        self._updates: Updates = self._optimizer.start(subject)
+
+    def _step(self, samples: Samples) -> Evaluation:
+        trainer = self._trainer(samples)
+        (rate,) = self._optimizer.rates(self.steps, 1)
+        found = Evaluation(*trainer.once(samples, rate))
+        self.steps += 1
+        now = time.monotonic()
+        if now - self._came >= _KEEP and math.isfinite(found.cost):
+            self._kept, self._came = self._engine.backend.download(self._engine.flat), now
+        return found
+
+    def _trainer(self, samples: Samples) -> Trainer:
+        """Return the compiled step for mini-batches like this."""
+        engine, kind = self._engine, samples.kind()
+        trainer = self._trainers.pop(kind, None)
+        count = self._counts[kind] = self._counts.get(kind, 0) + 1
+        if trainer is None or count == _MANY:
+            recipe = Recipe(self._optimizer, len(samples), smoothing=self._smoothing)
+            check_sizes(engine, len(samples), recipe)
+            key = int(self._core.rng.integers(2**32)) if engine.random else 0
+            steps = 1 if count < _MANY else _EXPECTED
+            trainer = Trainer(
+                engine, samples, recipe, key, steps, again=True, updates=self._updates
+            )
+        while len(self._trainers) >= _KINDS:
+            oldest = next(iter(self._trainers))
+            del self._trainers[oldest]
+        self._trainers[kind] = trainer  # now the most recent
+        return trainer
