@@ -1,12 +1,13 @@
 """Networks of many kinds on a CPU: training steps and predictions, compared with PyTorch.
 
 They range from a tutorial's four samples to a network for colour images. PyTorch has the same
-modules (by `xnn.to_torch`), the memory format and the threads that are fastest for its step, and
-predicts within ``torch.inference_mode()``. Each peer runs in a process of its own and is warmed up
-first; figures are the median step time of some epochs, and the time of one call that predicts all
-samples.
+modules (by `xnn.to_torch`), the memory format, the Adam and the threads that are fastest for its
+step, and predicts within ``torch.inference_mode()``, with the threads that are fastest for that.
+Each peer runs in a process of its own and is warmed up first; figures are the median step time of
+some epochs, and that of calls that predict all samples, after a second of such calls.
 """
 
+import itertools
 import json
 import sys
 import time
@@ -165,7 +166,7 @@ def _torch(kind: Kind, x, y):
     targets = torch.from_numpy(y)
     cost = torch.nn.MSELoss() if y.ndim == 2 else torch.nn.CrossEntropyLoss()
 
-    def make(order):
+    def make(order, fused):
         modules = list(
             xnn.to_torch(xnn.Network([kind.inputs, *kind.layers()], seed=0, device="cpu"))
         )
@@ -174,7 +175,7 @@ def _torch(kind: Kind, x, y):
         net = torch.nn.Sequential(*modules)
         net = net.to(memory_format=order) if images else net
         held = inputs.contiguous(memory_format=order) if images else inputs
-        optimizer = torch.optim.Adam(net.parameters())
+        optimizer = torch.optim.Adam(net.parameters(), fused=fused)
 
         def step(index) -> None:
             loss = cost(net(held[index]), targets[index])
@@ -184,17 +185,23 @@ def _torch(kind: Kind, x, y):
 
         return net, held, step
 
+    def predict():
+        with torch.inference_mode():
+            return net(held)
+
     some = torch.arange(min(kind.batch, len(x)))
     orders = (torch.contiguous_format, torch.channels_last) if images else (None,)
     times = {}
-    for order in orders:
-        _, _, step = make(order)
-        times[order] = best_threads(torch, lambda step=step: [step(some) for _ in range(5)])
-    best = min(times, key=lambda order: times[order][0])
-    torch.set_num_threads(times[best][1])
-    net, held, step = make(best)
+    for way in itertools.product(orders, (False, True)):
+        _, _, step = make(*way)
+        times[way] = best_threads(torch, lambda step=step: [step(some) for _ in range(5)])
+    best = min(times, key=lambda way: times[way][0])
+    net, held, step = make(*best)
+    net.eval()
+    _, answering = best_threads(torch, lambda: [predict() for _ in range(5)])
 
     def train() -> float:
+        torch.set_num_threads(times[best][1])
         net.train()
         epochs, began = (
             max(1, 300 * kind.batch // len(x)) if len(x) < 100 else 1,
@@ -206,9 +213,10 @@ def _torch(kind: Kind, x, y):
         return (time.perf_counter() - began) / epochs / -(-len(x) // kind.batch)
 
     def answer():
-        net.eval()
-        with torch.inference_mode():
-            return net(held)
+        if net.training:
+            torch.set_num_threads(answering)
+            net.eval()
+        return predict()
 
     return train, answer
 
@@ -221,14 +229,21 @@ def measure(kind: str, peer: str) -> dict:
     seconds, began = [], time.perf_counter()
     while len(seconds) < 3 or time.perf_counter() - began < _SECONDS:
         seconds.append(train())
-    answer()
-    answers = []
-    for _ in range(9):
-        began = time.perf_counter()
-        answer()
-        answers.append(time.perf_counter() - began)
+    _calls(answer)
+    answers = _calls(answer)
     batch = min(task.batch, len(x))
     return {"seconds": median(seconds), "samples": batch, "answers": median(answers)}
+
+
+def _calls(answer) -> list[float]:
+    """Return the seconds of each call in a second, or of nine."""
+    seconds: list[float] = []
+    until = time.perf_counter() + 1
+    while len(seconds) < 9 or time.perf_counter() < until:
+        began = time.perf_counter()
+        answer()
+        seconds.append(time.perf_counter() - began)
+    return seconds
 
 
 if __name__ == "__main__":
