@@ -274,6 +274,11 @@ class FragileBackend(StandInBackend):
 
     left = 0
 
+    def download(self, array):
+        if FragileBackend.left < 0:
+            raise DeviceError("fragile failed")
+        return super().download(array)
+
     def _replay(self, tape, kept):
         replay = super()._replay(tape, kept)
 

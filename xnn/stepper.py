@@ -20,7 +20,7 @@ from .steps import Recipe, Trainer, check_sizes
 _KINDS = 8  # of mini-batches for which steps are kept compiled
 _MANY = 100  # steps of a kind, after which thousands more are expected
 _EXPECTED = 10_000
-_KEEP = 10.0  # seconds between copies of the parameters to the host, in case the device fails
+_KEEP = 10.0  # seconds between copies of everything to the host, in case the device fails
 
 
 class Stepper:
@@ -35,16 +35,18 @@ class Stepper:
     size is compiled again, to kernels, when it has come a hundred times.
 
     Raises `ValueError` for bad input, before the step; `FloatingPointError` if the cost is NaN or
-    infinite: the network's weights have then become useless; `xnn.DeviceError` if a GPU fails: the
-    network is then on the CPU, with weights that are some ten seconds old.
+    infinite: the network's weights have then become useless; `xnn.DeviceError` if a GPU fails:
+    network and optimizer are then on the CPU, as they were after a step some ten seconds earlier,
+    to which ``steps`` returns.
     """
 
     def __init__(self, core: Core, optimizer: Optimizer, smoothing: float) -> None:
         #: How many steps have been made.
         self.steps = 0
         self._core, self._optimizer, self._smoothing = core, optimizer, smoothing
-        self._kept: NDArray[Any] | None = None
-        self._came = 0.0  # when that was copied
+        #: Copies of the parameters and of the optimizer's state, after which step, and when.
+        self._kept: tuple[NDArray[Any], dict[str, NDArray[Any]]] | None = None
+        self._kept_at, self._came = 0, -math.inf
         self._begin(core.engine)
 
     def __call__(
@@ -62,14 +64,16 @@ class Stepper:
         try:
             with engine.lock:
                 if engine is not self._engine:  # the network has moved
-                    state = self._updates.saved()
-                    self._begin(engine)
-                    self._updates.restore(state)
+                    self._begin(engine, self._updates.saved())
                 evaluation = self._step(samples)
         except DeviceError as error:
-            if self._kept is not None:
-                raise core.rescued(error, self._kept, "from some seconds earlier") from None
-            raise
+            if self._kept is None:  # before the first step
+                raise
+            flat, state = self._kept
+            told = core.rescued(error, flat, f"from after step {self._kept_at}")
+            self.steps = self._kept_at
+            self._begin(core.engine, state)
+            raise told from None
         if not math.isfinite(evaluation.cost):
             raise FloatingPointError(
                 f"training diverged: the cost of step {self.steps} is NaN or infinite, and so are "
@@ -77,13 +81,15 @@ class Stepper:
             )
         return evaluation
 
-    def _begin(self, engine: Engine) -> None:
-        """Begin with an optimizer that has made no step."""
+    def _begin(self, engine: Engine, state: dict[str, NDArray[Any]] | None = None) -> None:
+        """Begin on an engine, with an optimizer in this state, or one that has made no step."""
         self._engine = engine
         self._trainers: dict[Any, Trainer] = {}
         self._counts: dict[Any, int] = {}
         subject = Subject(engine.backend, engine.flat, engine.trained, None, engine.reuses)
         self._updates: Updates = self._optimizer.start(subject)
+        if state is not None:
+            self._updates.restore(state)
 
     def _step(self, samples: Samples) -> Evaluation:
         trainer = self._trainer(samples)
@@ -92,7 +98,9 @@ class Stepper:
         self.steps += 1
         now = time.monotonic()
         if now - self._came >= _KEEP and math.isfinite(found.cost):
-            self._kept, self._came = self._engine.backend.download(self._engine.flat), now
+            flat = self._engine.backend.download(self._engine.flat)
+            self._kept = flat, self._updates.saved()
+            self._kept_at, self._came = self.steps, now
         return found
 
     def _trainer(self, samples: Samples) -> Trainer:
