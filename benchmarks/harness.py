@@ -165,7 +165,7 @@ def machine(*packages: str) -> dict:
         versions["kernels by"] = (told.splitlines() or [command[0]])[0]
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": _git("describe", "--always", "--dirty"),
+        "commit": _commit(),
         "python": platform.python_version(),
         "processor": model or platform.processor(),
         "cores": os.cpu_count(),
@@ -182,6 +182,13 @@ def write(name: str, content: dict, folder: Path | None = None, told: bool = Tru
     root = RESULTS.parent.parent
     if told:
         print(f"Written to {path.relative_to(root) if path.is_relative_to(root) else path}")
+
+
+def _commit() -> str:
+    """Return the commit, marked as dirty if more than results have been changed since."""
+    paths = ":/", ":(top,exclude)benchmarks/results"
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", *paths)
+    return _git("describe", "--always") + ("-dirty" if changed not in ("", "unknown") else "")
 
 
 def _git(*arguments: str) -> str:
