@@ -86,6 +86,26 @@ def test_averages_are_what_the_network_has_between_steps(device):
         np.testing.assert_allclose(parameters(averaged), wanted, rtol=1e-10)
 
 
+def test_an_average_begins_with_the_weights_at_the_first_step(device):
+    x, y = samples()
+    one, other = network(device=device), network(device=device, seed=1)
+    steps = [net.stepper(xnn.Averaged(0.1)) for net in (one, other)]
+    other.load_state_dict(one.state_dict())
+    for step in steps:
+        step(x, y)
+    np.testing.assert_array_equal(parameters(one), parameters(other))
+
+
+def test_figures_of_weighted_samples_are_those_of_a_history(device):
+    x, y = samples()
+    weights = np.random.default_rng(1).random(24)
+    one, other = network(device=device), network(device=device)
+    history = one.fit(x, y, epochs=1, batch_size=24, sample_weight=weights, optimizer=0.1)
+    cost, accuracy = other.stepper(0.1)(x, y, weights)
+    assert cost == pytest.approx(history.cost[0], rel=1e-10)
+    assert accuracy == history.accuracy[0]
+
+
 def test_weights_and_smoothing_are_those_of_fit(device):
     x, y = samples()
     weights = np.random.default_rng(1).random(24)
@@ -272,3 +292,23 @@ def test_a_device_that_fails_leaves_weights_on_the_cpu(monkeypatch):
     step(x, y)  # the fourth, there
     assert step.steps == 4
     np.testing.assert_allclose(parameters(net), parameters(twin), rtol=1e-9)
+
+
+def test_another_stepper_goes_on_where_the_network_is_now(monkeypatch):
+    """Its optimizer is as it was when that was last copied, and the weights are not touched."""
+    monkeypatch.setattr("xnn.stepper._KEEP", 0.0)
+    monkeypatch.setitem(xnn.backends.KINDS, "fragile", FragileBackend)
+    FragileBackend.left = 4
+    net = network(device="fragile")
+    x, y = samples()
+    first, second = net.stepper(xnn.Adam(0.01)), net.stepper(xnn.Adam(0.0001))
+    second(x, y)
+    with pytest.raises(xnn.DeviceError, match="now on the CPU"):
+        seen_until_failure(net, first, x, y)
+    for _ in range(5):
+        first(x, y)
+    before = parameters(net)
+    second(x, y)
+    assert net.device == "cpu"
+    np.testing.assert_allclose(parameters(net), before, atol=1e-3)
+    assert not np.array_equal(parameters(net), before)

@@ -25,7 +25,8 @@ _KEPT = 4  # sizes for which a compiled `Backward` is kept, as calls often repea
 _FEW = 20_000_000  # multiplications; above, there are lanes
 _FEW_BYTES = 4 * 1024 * 1024  # of inputs and outputs of all layers
 _OFTEN = 8
-_FUNCTIONS = 8  # at most
+_FUNCTIONS = 8  # at most, …
+_OFTENER = 16  # … unless another kind comes so many times as often: making one takes a millisecond
 
 
 class Evaluation(NamedTuple):
@@ -143,12 +144,13 @@ class Inference:
             return
         with engine.lock:
             self._asked[key] += 1
-            if self._asked[key] < _OFTEN:
+            room = len(self.ready) < _FUNCTIONS
+            if self._asked[key] < (_OFTEN if room else _OFTEN * _OFTENER):
                 if len(self._asked) > 4 * _FUNCTIONS:
                     self._asked.clear()
                 return
             del self._asked[key]
-            while len(self.ready) >= _FUNCTIONS:
+            if not room:
                 del self.ready[next(iter(self.ready))]
             forward = Forward(engine, n, n, scale(x.dtype))
             self.ready[key] = engine.backend.function(

@@ -264,6 +264,7 @@ def _swept(operands: dict[str, Any]) -> dict[str, Array]:
     return {name: array for name, array in arrays if array.ndim}
 
 
+@np.errstate(all="ignore")
 def _square_is_finite(numbers: Array) -> bool:
     return math.isfinite(numbers.dot(numbers))
 
