@@ -273,12 +273,24 @@ def test_pixels_out_of_scale_are_warned_of_once(device):
         step(x, [0, 1])
 
 
-def test_a_device_that_fails_leaves_weights_on_the_cpu(monkeypatch):
+@pytest.fixture
+def fragile(monkeypatch):
+    """Return a function that makes a network on a device which fails after so many steps.
+
+    Everything is copied before each of them.
+    """
     monkeypatch.setattr("xnn.stepper._KEEP", 0.0)
     monkeypatch.setitem(xnn.backends.KINDS, "fragile", FragileBackend)
-    FragileBackend.left = 3
-    net = network(device="fragile")
-    x, y = samples()
+
+    def made(good):
+        FragileBackend.left = good
+        return network(device="fragile")
+
+    return made
+
+
+def test_a_device_that_fails_leaves_weights_on_the_cpu(fragile):
+    net, (x, y) = fragile(3), samples()
     step, seen = net.stepper(xnn.Adam(0.01)), []
     said = "fragile failed; the network is now on the CPU, with the weights from after step 3"
     with pytest.raises(xnn.DeviceError, match=said):
@@ -294,13 +306,9 @@ def test_a_device_that_fails_leaves_weights_on_the_cpu(monkeypatch):
     np.testing.assert_allclose(parameters(net), parameters(twin), rtol=1e-9)
 
 
-def test_another_stepper_goes_on_where_the_network_is_now(monkeypatch):
+def test_another_stepper_goes_on_where_the_network_is_now(fragile):
     """Its optimizer is as it was when that was last copied, and the weights are not touched."""
-    monkeypatch.setattr("xnn.stepper._KEEP", 0.0)
-    monkeypatch.setitem(xnn.backends.KINDS, "fragile", FragileBackend)
-    FragileBackend.left = 4
-    net = network(device="fragile")
-    x, y = samples()
+    net, (x, y) = fragile(4), samples()
     first, second = net.stepper(xnn.Adam(0.01)), net.stepper(xnn.Adam(0.0001))
     second(x, y)
     with pytest.raises(xnn.DeviceError, match="now on the CPU"):
