@@ -471,14 +471,14 @@ def blocks(monkeypatch):
 @pytest.mark.parametrize("kind", ["f", "d", "B", "i", "strided", "columns"])
 def test_many_samples_are_answered_as_each_alone(blocks, monkeypatch, name, kind, lanes):
     monkeypatch.setattr("xnn.backends.cpu.CpuBackend.lanes", lambda *_: lanes)
-    net = xnn.Network(NETWORKS[name], seed=0, device="cpu")
-    x = np.random.default_rng(0).integers(0, 10, (100, 24)).astype(kind if len(kind) == 1 else "f")
+    net = xnn.Network(NETWORKS[name], seed=0, device="cpu", dtype="float64")
+    x = np.random.default_rng(0).integers(0, 200, (100, 24)).astype(kind if len(kind) == 1 else "d")
     x = {"strided": x[:, ::2], "columns": np.asfortranarray(x)[:, :12]}.get(kind, x[:, :12])
     x = x.reshape(100, *net.core.engine.shapes[0])
     found = net.predict(x)
     assert sum(blocks) == 96
     alone = np.concatenate([net.predict(x[i : i + 1]) for i in range(100)])
-    np.testing.assert_allclose(found, alone, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(found, alone, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("place", [0, 40, 95, 99])
