@@ -21,9 +21,9 @@ from .workspace import Interior, Score, Workspace
 _MOST = 64 * 1024 * 1024  # bytes of a block, however many parameters there are
 _SPAN = 3_000_000_000  # multiplications
 _KEPT = 4  # sizes for which a compiled `Backward` is kept, as calls often repeat
-# Calls with few samples, and calls alike from which on they have a function of their own.
-_FEW = 20_000_000  # multiplications; above, there are lanes
-_FEW_BYTES = 4 * 1024 * 1024  # of inputs and outputs of all layers
+# Calls with few samples have a function of their own, once so many alike have come. Few are up to
+_FEW = 20_000_000  # multiplications, above which there are lanes, and
+_FEW_BYTES = 4 * 1024 * 1024  # of inputs and outputs of all layers.
 _OFTEN = 8
 _FUNCTIONS = 8  # at most, …
 _OFTENER = 16  # … unless another kind comes so many times as often: making one takes a millisecond
