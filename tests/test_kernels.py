@@ -497,7 +497,7 @@ def test_what_is_not_a_number_is_found_among_many(blocks, place, bad):
 @pytest.fixture
 def many(monkeypatch):
     """Few samples are asked for many times from the fourth on."""
-    monkeypatch.setattr("xnn.backends.cpp._MANY_STEPS", 3)
+    monkeypatch.setattr("xnn.backends.cpp._MANY_CALLS", 3)
 
 
 def hastened(net, x):

@@ -145,15 +145,24 @@ def check(learning_rate: Any, name: str = "learning_rate") -> None:
         checks.number(name, learning_rate, wanted, above=0)
 
 
-def rates(learning_rate: LearningRate, epoch: int, steps: int) -> NDArray[np.float64]:
-    """Return the learning rate of each step of an epoch, shape ``(steps,)``.
+def rates(
+    learning_rate: LearningRate, epoch: int, steps: int, epochs: int = 1
+) -> NDArray[np.float64]:
+    """Return the learning rate of each step of an epoch, or of several from ``epoch`` on.
 
-    Raises `ValueError` if a function returns anything but a number of at least 0.
+    Shape ``(epochs * steps,)``. Raises `ValueError` if a function returns anything but a number of
+    at least 0.
     """
+    if not callable(learning_rate):
+        return np.full(epochs * steps, float(learning_rate))
+    of_each = [_rates(learning_rate, at, steps) for at in range(epoch, epoch + epochs)]
+    return np.concatenate(of_each)
+
+
+def _rates(
+    learning_rate: Schedule | Callable[[int], float], epoch: int, steps: int
+) -> NDArray[np.float64]:
     if isinstance(learning_rate, Schedule):
         return learning_rate.rates(epoch, steps)
-    if callable(learning_rate):
-        rate = learning_rate(epoch)
-        what = f"learning_rate({epoch})"
-        return np.full(steps, checks.not_negative(what, rate))
-    return np.full(steps, float(learning_rate))
+    rate = learning_rate(epoch)
+    return np.full(steps, checks.not_negative(f"learning_rate({epoch})", rate))

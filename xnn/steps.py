@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from .backends import Array, Replay
 from .engine import Engine
-from .optimizers import Optimizer, Subject, Updates
+from .optimizers import Optimizer, Subject, Updates, UpdateStep
 from .passes import Pass, split
 from .samples import Samples, scale
 from .workspace import Score, Workspace
@@ -141,10 +142,17 @@ def _lengths(engine: Engine, batch: int, full: int, epochs: int, join: bool) -> 
     compiled together.
     """
     backend = engine.backend
-    row = backend.padded(engine.sizes[0] + 1, engine.dtype) * engine.dtype.itemsize
+    widest = max(engine.sizes[0] + 1, engine.outputs)
+    row = backend.padded(widest, engine.dtype) * engine.dtype.itemsize
     heavy = batch * sum(engine.multiplications)
     held = backend.chunk_bytes(heavy) // (batch * row)
     most = max(1, min(held, backend.chunk_steps, backend.chunk_multiplications // max(1, heavy)))
+
+    def recorded(steps: int) -> int:
+        return backend.recorded(steps, heavy, epochs * full)
+
+    if recorded(most) > backend.recorded_steps:
+        most = backend.recorded_steps
     # A divisor of the number of epochs, so that one plan serves all.
     several = [laps for laps in range(2, most // full + 1) if join and not epochs % laps]
     choices = [(1, steps) for steps in range(1, min(most, full) + 1)]
@@ -155,7 +163,8 @@ def _lengths(engine: Engine, batch: int, full: int, epochs: int, join: bool) -> 
         laps, steps = choice
         chunks, rest = divmod(laps * full, steps)
         each = chunks + (rest > 0) + _EPOCH
-        return backend.compile_cost * (steps + rest) + epochs / laps * each
+        compiled = recorded(steps) + recorded(rest)
+        return backend.compile_cost * compiled + epochs / laps * each
 
     return min(choices, key=takes)
 
@@ -395,14 +404,7 @@ class Trainer:
             if weighted and self.recipe.by_weight:
                 updates.weigh(self._share_out(work.weights[:rows].reshape(steps, batch)))
             step = updates.begin(rates, batch)
-            for i in range(steps):
-                step.at = i
-                through.run(work, i * batch, step.gradient, weighted)
-                for gradient in through.asides:
-                    step.add(gradient)
-                if engine.random:
-                    backend.advance(self.rng_state)
-                step.apply()
+            backend.repeat(steps, partial(self._step, through, work, step))
             score.record(source.samples.scoring, weighted)
 
         heavy = through.multiplications
@@ -410,6 +412,16 @@ class Trainer:
             heavy += _UPDATE * engine.flat.size
         replay = backend.compile(train, heavy, self.epochs * self.steps)
         return _Chunk(steps, through, work, index, rates, score.costs, score.hits, replay)
+
+    def _step(self, through: Pass, work: Workspace, step: UpdateStep, at: int) -> None:
+        """Do one step of a chunk, within a step that is compiled."""
+        step.at = at
+        through.run(work, at * through.rows, step.gradient, self.samples.weights is not None)
+        for gradient in through.asides:
+            step.add(gradient)
+        if self.engine.random:
+            self.engine.backend.advance(self.rng_state)
+        step.apply()
 
     def _share_out(self, weights: Array) -> Array:
         """Scale weights ``(steps, batch)`` to a mean of 1 in each row, and return their sums.

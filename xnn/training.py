@@ -236,8 +236,7 @@ class Run:
             with self._engine.lock:  # the generator is part of the network's state
                 self._order = np.concatenate([next(self._orders) for _ in laps])
             self.step, self._began = 0, began
-        each = [self._optimizer.rates(epoch, trainer.steps) for epoch in laps]
-        rates = np.concatenate(each) * self.rate_factor
+        rates = self._optimizer.rates(first, trainer.steps, trainer.laps) * self.rate_factor
         glanced = began
         with trainer.stepping():
             for done in trainer.epoch(self._order, rates, self.step):

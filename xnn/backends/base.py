@@ -71,8 +71,10 @@ class Backend(ABC):
     xp: Any
     #: Rows of matrices start at multiples of this many bytes: BLAS is up to a third faster then.
     alignment: ClassVar[int] = 64
+    #: At most this many steps of a `repeat` are recorded one by one; see `recorded`.
+    recorded_steps: ClassVar[int] = 32
     #: At most this many steps are compiled into one replay, a chunk, …
-    chunk_steps: ClassVar[int] = 32
+    chunk_steps: ClassVar[int] = 512
     #: … of at most this many multiplications: other work and Ctrl-C wait for a chunk to end.
     chunk_multiplications: ClassVar[int] = 1_000_000_000
     #: Compiling a step costs as much as the fixed overhead of this many chunks.
@@ -261,6 +263,24 @@ class Backend(ABC):
         """
         for lane in lanes:
             lane()
+
+    def repeat(self, times: int, do: Callable[[int], None]) -> None:
+        """Call ``do`` with 0, 1, … ``times`` - 1, within a step.
+
+        A device that finds what a few of these calls do to be alike, at evenly spaced addresses,
+        need not make the others to know what they do. What ``do`` keeps from one call to the next
+        must be in arrays from `zeros`; `scratch` may return the same memory to each call.
+        """
+        for i in range(times):
+            do(i)
+
+    def recorded(self, times: int, multiplications: int = 0, of: int = 1) -> int:
+        """Return how often `repeat` calls its function at most, when a step is compiled.
+
+        For that many ``times``, each with some multiplications, if ``of`` times will be done in
+        all; see `compile`.
+        """
+        return times
 
     def compile(
         self, step: Callable[[], None], multiplications: int = 0, times: int = 1, lane: int = 0

@@ -37,9 +37,10 @@ class Blas:
             raise ImportError(f"this SciPy's BLAS does not use 32-bit integers: {signature!r}")
         address = get_pointer(functions[name], get_name(functions[name]))
         self._ffi = FFI()
+        self._address = self._ffi.typeof("void *")
         pointers = ", ".join(["void *"] * 13)
         self._gemm = self._ffi.cast(f"void (*)({pointers})", address)
-        self._constants: dict[bytes | int, Any] = {}
+        self._constants: dict[tuple[str, bytes | int | float], Any] = {}
 
     def gemm(
         self, a: Array, b: Array, out: Array, alpha: float | Array, beta: float | Array
@@ -73,19 +74,23 @@ class Blas:
 
     def _constant(self, value: bytes | int) -> Any:
         """Return a letter or an integer as a read-only C value."""
-        made = self._constants.get(value)
-        if made is None:
-            ctype = "int *" if isinstance(value, int) else "char *"
-            made = self._constants[value] = self._ffi.new(ctype, value)
-        return made
+        return self._made("int" if isinstance(value, int) else "char", value)
 
     def _scalar(self, value: float | Array) -> Any:
-        return value if isinstance(value, np.ndarray) else self._ffi.new(f"{self._type} *", value)
+        return value if isinstance(value, np.ndarray) else self._made(self._type, value)
+
+    def _made(self, kind: str, value: bytes | int | float) -> Any:
+        made = self._constants.get((kind, value))
+        if made is None:
+            made = self._constants[kind, value] = self._ffi.new(f"{kind} *", value)
+        return made
 
     def _pointer(self, owner: Any) -> Any:
         """Return the address of an array or C value. Any type but ``void *`` makes calls slower."""
-        where = owner.ctypes.data if isinstance(owner, np.ndarray) else owner
-        return self._ffi.cast("void *", where)
+        made = owner
+        if isinstance(owner, np.ndarray):
+            made = owner.__array_interface__["data"][0]
+        return self._ffi.cast(self._address, made)
 
 
 @cache

@@ -24,6 +24,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from . import threads
 
 # Results may differ in the last bit, as a product and a sum may share one rounding; NaN and
@@ -83,14 +86,20 @@ def load(kernels: Iterable[str]) -> dict[str, Any]:
     return {text: _functions[text] for text in texts}
 
 
+def address(array: Any) -> int:
+    """Return where a NumPy array begins."""
+    return int(array.__array_interface__["data"][0])
+
+
 def pointer(array: Any) -> Any:
-    """Return the address of a NumPy array."""
-    return _ffi().cast("void *", array.__array_interface__["data"][0])
+    """Return that address as a pointer."""
+    return _ffi().cast(_types()[0], address(array))
 
 
 def pointers(values: Sequence[Any]) -> Any:
     """Return a kernel's argument ``p`` of addresses; keep it, and the arrays there, alive."""
-    return _ffi().new("void *[]", [_ffi().cast("void *", value) for value in values])
+    cast, (kind, several) = _ffi().cast, _types()
+    return _ffi().new(several, [cast(kind, value) for value in values])
 
 
 def integers(values: Sequence[int]) -> Any:
@@ -98,9 +107,20 @@ def integers(values: Sequence[int]) -> Any:
     return _ffi().new("long long[]", list(values) or [0])
 
 
+def numbers(made: Any) -> NDArray[Any]:
+    """Return what `pointers` or `integers` returned as an array of integers, without a copy."""
+    return np.frombuffer(_ffi().buffer(made), np.int64)
+
+
 def _ffi() -> Any:
     with _making:
         return _made_ffi()
+
+
+@cache
+def _types() -> tuple[Any, Any]:
+    """Return the types of a pointer and of several, which are slow to look up by name."""
+    return _ffi().typeof("void *"), _ffi().typeof("void *[]")
 
 
 @cache

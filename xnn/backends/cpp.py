@@ -9,8 +9,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,11 @@ from .cpu import CpuBackend
 from .windows import Window
 
 # Compiling takes a second, once. That is worth it for a step of this many multiplications, or for
-# this many steps: kernels save some ten microseconds in each.
+# this many steps: kernels save some thirty microseconds in each.
 _WORTH_KERNELS = 1_000_000
-_MANY_STEPS = 5_000
+_MANY_STEPS = 1_000
+# Predictions of few samples go on while kernels are compiled for them, after this many calls.
+_MANY_CALLS = 5_000
 # Outputs of many samples use kernels from this many multiplications on, and a block of samples is
 # to stay in cache, with the results between the layers.
 _WORTH_BLOCKS = 10_000_000
@@ -48,6 +51,9 @@ _PASS = 20
 _UPDATE = 40
 # And how many as long as a small network's answer, which takes a few microseconds.
 _CALL = 20_000
+# How often what is repeated is recorded for a loop: the first time, for what is only made then;
+# then twice for the addresses, and the last time to check these.
+_RECORDED = 4
 
 
 @dataclass
@@ -57,6 +63,7 @@ class _Noting:
     whole: bool = False  # whether not to divide what comes: it is a lane, or in one
     blas_divides: bool = False  # whether there are products that BLAS divides among threads
     saved: int = 0  # how many multiplications run concurrently with others
+    numbers: dict[Any, Array] = field(default_factory=dict)  # constants, by their value and dtype
 
 
 class CppBackend(CpuBackend):
@@ -67,13 +74,13 @@ class CppBackend(CpuBackend):
     def __init__(self) -> None:
         super().__init__()
         self._noting: _Noting | None = None  # while a step worth kernels is compiled
+        self._memory: Callable[[tuple[int, ...], Any], Array] | None = None  # see `scratch`
         self._blas_divided = False  # whether there have been products that BLAS divides
 
     def compile(
         self, step: Callable[[], None], multiplications: int = 0, times: int = 1, lane: int = 0
     ) -> Replay:
-        least = 0 if times >= _MANY_STEPS else _WORTH_KERNELS
-        if not self._has_kernels(multiplications, least):
+        if not self._compiles(multiplications, times):
             return super().compile(step, lane=lane)
         self._noting = _Noting()
         try:
@@ -134,7 +141,7 @@ class CppBackend(CpuBackend):
         slow = super().function(step, takes, gives, checks)
         if improve is None or not self._has_kernels():
             return slow
-        bad, left, loading = np.zeros(1, np.int64), _MANY_STEPS, None
+        bad, left, loading = np.zeros(1, np.int64), _MANY_CALLS, None
         checked = partial(self._check, step, checks, bad)
         each = 1 + multiplications // _CALL
 
@@ -144,7 +151,7 @@ class CppBackend(CpuBackend):
             if left <= 0 and loading is None:  # meanwhile, calls go on as they are
                 loading = threads.begin(partial(compiler.load, self._kernels_of(checked)))
             elif loading is not None and loading.over:
-                error, loading, left = loading.error, None, _MANY_STEPS
+                error, loading, left = loading.error, None, _MANY_CALLS
                 if isinstance(error, compiler.CompilerError):
                     _give_up(error)
                 improve(slow if error else self._quick(checked, takes, gives, bad, slow))
@@ -212,7 +219,7 @@ class CppBackend(CpuBackend):
                 CpuBackend.gemm(self, a, b, out, alpha, beta)
                 return
             text, values, size = own.kernel(a, b, out)
-            scalars = [np.asarray(number, out.dtype) for number in (alpha, beta)]
+            scalars = [self._number(number, out.dtype) for number in (alpha, beta)]
             self._note(text, [a, b, out, *scalars, self._room(size)], values)
 
         if strides.by_columns(b) and out.shape[1] >= 4 * _UNIT:
@@ -235,12 +242,13 @@ class CppBackend(CpuBackend):
         if not self._suits(formula, out, used):
             super().elementwise(formula, out, **operands)
             return
-        arrays = [out, *(v if _is_array(v) else np.array(v, out.dtype) for v in used.values())]
-        try:
-            strides.flattened(out.shape, arrays)
-        except ValueError:  # gaps along too many axes
-            super().elementwise(formula, out, **operands)
-            return
+        arrays = [out, *(self._number(v, out.dtype) for v in used.values())]
+        if out.ndim > 2:
+            try:
+                strides.flattened(out.shape, arrays)
+            except ValueError:  # gaps along too many axes
+                super().elementwise(formula, out, **operands)
+                return
 
         def evaluate(part: slice) -> None:
             swept = (array.ndim == out.ndim > 0 and len(array) == len(out) for array in arrays)
@@ -271,9 +279,7 @@ class CppBackend(CpuBackend):
             return
         told = tuple((n, cplusplus.kind(v) if _is_array(v) else None) for n, v in operands.items())
         text = source.update(program, str(cplusplus.kind(first)), told, frozenset(swept))
-        given: dict[str, Any] = {
-            n: v if _is_array(v) else np.array(v, first.dtype) for n, v in operands.items()
-        }
+        given = {name: self._number(v, first.dtype) for name, v in operands.items()}
 
         def change(part: slice) -> None:
             own = [array[part] if name in swept else array for name, array in given.items()]
@@ -405,7 +411,53 @@ class CppBackend(CpuBackend):
             source.uniform(str(cplusplus.kind(out))), [rng_state, out], [out.size, number, first]
         )
 
+    def advance(self, rng_state: Array) -> None:
+        if self._noting:
+            self._note(source.ADVANCE, [rng_state], [])
+        else:
+            super().advance(rng_state)
+
     # How kernels are recorded, and played.
+
+    def repeat(self, times: int, do: Callable[[int], None]) -> None:
+        if not self._noting or times <= _RECORDED:
+            super().repeat(times, do)
+            return
+        do(0)
+        rest, saved, memory = times - 1, self._noting.saved, dict[Any, Array]()
+        second, third, last = (self._aside(partial(do, i), memory) for i in (1, 2, rest))
+        loop = cpp_replays.loop(second, third, last, rest)
+        each = (self._noting.saved - saved) // 3
+        self._noting.saved = saved
+        if loop is None:
+            super().repeat(rest, lambda i: do(i + 1))
+        else:
+            self._noting.saved += rest * each
+            self._do(loop)
+
+    def recorded(self, times: int, multiplications: int = 0, of: int = 1) -> int:
+        kernels = self._compiles(multiplications, of)
+        return min(times, _RECORDED) if kernels else times
+
+    def _aside(self, do: Callable[[], None], memory: dict[Any, Array]) -> list[Call]:
+        """Return the tape of what is done; all that are given one ``memory`` share scratch."""
+        numbers = count()
+
+        def scratch(shape: tuple[int, ...], dtype: Any) -> Array:
+            key = next(numbers), shape, np.dtype(dtype)
+            if key not in memory:
+                memory[key] = self.zeros(shape, dtype)
+            return memory[key]
+
+        tape, self._tape, self._memory = self._tape, [], scratch
+        try:
+            do()
+            return self._tape
+        finally:
+            self._tape, self._memory = tape, None
+
+    def scratch(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        return (self._memory or super().scratch)(shape, dtype)
 
     def together(self, *lanes: Callable[[], None]) -> None:
         with self._whole() if len(lanes) > 1 else nullcontext():
@@ -443,6 +495,11 @@ class CppBackend(CpuBackend):
     def needs_stage(self, replay: Replay) -> bool:
         return getattr(replay, "call", None) is None  # or else it is kernels alone, without BLAS
 
+    def _compiles(self, multiplications: int, times: int) -> bool:
+        """Return whether `compile` makes kernels of a step."""
+        least = 0 if times >= _MANY_STEPS else _WORTH_KERNELS
+        return self._has_kernels(multiplications, least)
+
     def _has_kernels(self, multiplications: int = 0, least: int = 0) -> bool:
         """Return whether there is a compiler, and enough work for it."""
         there = not CppBackend._broken and compiler.command() is not None
@@ -458,6 +515,14 @@ class CppBackend(CpuBackend):
             self._note_pointers(source.GEMM, [*arguments, function], [], keep)
         else:
             super()._do(function, *arguments, keep=keep)
+
+    def _number(self, value: Any, dtype: Any) -> Array:
+        """Return an array as it is, a number as an array that holds it and is not written to."""
+        if _is_array(value):
+            return value
+        assert self._noting is not None
+        made = np.array(value, dtype)
+        return self._noting.numbers.setdefault((made.tobytes(), made.dtype), made)
 
     def _note(self, text: str, arrays: Sequence[Array], values: Sequence[int]) -> None:
         """Record a kernel and its arguments."""

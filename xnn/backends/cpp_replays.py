@@ -1,22 +1,25 @@
-"""Replays with kernels: consecutive kernels are one call, lanes run in threads.
+"""Replays with kernels: consecutive kernels are one call, repeats are loops, lanes run in threads.
 
 There is no Python between the kernels of a replay, so it does not need Python's lock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from . import compiler, cpu_replays, threads
 from . import cpp_source as source
 from .base import Call, Replay
 
 #: Kernels that play others.
-PLAYERS = (source.PLAY, source.LANES, source.SERVE)
+PLAYERS = (source.PLAY, source.EACH, source.LANES, source.SERVE)
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,69 @@ def divided(lanes: list[Callable[[], None]]) -> None:
     threads.together(lanes)
 
 
+@dataclass(frozen=True)
+class Loop:
+    """A placeholder for a tape of kernels that is played several times."""
+
+    tape: list[Call]
+    times: int
+    #: Where those of its kernels' pointers are stored that grow from one time to the next, …
+    addresses: list[int]
+    #: … and by how many bytes each grows.
+    growth: list[int]
+
+    def __call__(self, *_: Any) -> None:
+        raise AssertionError("a loop that has not been compiled")
+
+
+def loop(tape: list[Call], following: list[Call], last: list[Call], times: int) -> Loop | None:
+    """Return the loop whose first time, second and last of ``times`` are these tapes.
+
+    It is None if they are more than kernels, or differ in more than pointers that grow evenly.
+    """
+    tapes = [list(_kernels(each)) for each in (tape, following, last)]
+    if not tapes[0] or any(None in each or len(each) != len(tapes[0]) for each in tapes):
+        return None
+    addresses: list[int] = []
+    growth: list[int] = []
+    for first, second, final in zip(*tapes, strict=True):
+        assert None not in (first, second, final)
+        if any(told != first[0] for told in (second[0], final[0])):
+            return None
+        by = second[1] - first[1]
+        if any(final[1] - first[1] != (times - 1) * by):
+            return None
+        grows = np.flatnonzero(by)
+        addresses += (compiler.address(first[1]) + first[1].itemsize * grows).tolist()
+        growth += by[grows].tolist()
+    return Loop(tape, times, addresses, growth)
+
+
+def _kernels(tape: list[Call]) -> Iterator[tuple[Any, NDArray[Any]] | None]:
+    """Yield what each kernel does, and its pointers; None for any other call."""
+    for function, arguments in tape:
+        if isinstance(function, Kernel):
+            pointers, values = map(compiler.numbers, arguments)
+            yield (function.text, *values.tolist()), pointers
+        elif function in (threads.together, divided) and all(arguments[0]):
+            yield (function, len(arguments[0])), np.zeros(0, np.intp)
+            for lane in arguments[0]:
+                yield from _kernels(lane)
+        else:
+            yield None
+
+
 def undivided(tape: list[Call]) -> list[Call]:
     """Return a tape on which the parts of divided operations run one after another."""
-    return [call for one in tape for call in (chain(*one[1][0]) if one[0] is divided else [one])]
+    calls: list[Call] = []
+    for function, arguments in tape:
+        if function is divided:
+            calls += chain(*arguments[0])
+        elif isinstance(function, Loop):
+            calls.append((replace(function, tape=undivided(function.tape)), arguments))
+        else:
+            calls.append((function, arguments))
+    return calls
 
 
 def texts(tape: list[Call]) -> set[str]:
@@ -45,6 +108,8 @@ def texts(tape: list[Call]) -> set[str]:
     for function, arguments in tape:
         if isinstance(function, Kernel):
             found.add(function.text)
+        elif isinstance(function, Loop):
+            found |= texts(function.tape)
         elif function in (threads.together, divided):
             found.update(*map(texts, arguments[0]))
     return found
@@ -93,6 +158,9 @@ class _Assembly:
             if isinstance(function, Kernel):
                 run.extend([self._functions[function.text], *arguments])
                 continue
+            if isinstance(function, Loop):
+                run.extend([self._functions[source.EACH], *self._loop(function)])
+                continue
             if function not in (threads.together, divided):
                 close()
                 calls.append((function, arguments))
@@ -106,6 +174,14 @@ class _Assembly:
                 calls.append((function, ([cpu_replays.player(lane) for lane in lanes],)))
         close()
         return calls
+
+    def _loop(self, loop: Loop) -> tuple[Any, Any]:
+        """Return the arguments of a call of `EACH`."""
+        ((function, (p, v)),) = self.calls(loop.tape)  # as kernels alone are one call
+        made = compiler.pointers([function, p, v, *loop.addresses])
+        told = compiler.integers([loop.times, 1, len(loop.growth), *loop.growth])
+        self._owners += [p, v, made, told]
+        return made, told
 
     def _lanes(self, lanes: list[list[Call]]) -> tuple[Any, Any] | None:
         """Return the arguments of a call of `LANES`; None if a lane is more than kernels."""

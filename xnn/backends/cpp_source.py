@@ -181,14 +181,17 @@ extern "C" void NAME(void** p, const long long* v) {{
 """
 
 #: Plays kernels several times. At ``p``: three pointers for each; then the addresses of the numbers
-#: that grow from one time to the next. In ``v``: how many times, how many kernels, how many such
-#: numbers, and by how much each grows.
+#: that grow from one time to the next, and are afterwards as before. In ``v``: how many times, how
+#: many kernels, how many such numbers, and by how much each grows.
 EACH = f"""{_CALL}
 extern "C" void NAME(void** p, const long long* v) {{
+    const long long n = v[2], *growth = v + 3;
+    long long** numbers = (long long**)(p + 3 * v[1]);
     for (long long time = 0; time < v[0]; time++) {{
         for (long long i = 0; i < v[1]; i++) call(p + 3 * i);
-        for (long long i = 0; i < v[2]; i++) *(long long*)p[3 * v[1] + i] += v[3 + i];
+        for (long long i = 0; i < n; i++) *numbers[i] += growth[i];
     }}
+    for (long long i = 0; i < n; i++) *numbers[i] -= v[0] * growth[i];
 }}
 """
 
@@ -333,6 +336,12 @@ extern "C" void NAME(void** p, const long long* v) {{
         (({index}*)p[1])[row] = best;
     }}
 }}
+"""
+
+
+#: Adds 1 to the counter of the random numbers, whose state is at ``p``.
+ADVANCE = """
+extern "C" void NAME(void** p, const long long* v) { ((unsigned*)p[0])[1] += 1; }
 """
 
 

@@ -71,7 +71,7 @@ class GpuBackend(Backend):
     long_formula = 256 * 1024
     # A graph of many steps hides its launch cost and spreads a chunk's overhead; memory is no
     # concern. This many multiplications take a GPU some 50 ms.
-    chunk_steps = 64
+    chunk_steps = recorded_steps = 64
     chunk_multiplications = 400_000_000_000
     by_rows = True
     columns_bytes = 256 * 1024 * 1024

@@ -52,8 +52,8 @@ class Solver(Optimizer):
         self._updates: _Penalised | None = None
         self._saved: Mapping[str, NDArray[Any]] | None = None
 
-    def rates(self, epoch: int, steps: int) -> NDArray[Any]:
-        return np.full(steps, self.learning_rate)
+    def rates(self, epoch: int, steps: int, epochs: int = 1) -> NDArray[Any]:
+        return np.full(epochs * steps, self.learning_rate)
 
     def start(self, subject: Subject) -> Updates:
         self.pause()

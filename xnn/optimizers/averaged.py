@@ -73,8 +73,8 @@ class Averaged(Optimizer):
         assert isinstance(self.optimizer, Optimizer)  # since `__post_init__`
         return self.optimizer
 
-    def rates(self, epoch: int, steps: int) -> NDArray[Any]:
-        return self._of.rates(epoch, steps)
+    def rates(self, epoch: int, steps: int, epochs: int = 1) -> NDArray[Any]:
+        return self._of.rates(epoch, steps, epochs)
 
     def start(self, subject: Subject) -> Updates:
         inner = self._of.start(subject)

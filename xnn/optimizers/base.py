@@ -129,9 +129,9 @@ class Optimizer(ABC):
 
     learning_rate: LearningRate
 
-    def rates(self, epoch: int, steps: int) -> NDArray[Any]:
-        """Return the learning rate of each step of an epoch, float64 ``(steps,)``."""
-        return schedules.rates(self.learning_rate, epoch, steps)
+    def rates(self, epoch: int, steps: int, epochs: int = 1) -> NDArray[Any]:
+        """Return the learning rate of each step of ``epochs`` epochs, float64 ``(n,)``."""
+        return schedules.rates(self.learning_rate, epoch, steps, epochs)
 
     @abstractmethod
     def start(self, subject: Subject) -> Updates:
