@@ -130,10 +130,10 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Speed against the peers; writes mlp.json, cnn.json and wide.json in benchmarks/results/."""
+    """Speed against the peers; writes mlp, cnn, wide and many.json in benchmarks/results/."""
     _install(session, "torch==2.13.0", *_torch_index())
     _install(session, "jax", "-e", ".[sklearn]")
-    for network in ("mlp", "cnn", "wide"):
+    for network in ("mlp", "cnn", "wide", "many"):
         session.run("python", "-m", "benchmarks", network, *session.posargs)
 
 

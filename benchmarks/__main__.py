@@ -3,11 +3,28 @@
 import argparse
 import sys
 
-from . import accuracy, book, cnn, estimators, gpu, harness, ladder, mlp, plot, record, report, wide
+from . import (
+    accuracy,
+    book,
+    cnn,
+    estimators,
+    gpu,
+    harness,
+    ladder,
+    many,
+    mlp,
+    plot,
+    record,
+    report,
+    wide,
+)
 
 COMMANDS = {
     module.__name__.rpartition(".")[2]: module
-    for module in (mlp, cnn, wide, gpu, estimators, accuracy, book, ladder, record, plot, report)
+    for module in (
+        *(mlp, cnn, wide, many, gpu, estimators, accuracy, book, ladder, record),
+        *(plot, report),
+    )
 }
 
 

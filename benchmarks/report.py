@@ -46,7 +46,12 @@ def summary(folder: Path | None = None) -> str:
     heads = ("JAX", "PyTorch", "scikit-learn", "plain NumPy")
     lines = [f"| | µs, xnn | {' | '.join(heads)} |", "|---|---:|" + "---:|" * len(heads)]
     measured = {name: _read(name, folder) for name in ("mlp", "cnn", "wide")}
-    for task, results in [*measured["mlp"]["results"].items(), *measured["cnn"]["results"].items()]:
+    several = _read("many", folder)["results"] if _is_there("many", folder) else {}
+    for task, results in [
+        *measured["mlp"]["results"].items(),
+        *measured["cnn"]["results"].items(),
+        *several.items(),
+    ]:
         ours = results["xnn"]["seconds"]
         cells = [task, f"{ours * 1e6:,.1f}"]
         for peer in peers:
@@ -82,7 +87,7 @@ def mlp() -> str:
 
 
 def cnn() -> str:
-    if not (harness.RESULTS / "cnn.json").exists():
+    if not _is_there("cnn"):
         return "Not measured yet.\n"
     measured = _read("cnn")
     lines = []
@@ -97,8 +102,21 @@ def cnn() -> str:
     return "\n".join([_where(measured), "", *lines])
 
 
+def many() -> str:
+    """Return the tables of each machine that has results."""
+    folders = [harness.RESULTS, *sorted(harness.RESULTS.glob("*/"))]
+    lines = []
+    for folder in folders:
+        if _is_there("many", folder):
+            measured = _read("many", folder)
+            lines += [_where(measured), ""]
+            for task, results in measured["results"].items():
+                lines += _speeds(task, results, "a training step of one")
+    return "\n".join(lines) or "Not measured yet.\n"
+
+
 def wide() -> str:
-    if not (harness.RESULTS / "wide.json").exists():
+    if not _is_there("wide"):
         return "Not measured yet.\n"
     measured, (ours, theirs) = _read("wide"), ("xnn", "PyTorch eager")
     lines = [
@@ -183,7 +201,7 @@ def accuracy() -> str:
 
 def record() -> str:
     """Return what the best networks on MNIST reached, and where each run was made."""
-    if not (harness.RESULTS / "record.json").exists():
+    if not _is_there("record"):
         return "Not measured yet.\n"
     head = "| three networks | each | mean | by vote | minutes each |"
     rows, places = [head, "|---|---|---:|---:|---:|"], []
@@ -234,7 +252,7 @@ def estimators() -> str:
 
 def rungs() -> str:
     """Return the rungs compared with the book, those compared with PyTorch, and where they ran."""
-    if not (harness.RESULTS / "ladder.json").exists():
+    if not _is_there("ladder"):
         return "Not measured yet.\n"
     heads = {"the book": "in full, at the book's settings", "PyTorch": "10,000 images, expanded"}
     tables: dict[str, list[str]] = {name: [] for name in heads}
@@ -260,6 +278,10 @@ def rungs() -> str:
 _UNITS = (("µs", 1e6), ("ms", 1e3), ("s", 1.0))
 
 
+def _is_there(name: str, folder: Path | None = None) -> bool:
+    return ((folder or harness.RESULTS) / f"{name}.json").exists()
+
+
 def _read(name: str, folder: Path | None = None) -> dict:
     return json.loads(((folder or harness.RESULTS) / f"{name}.json").read_text())
 
@@ -270,6 +292,7 @@ TABLES = {
     "mlp": mlp,
     "cnn": cnn,
     "wide": wide,
+    "many": many,
     "gpu": gpus,
     "accuracy": accuracy,
     "book": book,

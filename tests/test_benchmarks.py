@@ -24,6 +24,7 @@ from benchmarks import (
     gpu_workers,
     harness,
     ladder,
+    many,
     mlp,
     networks,
     plot,
@@ -163,6 +164,34 @@ def test_the_books_loop_among_the_peers():
     assert accuracy() < 0.5
     assert len(epochs(20)) == 20
     assert accuracy() > 0.95
+
+
+@pytest.mark.parametrize("peer", many.PEERS)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_many_networks_learn_apart(peer, monkeypatch):
+    """Each is trained from its own start, and those of one seed alike."""
+    for package in ("JAX", "PyTorch", "scikit-learn"):
+        if peer.startswith(package):
+            pytest.importorskip({"PyTorch": "torch", "scikit-learn": "sklearn"}.get(package, "jax"))
+    task = many.Task((4, 10, 3), 3, 300, 60, 0.0)
+    x = np.repeat(np.eye(4)[:3], 100, axis=0) + np.random.default_rng(0).normal(0, 0.2, (300, 4))
+    y = np.repeat(np.arange(3), 100)
+    monkeypatch.setattr(many, "data", lambda _: (x.astype(np.float32), y))
+    monkeypatch.setattr(many, "best_threads", lambda *_: None)  # would change other tests
+    train, classes = many.PEERS[peer](task)
+    first, second, third = (classes(net) for net in train(range(3)))
+    assert all((found == y).mean() > 0.95 for found in (first, second, third))
+    weights = [weights_of(net) for net in train([0, 1, 0])]
+    assert not np.allclose(weights[0], weights[1], atol=0.1)
+    if peer != "PyTorch, stacked":  # which draws all shuffles from one generator
+        np.testing.assert_allclose(weights[0], weights[2], rtol=1e-5, atol=1e-5)
+
+
+def weights_of(net):
+    """Return the weights of the first layer of a peer's network."""
+    if isinstance(net, xnn.Network):
+        return net.weights[0]
+    return np.asarray(net.coefs_[0] if hasattr(net, "coefs_") else net[0][0].tolist())
 
 
 def test_results_of_another_machine_have_a_folder_and_a_table(tmp_path, monkeypatch):
