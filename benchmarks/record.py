@@ -32,7 +32,11 @@ _NETWORK = re.compile(
     r"^Test accuracy (?P<accuracy>[\d.]+)%$",
     re.MULTILINE | re.DOTALL,
 )
-_VOTE = re.compile(r"^\d+ networks by majority: test accuracy ([\d.]+)%$", re.MULTILINE)
+_VOTE = re.compile(
+    r"^\d+ networks by majority: test accuracy (?P<vote>[\d.]+)%$"
+    r"\n^All of them misclassify the same (?P<wrong>\d+) of \d+ images$",
+    re.MULTILINE,
+)
 
 
 def add_arguments(parser) -> None:
@@ -102,7 +106,8 @@ def read(said: str) -> dict:
     if len(networks) != NETWORKS or vote is None:
         raise RuntimeError("examples/record.py did not print its results")
     figure = mean(network["accuracy"] for network in networks)
-    return {"networks": networks, "mean": round(figure, 6), "vote": _fraction(vote[1])}
+    told = {"vote": _fraction(vote["vote"]), "wrong": int(vote["wrong"])}
+    return {"networks": networks, "mean": round(figure, 6), **told}
 
 
 def printed(name: str, figures: dict) -> bool:

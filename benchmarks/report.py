@@ -45,13 +45,10 @@ def summary(folder: Path | None = None) -> str:
     peers = ("JAX", "PyTorch", "scikit-learn", "book's loop")
     heads = ("JAX", "PyTorch", "scikit-learn", "plain NumPy")
     lines = [f"| | µs, xnn | {' | '.join(heads)} |", "|---|---:|" + "---:|" * len(heads)]
-    measured = {name: _read(name, folder) for name in ("mlp", "cnn", "wide")}
-    several = _read("many", folder)["results"] if _is_there("many", folder) else {}
-    for task, results in [
-        *measured["mlp"]["results"].items(),
-        *measured["cnn"]["results"].items(),
-        *several.items(),
-    ]:
+    names = ("mlp", "cnn", "wide", *(["many"] if _is_there("many", folder) else []))
+    measured = {name: _read(name, folder) for name in names}
+    tables = [measured[name]["results"] for name in names if name != "wide"]
+    for task, results in [row for table in tables for row in table.items()]:
         ours = results["xnn"]["seconds"]
         cells = [task, f"{ours * 1e6:,.1f}"]
         for peer in peers:
@@ -73,7 +70,7 @@ def summary(folder: Path | None = None) -> str:
         f"{len(ratios['seconds'])} networks of many kinds, compared with PyTorch eager: "
         f"a training step {told[0]}; predicting all samples in one call {told[1]}."
     )
-    others = [f"`{name}` at {measured[name]['commit']}" for name in ("cnn", "wide")]
+    others = [f"`{name}` at {measured[name]['commit']}" for name in names if name != "mlp"]
     where = f"{_where(measured['mlp'])} (This is for `mlp`; {', '.join(others)}.)"
     return "\n".join([where, "", *lines, "", said, ""])
 
@@ -203,14 +200,15 @@ def record() -> str:
     """Return what the best networks on MNIST reached, and where each run was made."""
     if not _is_there("record"):
         return "Not measured yet.\n"
-    head = "| three networks | each | mean | by vote | minutes each |"
-    rows, places = [head, "|---|---|---:|---:|---:|"], []
+    head = "| three networks | each | mean | by vote | wrong in all | minutes each |"
+    rows, places = [head, "|---|---|---:|---:|---:|---:|"], []
     for name, result in _read("record")["results"].items():
         networks = result["networks"]
         each = ", ".join(f"{network['accuracy']:.2%}" for network in networks)
         minutes = sum(network["seconds"] for network in networks) / len(networks) / 60
         told = "; ".join(network["name"] for network in networks)
-        figures = f"{result['mean']:.2%} | {result['vote']:.2%} | {minutes:.1f}"
+        figures = f"{result['mean']:.2%} | {result['vote']:.2%} | {result['wrong']}"
+        figures += f" | {minutes:.1f}"
         rows.append(f"| {told} | {each} | {figures} |")
         device = result["gpu"]["name"] if "gpu" in result else "the CPU"
         places.append(f"`{name}` on {device}. {_where(result)}")

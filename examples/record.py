@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mnist
+import numpy as np
 
 import xnn
 
@@ -55,6 +56,9 @@ def main() -> int:
         ensemble = xnn.Ensemble(nets, "majority")
         if len(nets) > 1:
             print(f"{len(nets)} networks by majority: test accuracy {ensemble.accuracy(*test):.2%}")
+            x, y = test
+            wrong = np.all([net.classify(x) != y for net in nets], axis=0)  # as is then any vote
+            print(f"All of them misclassify the same {wrong.sum()} of {len(y)} images")
     except mnist.EXPECTED as error:
         print(f"record.py: {error}", file=sys.stderr)
         return 2

@@ -34,7 +34,7 @@ def pytest_configure(config):
 
 
 # Tests of files, pages, processes and allocations on the host, which are the same on every device.
-_HOST = {"cuda", "datasets", "docs", "emulated", "fuzz", "kernels", "lanes", "reference"}
+_HOST = {"cuda", "datasets", "docs", "emulated", "fuzz", "kernels", "lanes", "loops", "reference"}
 # Those that know only the CPU and a GPU: of commands, and of memory.
 _REAL = {"benchmarks", "cli", "examples", "info", "lean", "tiny"}
 

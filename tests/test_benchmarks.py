@@ -546,10 +546,12 @@ def test_the_record_is_run_in_pieces(scribbles, tmp_path, monkeypatch, capfd):
     assert f"3 networks by majority: test accuracy {figures['vote']:.2%}" in said
     place, _, _, head, _, seeds, kinds = report.record().splitlines()
     assert place.startswith("`3x3` on the CPU. Measured ")
-    assert head == "| three networks | each | mean | by vote | minutes each |"
+    assert head == "| three networks | each | mean | by vote | wrong in all | minutes each |"
     each = ", ".join(f"{accuracy:.2f}%" for accuracy in told)
     names = "; ".join(f"3x3, seed {seed}, epochs: 1" for seed in range(3))
-    assert seeds.startswith(f"| {names} | {each} | {figures['mean']:.2%} | {figures['vote']:.2%} |")
+    means = f"{figures['mean']:.2%} | {figures['vote']:.2%} | {figures['wrong']}"
+    assert seeds.startswith(f"| {names} | {each} | {means} |")
+    assert figures["wrong"] <= 50 * (1 - max(told) / 100) + 1e-6  # of 50 images
     assert kinds == seeds
 
 

@@ -106,9 +106,9 @@ def test_options_of_a_training(loops, monkeypatch, options):
     assert_equal(found, trained(NETWORKS["dropout"], xnn.Adam(0.01), **options))
 
 
-@pytest.mark.parametrize("name", ["dropout", "images"])
+@pytest.mark.parametrize("name", ["dropout", "images", "norms"])
 def test_lanes_in_a_loop(loops, monkeypatch, name):
-    """Threads are given the same parts of each step."""
+    """Threads are given the same parts of each step, and nothing where there is nothing to do."""
     monkeypatch.setattr(cpu.CpuBackend, "lanes", lambda *_: 2)
     monkeypatch.setattr(cpu.CpuBackend, "_threads", lambda _: 2)
     monkeypatch.setattr(cpp, "_WORTH_PART", 10)
@@ -128,6 +128,68 @@ def test_what_is_no_kernel_is_recorded_step_by_step(loops, monkeypatch):
     assert loops == [False]
     one_by_one(monkeypatch)
     assert_equal(found, trained(layers))
+
+
+def test_streamed_samples(loops, monkeypatch):
+    found = trained(NETWORKS["dropout"], xnn.Adam(0.01))
+    monkeypatch.setattr(CppBackend, "fits", lambda self, size: size == 0)
+    loops.clear()
+    assert_equal(found, trained(NETWORKS["dropout"], xnn.Adam(0.01)))
+    assert loops
+    assert all(loops)
+
+
+@pytest.mark.parametrize("then", [5, 11, 512])
+def test_resuming_within_a_loop(loops, monkeypatch, tmp_path, then):
+    """In chunks of as many steps as before the end, of fewer or of more: bit for bit."""
+    optimizer = xnn.SGD(0.1, momentum=0.9)
+    wanted = trained(NETWORKS["dropout"], optimizer)
+    monkeypatch.setattr(CppBackend, "chunk_steps", 11)
+    keeps = xnn.Checkpoints(tmp_path, "1 step", keep=100)
+    assert_equal(trained(NETWORKS["dropout"], optimizer, callbacks=[keeps]), wanted)
+    written = sorted(tmp_path.glob("checkpoint-*"))
+    assert len(written) > 8  # in each epoch one after 11 of 21 steps, after 20, and at the end
+    monkeypatch.setattr(CppBackend, "chunk_steps", then)
+    for path in written:
+        loops.clear()
+        assert_equal(trained(NETWORKS["dropout"], optimizer, resume=path), wanted)
+        assert all(loops)
+
+
+def test_estimators_that_are_fitted_in_parts(loops, monkeypatch):
+    """They use what is compiled again; weights and the penalty are part of each step."""
+    estimators = pytest.importorskip("xnn.estimators")
+    rng = np.random.default_rng(0)
+    x, y, weights = rng.random((100, 6)), rng.integers(0, 3, 100), rng.random(100)
+
+    def fitted():
+        net = estimators.MLPClassifier(9, alpha=0.1, batch_size=10, random_state=0, device="cpu")
+        for _ in range(4):
+            net.partial_fit(x, y, classes=[0, 1, 2], sample_weight=weights)
+        return [*net.coefs_, *net.intercepts_, net.loss_curve_]
+
+    found = fitted()
+    assert loops
+    assert all(loops)
+    one_by_one(monkeypatch)
+    assert_equal(found, fitted())
+
+
+def test_a_compiler_that_fails(loops, monkeypatch):
+    """All steps are then recorded, even of a long chunk."""
+    monkeypatch.setattr(cpp, "_MANY_STEPS", 10**9)
+    wanted = trained(NETWORKS["book"])
+    monkeypatch.setattr(cpp, "_MANY_STEPS", 1)
+    monkeypatch.setattr(CppBackend, "_broken", False)
+
+    def load(_):
+        raise compiler.CompilerError("out of order")
+
+    monkeypatch.setattr(compiler, "load", load)
+    with pytest.warns(RuntimeWarning, match="out of order"):
+        found = trained(NETWORKS["book"])
+    assert loops == [True]
+    assert_equal(found, wanted)
 
 
 def test_few_of_the_times_are_recorded():

@@ -98,8 +98,8 @@ class Callback:
     def steps_end(self, training: Training) -> None:
         """Run between groups of steps, and after `epoch_end` of all callbacks.
 
-        A group is some dozens of steps. Within an epoch the network has the parameters being
-        trained, not their averages.
+        A group is up to some hundreds of steps. Within an epoch the network has the parameters
+        being trained, not their averages.
         """
 
     def end(self, training: Training) -> None:

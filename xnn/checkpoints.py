@@ -35,7 +35,7 @@ class Checkpoints(Callback):
         The folder to write to; created if missing. It serves one training at a time.
     every
         ``"2 epochs"``, ``"500 steps"``, ``"10 minutes"``, or a number of epochs. Steps and minutes
-        are checked every few dozen steps.
+        are checked between groups of steps, which are some hundreds for small networks.
     keep
         How many to keep, besides the best.
     monitor

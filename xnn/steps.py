@@ -7,7 +7,7 @@ once per chunk: for small networks these take longer than the arithmetic.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -135,27 +135,29 @@ def check_sizes(engine: Engine, n: int, recipe: Recipe) -> None:
             )
 
 
-def _lengths(engine: Engine, batch: int, full: int, epochs: int, join: bool) -> tuple[int, int]:
+def _lengths(
+    engine: Engine, batch: int, full: int, epochs: int, join: bool, recorded: Callable[[int], int]
+) -> tuple[int, int]:
     """Return how many epochs to run as one, and how many steps to compile together.
 
     An epoch has ``full`` whole mini-batches. If it may ``join`` others, all their steps are
-    compiled together.
+    compiled together. ``recorded`` returns how many of some steps will be recorded.
     """
     backend = engine.backend
     widest = max(engine.sizes[0] + 1, engine.outputs)
     row = backend.padded(widest, engine.dtype) * engine.dtype.itemsize
     heavy = batch * sum(engine.multiplications)
     held = backend.chunk_bytes(heavy) // (batch * row)
-    most = max(1, min(held, backend.chunk_steps, backend.chunk_multiplications // max(1, heavy)))
-
-    def recorded(steps: int) -> int:
-        return backend.recorded(steps, heavy, epochs * full)
-
+    whole = heavy + _UPDATE * engine.flat.size
+    most = max(1, min(held, backend.chunk_steps, backend.chunk_multiplications // max(1, whole)))
     if recorded(most) > backend.recorded_steps:
-        most = backend.recorded_steps
+        most = min(most, backend.recorded_steps)
     # A divisor of the number of epochs, so that one plan serves all.
     several = [laps for laps in range(2, most // full + 1) if join and not epochs % laps]
-    choices = [(1, steps) for steps in range(1, min(most, full) + 1)]
+    # Fewer steps may be quicker to compile, but not in loops.
+    longest = min(most, full)
+    least = 1 if recorded(longest) == longest else longest // 2 + 1
+    choices = [(1, steps) for steps in range(least, longest + 1)]
     choices += [(laps, laps * full) for laps in several]
 
     def takes(choice: tuple[int, int]) -> float:
@@ -198,7 +200,10 @@ class Trainer:
         self.steps = -(-n // batch)
         full, last = divmod(n, batch)
         fits = engine.fits(samples)
-        self.laps, most = _lengths(engine, batch, full, epochs, joined and fits and not last)
+        heavy, times = self._multiplications(batch), epochs * self.steps
+        join = joined and fits and not last
+        recorded = partial(backend.recorded, multiplications=heavy, of=times)
+        self.laps, most = _lengths(engine, batch, full, epochs, join, recorded)
         whole, rest = divmod(full * self.laps, most)
         self._source: _Resident | _Streamed
         if fits:
@@ -407,11 +412,15 @@ class Trainer:
             backend.repeat(steps, partial(self._step, through, work, step))
             score.record(source.samples.scoring, weighted)
 
-        heavy = through.multiplications
-        if self._again:  # then the optimizer's time is worth optimising too
-            heavy += _UPDATE * engine.flat.size
+        heavy = self._multiplications(batch)
         replay = backend.compile(train, heavy, self.epochs * self.steps)
         return _Chunk(steps, through, work, index, rates, score.costs, score.hits, replay)
+
+    def _multiplications(self, batch: int) -> int:
+        """Return how many multiplications a step takes forward, or as many as it is worth."""
+        engine, heavy = self.engine, batch * sum(self.engine.multiplications)
+        # If used again, the optimizer's time is worth optimising too.
+        return heavy + _UPDATE * engine.flat.size if self._again else heavy
 
     def _step(self, through: Pass, work: Workspace, step: UpdateStep, at: int) -> None:
         """Do one step of a chunk, within a step that is compiled."""

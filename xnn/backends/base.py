@@ -246,9 +246,10 @@ class Backend(ABC):
     # Control.
 
     def chunk_bytes(self, multiplications: int) -> int:
-        """Return how many bytes of input to gather at a time, given a step's multiplications.
+        """Return how many bytes of inputs or outputs, if wider, a chunk may have.
 
-        Few enough to stay in cache for small steps; heavy ones read them only once.
+        Few enough to stay in cache for small steps, by their multiplications; heavy ones read them
+        only once.
         """
         return (512 if multiplications < 1_000_000 else 4096) * 1024
 
@@ -267,18 +268,17 @@ class Backend(ABC):
     def repeat(self, times: int, do: Callable[[int], None]) -> None:
         """Call ``do`` with 0, 1, … ``times`` - 1, within a step.
 
-        A device that finds what a few of these calls do to be alike, at evenly spaced addresses,
-        need not make the others to know what they do. What ``do`` keeps from one call to the next
-        must be in arrays from `zeros`; `scratch` may return the same memory to each call.
+        A device may make only a few of these calls, and infer the others from them. So calls may
+        differ only in which parts of arrays they use, which must be evenly spaced, and in what the
+        first does besides. `scratch` may return the same memory to each call.
         """
         for i in range(times):
             do(i)
 
     def recorded(self, times: int, multiplications: int = 0, of: int = 1) -> int:
-        """Return how often `repeat` calls its function at most, when a step is compiled.
+        """Return how many of its calls `repeat` is expected to make, when a step is compiled.
 
-        For that many ``times``, each with some multiplications, if ``of`` times will be done in
-        all; see `compile`.
+        Each has some multiplications, and ``of`` of them will be done in all; see `compile`.
         """
         return times
 

@@ -25,7 +25,7 @@ from .cpu import CpuBackend
 from .windows import Window
 
 # Compiling takes a second, once. That is worth it for a step of this many multiplications, or for
-# this many steps: kernels save some thirty microseconds in each.
+# this many steps: kernels save ten microseconds and more in each, here and in later trainings.
 _WORTH_KERNELS = 1_000_000
 _MANY_STEPS = 1_000
 # Predictions of few samples go on while kernels are compiled for them, after this many calls.
@@ -51,8 +51,8 @@ _PASS = 20
 _UPDATE = 40
 # And how many as long as a small network's answer, which takes a few microseconds.
 _CALL = 20_000
-# How often what is repeated is recorded for a loop: the first time, for what is only made then;
-# then twice for the addresses, and the last time to check these.
+# How many calls of a repeat are recorded for a loop: the first, which may prepare something; two
+# for the addresses; and the last, to check them.
 _RECORDED = 4
 
 
@@ -74,7 +74,7 @@ class CppBackend(CpuBackend):
     def __init__(self) -> None:
         super().__init__()
         self._noting: _Noting | None = None  # while a step worth kernels is compiled
-        self._memory: Callable[[tuple[int, ...], Any], Array] | None = None  # see `scratch`
+        self._lend: Callable[[tuple[int, ...], Any], Array] | None = None  # see `scratch`
         self._blas_divided = False  # whether there have been products that BLAS divides
 
     def compile(
@@ -426,7 +426,8 @@ class CppBackend(CpuBackend):
         do(0)
         rest, saved, memory = times - 1, self._noting.saved, dict[Any, Array]()
         second, third, last = (self._aside(partial(do, i), memory) for i in (1, 2, rest))
-        loop = cpp_replays.loop(second, third, last, rest)
+        constants = map(compiler.address, self._noting.numbers.values())
+        loop = cpp_replays.loop(second, third, last, rest, constants)
         each = (self._noting.saved - saved) // 3
         self._noting.saved = saved
         if loop is None:
@@ -449,15 +450,15 @@ class CppBackend(CpuBackend):
                 memory[key] = self.zeros(shape, dtype)
             return memory[key]
 
-        tape, self._tape, self._memory = self._tape, [], scratch
+        before, (self._tape, self._lend) = (self._tape, self._lend), ([], scratch)
         try:
             do()
             return self._tape
         finally:
-            self._tape, self._memory = tape, None
+            self._tape, self._lend = before
 
     def scratch(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        return (self._memory or super().scratch)(shape, dtype)
+        return (self._lend or super().scratch)(shape, dtype)
 
     def together(self, *lanes: Callable[[], None]) -> None:
         with self._whole() if len(lanes) > 1 else nullcontext():

@@ -5,7 +5,7 @@ There is no Python between the kernels of a replay, so it does not need Python's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -52,11 +52,19 @@ class Loop:
         raise AssertionError("a loop that has not been compiled")
 
 
-def loop(tape: list[Call], following: list[Call], last: list[Call], times: int) -> Loop | None:
+def loop(
+    tape: list[Call],
+    following: list[Call],
+    last: list[Call],
+    times: int,
+    constants: Iterable[int] = (),
+) -> Loop | None:
     """Return the loop whose first time, second and last of ``times`` are these tapes.
 
     It is None if they are more than kernels, or differ in more than pointers that grow evenly.
+    ``constants`` are the addresses of numbers that pointers cannot move to.
     """
+    fixed = set(constants)
     tapes = [list(_kernels(each)) for each in (tape, following, last)]
     if not tapes[0] or any(None in each or len(each) != len(tapes[0]) for each in tapes):
         return None
@@ -70,6 +78,8 @@ def loop(tape: list[Call], following: list[Call], last: list[Call], times: int) 
         if any(final[1] - first[1] != (times - 1) * by):
             return None
         grows = np.flatnonzero(by)
+        if not fixed.isdisjoint(first[1][grows].tolist()):
+            return None
         addresses += (compiler.address(first[1]) + first[1].itemsize * grows).tolist()
         growth += by[grows].tolist()
     return Loop(tape, times, addresses, growth)
@@ -81,7 +91,7 @@ def _kernels(tape: list[Call]) -> Iterator[tuple[Any, NDArray[Any]] | None]:
         if isinstance(function, Kernel):
             pointers, values = map(compiler.numbers, arguments)
             yield (function.text, *values.tolist()), pointers
-        elif function in (threads.together, divided) and all(arguments[0]):
+        elif function in (threads.together, divided) and all(arguments[0]):  # none is empty
             yield (function, len(arguments[0])), np.zeros(0, np.intp)
             for lane in arguments[0]:
                 yield from _kernels(lane)

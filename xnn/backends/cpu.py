@@ -227,7 +227,8 @@ class CpuBackend(Backend):
                 tapes.append(self._tape)
         finally:
             self._tape, self._blocks = tape, blocks
-        self._do(threads.together, tapes)
+        if any(tapes):
+            self._do(threads.together, tapes)
 
     def stage(self, multiplications: int) -> AbstractContextManager[None]:
         return nullcontext() if multiplications >= _WORTH_THREADS else ONE_THREAD

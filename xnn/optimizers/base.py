@@ -130,7 +130,7 @@ class Optimizer(ABC):
     learning_rate: LearningRate
 
     def rates(self, epoch: int, steps: int, epochs: int = 1) -> NDArray[Any]:
-        """Return the learning rate of each step of ``epochs`` epochs, float64 ``(n,)``."""
+        """Return the learning rate of each step from an epoch on, ``(epochs * steps,)``."""
         return schedules.rates(self.learning_rate, epoch, steps, epochs)
 
     @abstractmethod
