@@ -2,20 +2,22 @@
 
 That is how the influence of chance is found, or the best of some settings: 20 to 100 networks that
 have nothing to do with each other. xnn trains them one by one, in as many threads as there are
-cores; JAX does that too, or all at once (`vmap`); PyTorch all at once, as batched products;
-scikit-learn one by one, in processes. Measured is the time from the data to the trained networks,
-after one such run as warm-up, in which JAX and xnn compile; it is given per training step of one
-network. All but scikit-learn draw shuffles by NumPy or PyTorch, from one seed for each network.
+cores, or in as many processes, whichever is faster; so does JAX, which can also train all at once
+(`vmap`). PyTorch trains all at once, as batched products; scikit-learn one by one, in processes.
+Measured is the time from the data to the trained networks, after runs as warm-up, in which JAX and
+xnn compile; it is given per training step of one network. All but scikit-learn draw shuffles by
+NumPy or PyTorch.
 """
 
 import json
+import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from statistics import median
 
 import numpy as np
@@ -72,7 +74,7 @@ TASKS = {
 # Target: the least ratio of xnn's speed to a peer's.
 WANTED = {
     task: {
-        "JAX jit+scan, threads": 1,
+        "JAX jit+scan": 1,
         "JAX vmap+scan": 1,
         "PyTorch, stacked": 1,
         "scikit-learn, processes": 1,
@@ -104,24 +106,44 @@ Peer = tuple[Callable[[range], list], Callable[[object], np.ndarray]]
 
 
 def train_xnn(task: Task) -> Peer:
-    import xnn
+    x, _ = data(task)
+    return _fastest(_ways(partial(_xnn, task)), range(task.networks)), lambda net: net.classify(x)
 
-    x, y = data(task)
 
-    def one(seed: int):
-        dense = [
-            xnn.Dense(w.shape[0], initializer=(w, b)) for w, b in networks.start(task.sizes, seed)
-        ]
-        net = xnn.Network([task.sizes[0], *dense], seed=seed)
-        options = {"batch_size": BATCH, "optimizer": RATE, "progress": False}
-        net.fit(x, y, epochs=task.epochs, **options)
-        return net
+def _ways(one: Callable[[int], object]) -> list[Callable[[range], list]]:
+    """Return how to train networks one by one: in threads, or in processes, which are kept."""
+    processes = ProcessPoolExecutor(CORES, multiprocessing.get_context("spawn"))
 
-    def train(seeds):
+    def in_threads(seeds):
         with ThreadPoolExecutor(CORES) as pool:
             return list(pool.map(one, seeds))
 
-    return train, lambda net: net.classify(x)
+    def in_processes(seeds):
+        return list(processes.map(one, seeds, chunksize=-(-len(seeds) // (4 * CORES))))
+
+    return [in_threads, in_processes]
+
+
+def _xnn(task: Task, seed: int):
+    """Return a trained network."""
+    import xnn
+
+    dense = [xnn.Dense(w.shape[0], initializer=(w, b)) for w, b in networks.start(task.sizes, seed)]
+    net = xnn.Network([task.sizes[0], *dense], seed=seed)
+    options = {"batch_size": BATCH, "optimizer": RATE, "progress": False}
+    net.fit(*data(task), epochs=task.epochs, **options)
+    return net
+
+
+def _fastest(ways: list[Callable[[range], list]], seeds: range) -> Callable[[range], list]:
+    """Return the fastest of some ways to train."""
+    times = []
+    for way in ways:
+        way(seeds)  # compiles
+        began = time.perf_counter()
+        way(seeds)
+        times.append(time.perf_counter() - began)
+    return ways[times.index(min(times))]
 
 
 def _jax(task: Task, unroll: int):
@@ -147,38 +169,28 @@ def _jax_start(task: Task, seed: int):
     return start, np.concatenate(orders).astype(np.int32).reshape(-1, BATCH)
 
 
-def _fastest(ways: list[Callable[[range], list]], seeds: range) -> Callable[[range], list]:
-    """Return the fastest of some ways to train."""
-    times = []
-    for way in ways:
-        way(seeds)  # compiles
-        began = time.perf_counter()
-        way(seeds)
-        times.append(time.perf_counter() - began)
-    return ways[times.index(min(times))]
-
-
 def _jax_classes(task: Task):
     x, _ = as_floats(task)
     return lambda net: np.asarray(networks.jax_outputs("sigmoid", net, x).argmax(1))
 
 
-def train_jax_threads(task: Task) -> Peer:
+@cache
+def _jax_compiled(task: Task, unroll: int):
     import jax
 
-    def way(unroll: int):
-        run = jax.jit(_jax(task, unroll))
+    return jax.jit(_jax(task, unroll))
 
-        def train(seeds):
-            def one(seed: int):
-                return jax.block_until_ready(run(*_jax_start(task, seed)))
 
-            with ThreadPoolExecutor(CORES) as pool:
-                return list(pool.map(one, seeds))
+def _jax_one(task: Task, unroll: int, seed: int):
+    """Return a trained network."""
+    import jax
 
-        return train
+    return jax.tree.map(np.asarray, _jax_compiled(task, unroll)(*_jax_start(task, seed)))
 
-    return _fastest([way(1), way(8)], range(task.networks)), _jax_classes(task)
+
+def train_jax_one_by_one(task: Task) -> Peer:
+    ways = [way for unroll in (1, 8) for way in _ways(partial(_jax_one, task, unroll))]
+    return _fastest(ways, range(task.networks)), _jax_classes(task)
 
 
 def train_jax_vmap(task: Task) -> Peer:
@@ -268,7 +280,7 @@ def train_sklearn(task: Task) -> Peer:
 
 PEERS = {
     "xnn": train_xnn,
-    "JAX jit+scan, threads": train_jax_threads,
+    "JAX jit+scan": train_jax_one_by_one,
     "JAX vmap+scan": train_jax_vmap,
     "PyTorch, stacked": train_torch,
     "scikit-learn, processes": train_sklearn,
