@@ -37,7 +37,7 @@ def _kernels() -> str:
     command = backends.compiler_command()
     if command is not None:
         return f"by {' '.join(command)}"
-    return "none; with a C++ compiler (c++, g++ or clang++) training is up to three times as fast"
+    return "none; with a C++ compiler (c++, g++ or clang++) training is two to five times as fast"
 
 
 def _blas() -> str:
