@@ -19,13 +19,8 @@ from . import (
     wide,
 )
 
-COMMANDS = {
-    module.__name__.rpartition(".")[2]: module
-    for module in (
-        *(mlp, cnn, wide, many, gpu, estimators, accuracy, book, ladder, record),
-        *(plot, report),
-    )
-}
+MODULES = (mlp, cnn, wide, many, gpu, estimators, accuracy, book, ladder, record, plot, report)
+COMMANDS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 
 
 def main() -> int:

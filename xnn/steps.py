@@ -423,7 +423,7 @@ class Trainer:
         return heavy + _UPDATE * engine.flat.size if self._again else heavy
 
     def _step(self, through: Pass, work: Workspace, step: UpdateStep, at: int) -> None:
-        """Do one step of a chunk, within a step that is compiled."""
+        """Do one training step of a chunk that is being compiled."""
         step.at = at
         through.run(work, at * through.rows, step.gradient, self.samples.weights is not None)
         for gradient in through.asides:

@@ -37,7 +37,6 @@ class Blas:
             raise ImportError(f"this SciPy's BLAS does not use 32-bit integers: {signature!r}")
         address = get_pointer(functions[name], get_name(functions[name]))
         self._ffi = FFI()
-        self._address = self._ffi.typeof("void *")
         pointers = ", ".join(["void *"] * 13)
         self._gemm = self._ffi.cast(f"void (*)({pointers})", address)
         self._constants: dict[tuple[str, bytes | int | float], Any] = {}
@@ -87,10 +86,8 @@ class Blas:
 
     def _pointer(self, owner: Any) -> Any:
         """Return the address of an array or C value. Any type but ``void *`` makes calls slower."""
-        made = owner
-        if isinstance(owner, np.ndarray):
-            made = owner.__array_interface__["data"][0]
-        return self._ffi.cast(self._address, made)
+        where = owner.ctypes.data if isinstance(owner, np.ndarray) else owner
+        return self._ffi.cast("void *", where)
 
 
 @cache

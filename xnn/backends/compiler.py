@@ -93,13 +93,12 @@ def address(array: Any) -> int:
 
 def pointer(array: Any) -> Any:
     """Return that address as a pointer."""
-    return _ffi().cast(_types()[0], address(array))
+    return _ffi().cast("void *", address(array))
 
 
 def pointers(values: Sequence[Any]) -> Any:
     """Return a kernel's argument ``p`` of addresses; keep it, and the arrays there, alive."""
-    cast, (kind, several) = _ffi().cast, _types()
-    return _ffi().new(several, [cast(kind, value) for value in values])
+    return _ffi().new("void *[]", [_ffi().cast("void *", value) for value in values])
 
 
 def integers(values: Sequence[int]) -> Any:
@@ -115,12 +114,6 @@ def numbers(made: Any) -> NDArray[Any]:
 def _ffi() -> Any:
     with _making:
         return _made_ffi()
-
-
-@cache
-def _types() -> tuple[Any, Any]:
-    """Return the types of a pointer and of several, which are slow to look up by name."""
-    return _ffi().typeof("void *"), _ffi().typeof("void *[]")
 
 
 @cache
